@@ -1,0 +1,58 @@
+//! Version 1 of what travels between a client and a node.
+//!
+//! These types are the contract with scripts and with nodes of other versions, one level down in the
+//! tree. They must never be domain types: a field is added here with a default, and is never renamed,
+//! removed or given another meaning. Times are milliseconds since 1970-01-01T00:00:00Z, sizes are
+//! bytes, and names of enumeration values are Hyper-V's.
+//!
+//! ```text
+//! GET    /v1/node                            this node               POST /v1/node/stop
+//! GET    /v1/host                            the host                GET  /v1/host/adapters
+//! GET    /v1/host/requirements               what doctor finds
+//! GET    /v1/host/addresses                  POST (NewAddress)       DELETE ?address=
+//! GET    /v1/host/features                   POST /v1/host/features/{name}
+//! GET    /v1/vms                             POST (NewVm)
+//! GET    /v1/vms/{vm}                        PATCH (VmChange)        DELETE ?disks=true
+//! POST   /v1/vms/{vm}/{operation}            start shutdown turn-off reset pause resume save
+//!                                            remove-saved-state update-version
+//! POST   /v1/vms/{vm}/adapters (NewAdapter)  PATCH, DELETE /v1/vms/{vm}/adapters/{id}
+//! POST   /v1/vms/{vm}/disks (NewDrive)       DELETE /v1/vms/{vm}/disks/{controller}/{location}
+//! POST   /v1/vms/{vm}/console                bytes both ways
+//! GET    /v1/vms/{vm}/guest                  what the guest agent says
+//! POST   /v1/vms/{vm}/guest/exec (Exec)      PUT /v1/vms/{vm}/guest/files?path=
+//! GET    /v1/switches                        POST (NewSwitch)        /{switch}: GET PATCH DELETE
+//! GET    /v1/nats                            POST (NewNat)           /{nat}: GET PATCH DELETE
+//! POST   /v1/nats/{nat}/mappings             DELETE /v1/nats/{nat}/mappings/{id}
+//! POST   /v1/disks (NewDisk)                 GET ?path=              PATCH ?path= (ResizeDisk)
+//! GET    /v1/images                          POST /v1/images (ImportImage)
+//! POST   /v1/images/{name}/build             progress, one JSON object a line
+//! GET    /v1/tree                            all levels
+//! GET    /v1/events                          one JSON object a line, without end
+//! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
+//! ```
+//!
+//! `{vm}` is a name or an id. Everything that fails answers with an [`ErrorBody`].
+
+mod error;
+mod guest;
+mod host;
+mod image;
+mod network;
+mod tree;
+mod vm;
+
+pub use error::{ErrorBody, ErrorCode};
+pub use guest::{Exec, ExecResult, Guest, GuestInterface};
+pub use host::{
+    CheckResult, Feature, FeatureInstalled, Host, HostAdapter, HostAddress, NewAddress, Node, Requirement,
+};
+pub use image::{BuildImage, BuildProgress, Image, ImportImage};
+pub use network::{
+    Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,
+    SwitchKind,
+};
+pub use tree::{Event, Tree, TreeVm};
+pub use vm::{
+    Adapter, AdapterChange, AdapterStatus, Boot, Controller, DiskFormat, DiskInfo, DiskKind, Drive,
+    NewAdapter, NewDisk, NewDrive, NewVm, ResizeDisk, Seed, StartAction, StopAction, Vm, VmChange, VmState,
+};
