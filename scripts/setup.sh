@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What ./demo and ./test share: installing what is missing, building, and talking.
+# Sourced, never run. It must install only what it names first, and change no file outside the
+# repository and the package manager's own.
+
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export CARGO_TERM_PROGRESS_WHEN=never DEBIAN_FRONTEND=noninteractive
+
+PACKAGES=(
+  qemu-system-x86 qemu-utils ovmf seabios      # the engine, its firmware, disk images
+  nftables iproute2 dnsmasq-base kmod          # networks
+  mmdebstrap busybox-static cpio lz4 zstd xz-utils fdisk e2fsprogs dosfstools mtools  # guest images
+  iputils-ping iperf3 socat                    # what the stories and the demo look with
+  gcc libc6-dev binutils make curl ca-certificates git    # to build
+)
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Network namespaces, bridges and nftables need root: the whole script runs again through sudo once.
+need_root() {
+  [ "$(id -u)" = 0 ] && return
+  command -v sudo >/dev/null || die "this needs root: it makes network namespaces; run it as root or install sudo"
+  say "Root is needed for network namespaces: going on through sudo"
+  exec sudo --preserve-env=PATH,HOME,CARGO_TARGET_DIR "$0" "$@"
+}
+
+install_packages() {
+  command -v apt-get >/dev/null || die "this needs Debian 12 or 13 (no apt-get here)"
+  local missing=() p
+  for p in "${PACKAGES[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  say "Installing from the distribution: ${missing[*]}"
+  as_root apt-get update -q >&2
+  as_root apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 && return
+  # A qemu-utils from another release than the rest of QEMU keeps QEMU out: bring them together.
+  local version
+  version=$(apt-cache policy qemu-system-x86 | awk '/Candidate:/ {print $2}')
+  say "Bringing qemu-utils to version $version, that of the distribution's QEMU"
+  as_root apt-get install -y -q --no-install-recommends --allow-downgrades "${missing[@]}" "qemu-utils=$version" >&2
+}
+
+install_rust() {
+  if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+    export PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  command -v cargo >/dev/null && return
+  say "Installing the Rust toolchain with rustup, for $(id -un) only"
+  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy >&2
+  export PATH="$HOME/.cargo/bin:$PATH"
+}
+
+# Where cargo puts what it builds.
+target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}"; }
