@@ -1,0 +1,139 @@
+//! Takes a disk image or a kernel with its initramfs from elsewhere into the store.
+//!
+//! The source is copied and left as it is. A qcow2 file that refers to other files is refused: opening it would
+//! read whatever files it names.
+
+use crate::command::Tool;
+use crate::error::IoContext;
+use crate::image::{DiskFormat, ImageKind, Manifest};
+use crate::progress::Steps;
+use crate::store::hex;
+use crate::{ImageError, Progress};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+const HASH_BUFFER_BYTES: usize = 1 << 20;
+
+pub fn import(source: &Path, out: &Path, steps: &Steps) -> Result<Manifest, ImageError> {
+    let metadata = fs::metadata(source).at("open", source)?;
+    if metadata.is_dir() {
+        import_kernel(source, out, steps)
+    } else if metadata.is_file() {
+        import_disk(source, out, steps)
+    } else {
+        Err(refused(source, "it is neither a file nor a directory"))
+    }
+}
+
+fn import_disk(source: &Path, out: &Path, steps: &Steps) -> Result<Manifest, ImageError> {
+    let mut magic = [0; 4];
+    let mut file = File::open(source).at("open", source)?;
+    let is_qcow2 = file.read_exact(&mut magic).is_ok() && &magic == b"QFI\xfb";
+    // Probing would let a raw disk's guest-written first sector choose the format.
+    let (format, disk_format) =
+        if is_qcow2 { ("qcow2", DiskFormat::Qcow2) } else { ("raw", DiskFormat::Raw) };
+    let info = disk_info(source, format, steps.progress())?;
+    if info.refers_elsewhere {
+        return Err(refused(source, "it refers to other files; flatten it first with `qemu-img convert`"));
+    }
+    steps.next("copying the disk")?;
+    let name = format!("disk.{format}");
+    copy_sparse(source, format, &out.join(&name), steps.progress())?;
+    let mut manifest = Manifest::new(ImageKind::Imported);
+    manifest.key = hash_file(&out.join(&name), steps)?;
+    manifest.disk = Some(name);
+    manifest.disk_format = disk_format;
+    manifest.disk_virtual_bytes = info.virtual_bytes;
+    manifest.default_memory_bytes = 1 << 30;
+    manifest.cloud_init = true;
+    Ok(manifest)
+}
+
+fn import_kernel(source: &Path, out: &Path, steps: &Steps) -> Result<Manifest, ImageError> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(source).at("list", source)? {
+        names.extend(entry.at("list", source)?.file_name().into_string());
+    }
+    names.sort();
+    let find = |prefixes: &[&str]| {
+        let matches = |name: &&String| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        names.iter().find(matches).map(|name| source.join(name))
+    };
+    let Some(kernel) = find(&["vmlinux", "vmlinuz", "bzImage"]) else {
+        return Err(refused(source, "the directory has no file vmlinux*, vmlinuz* or bzImage*"));
+    };
+    steps.next("copying the kernel")?;
+    let mut manifest = Manifest::new(ImageKind::Imported);
+    let mut keys = String::new();
+    let mut take = |from: PathBuf, name: &str| -> Result<Option<String>, ImageError> {
+        let to = out.join(name);
+        fs::copy(&from, &to).at("copy", &from)?;
+        keys.push_str(&hash_file(&to, steps)?);
+        Ok(Some(name.to_owned()))
+    };
+    manifest.kernel = take(kernel, "kernel")?;
+    if let Some(initrd) = find(&["initrd", "initramfs"]) {
+        manifest.initrd = take(initrd, "initrd")?;
+    }
+    let append = source.join("append");
+    if append.is_file() {
+        manifest.append = fs::read_to_string(&append).at("read", &append)?.trim().to_owned();
+    } else {
+        manifest.append = "console=ttyS0".to_owned();
+    }
+    manifest.key = hex(&Sha256::digest(keys));
+    Ok(manifest)
+}
+
+struct DiskInfo {
+    virtual_bytes: u64,
+    refers_elsewhere: bool,
+}
+
+fn disk_info(path: &Path, format: &str, progress: &dyn Progress) -> Result<DiskInfo, ImageError> {
+    let doing = format!("checking {}", path.display());
+    let output = Tool::new("qemu-img", &doing, progress)
+        .args(["info", "--output=json", "-f", format])
+        .arg(path)
+        .run()?;
+    let unexpected =
+        |reason: String| ImageError::Output { doing: doing.clone(), program: "qemu-img".to_owned(), reason };
+    let info: serde_json::Value =
+        serde_json::from_slice(&output).map_err(|error| unexpected(error.to_string()))?;
+    let virtual_bytes =
+        info["virtual-size"].as_u64().ok_or_else(|| unexpected("no virtual-size".to_owned()))?;
+    if virtual_bytes == 0 {
+        return Err(refused(path, "the disk is empty"));
+    }
+    let refers_elsewhere =
+        !info["backing-filename"].is_null() || !info["format-specific"]["data"]["data-file"].is_null();
+    Ok(DiskInfo { virtual_bytes, refers_elsewhere })
+}
+
+fn copy_sparse(from: &Path, format: &str, to: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
+    Tool::new("qemu-img", format!("copying {}", from.display()), progress)
+        .args(["convert", "-f", format, "-O", format])
+        .arg(from)
+        .arg(to)
+        .run()?;
+    Ok(())
+}
+
+fn hash_file(path: &Path, steps: &Steps) -> Result<String, ImageError> {
+    let mut file = File::open(path).at("open", path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; HASH_BUFFER_BYTES];
+    loop {
+        steps.check()?;
+        match file.read(&mut buffer).at("read", path)? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
+fn refused(path: &Path, reason: &str) -> ImageError {
+    ImageError::Import { path: path.to_owned(), reason: reason.to_owned() }
+}

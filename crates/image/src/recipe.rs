@@ -1,0 +1,145 @@
+//! The recipes. Each turns a quarry of unpacked packages into the files of one image; a new recipe is a new
+//! module and a new line in every `match` here.
+
+mod host;
+mod pebble;
+
+use crate::error::IoContext;
+use crate::image::{Image, Manifest};
+use crate::packages::Quarry;
+use crate::progress::Steps;
+use crate::store::BuildOptions;
+use crate::{ImageError, Progress};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Change it when a recipe's code changes in a way that its scripts do not show.
+const VERSION: &str = "1";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recipe {
+    Pebble,
+    Host,
+}
+
+/// What a recipe works with. Everything it writes goes below `work` (removed afterwards) or `out` (the image).
+pub struct Workshop<'a> {
+    pub quarry: &'a Quarry<'a>,
+    pub steps: &'a Steps<'a>,
+    pub work: &'a Path,
+    pub out: &'a Path,
+}
+
+impl<'a> Workshop<'a> {
+    pub fn progress(&self) -> &'a dyn Progress {
+        self.steps.progress()
+    }
+}
+
+impl Recipe {
+    pub const ALL: [Self; 2] = [Self::Pebble, Self::Host];
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|recipe| recipe.name() == name)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pebble => "pebble",
+            Self::Host => "host",
+        }
+    }
+
+    /// One line for a list of what can be built.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Pebble => "the smallest guest: kernel, busybox, network tools, guest agent",
+            Self::Host => "a small Debian that is a Nestling host itself",
+        }
+    }
+
+    pub(crate) fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Pebble => pebble::PACKAGES,
+            Self::Host => host::PACKAGES,
+        }
+    }
+
+    pub(crate) fn step_count(self) -> u32 {
+        match self {
+            Self::Pebble => 4,
+            Self::Host => 6,
+        }
+    }
+
+    /// What of our own goes into the image, for its key.
+    pub(crate) fn sources(self) -> Vec<&'static str> {
+        let own = match self {
+            Self::Pebble => pebble::SOURCES,
+            Self::Host => host::SOURCES,
+        };
+        [&[VERSION], own].concat()
+    }
+
+    /// The program that goes into the image, checked before anything is fetched.
+    pub(crate) fn binary(self, options: &BuildOptions) -> Result<Option<PathBuf>, ImageError> {
+        if self != Self::Host {
+            return Ok(None);
+        }
+        let bad = |path: &Path, reason: &str| ImageError::Binary {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let Some(path) = &options.nestling_binary else { return Err(bad(Path::new(""), "was not given")) };
+        let metadata = fs::metadata(path).at("open", path)?;
+        if !metadata.is_file() {
+            return Err(bad(path, "is not a file"));
+        }
+        Ok(Some(path.clone()))
+    }
+
+    pub(crate) fn build(
+        self,
+        workshop: &Workshop,
+        binary: Option<&Path>,
+        pebble: Option<&Image>,
+    ) -> Result<Manifest, ImageError> {
+        match (self, binary, pebble) {
+            (Self::Pebble, ..) => pebble::build(workshop),
+            (Self::Host, Some(binary), Some(pebble)) => host::build(workshop, binary, pebble),
+            (Self::Host, ..) => Err(ImageError::NotFound("pebble".to_owned())),
+        }
+    }
+}
+
+/// Scripts that guests share.
+pub(crate) const SHUTDOWN: &str = include_str!("../assets/shutdown");
+pub(crate) const UDHCPC: &str = include_str!("../assets/udhcpc");
+pub(crate) const AGENT: &str = include_str!("../assets/agent");
+pub(crate) const POWER_BUTTON: &str = include_str!("../assets/power-button");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_is_found_by_its_name() {
+        for recipe in Recipe::ALL {
+            assert_eq!(Recipe::from_name(recipe.name()), Some(recipe));
+        }
+        assert_eq!(Recipe::from_name("nothing"), None);
+    }
+
+    #[test]
+    fn scripts_are_valid_shell() {
+        for recipe in Recipe::ALL {
+            for source in recipe.sources().into_iter().filter(|text| text.starts_with("#!")) {
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join("script");
+                fs::write(&path, source).unwrap();
+                let status = std::process::Command::new("sh").arg("-n").arg(&path).status().unwrap();
+                assert!(status.success(), "{source}");
+            }
+        }
+    }
+}

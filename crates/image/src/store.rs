@@ -1,0 +1,272 @@
+//! The directory of images: finding, building, importing, removing.
+//!
+//! Layout: `NAME` is a symbolic link to `.versions/NAME-KEY`, which holds `image.json` and the files. A rebuild
+//! makes a new version and moves the link, because disks of VMs are overlays on the files of the old one: a
+//! version that may be in use is never changed, and only `prune` removes it.
+
+use crate::error::IoContext;
+use crate::image::{Image, MANIFEST, Manifest, check_name};
+use crate::packages::{PackageCache, Quarry, Selection};
+use crate::progress::Steps;
+use crate::recipe::{Recipe, Workshop};
+use crate::{ImageError, Progress};
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+const VERSIONS: &str = ".versions";
+const TEMPORARY: &str = ".tmp";
+const CACHE: &str = ".cache";
+
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// The program that the host image is to contain; needed for that recipe only.
+    pub nestling_binary: Option<PathBuf>,
+    /// Build even when nothing has changed.
+    pub force: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    dir: PathBuf,
+}
+
+impl ImageStore {
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ImageError> {
+        let dir = dir.into();
+        fs::create_dir_all(dir.join(VERSIONS)).at("create", &dir)?;
+        Ok(Self { dir: fs::canonicalize(&dir).at("open", &dir)? })
+    }
+
+    /// All images that can be read, by name; a damaged one is reported in the log, not as an absent store.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        let mut images = Vec::new();
+        for entry in fs::read_dir(&self.dir).at("list", &self.dir)? {
+            let entry = entry.at("list", &self.dir)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if check_name(&name).is_err() {
+                continue;
+            }
+            match Manifest::load(&name, &entry.path()) {
+                Ok(image) => images.push(image),
+                Err(error) => tracing::warn!(image = name, %error, "image left out of the list"),
+            }
+        }
+        images.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(images)
+    }
+
+    pub fn get(&self, name: &str) -> Result<Image, ImageError> {
+        check_name(name)?;
+        Manifest::load(name, &self.dir.join(name))
+    }
+
+    /// Builds the image, or returns the one that is there when it was built from the same things.
+    pub fn build(
+        &self,
+        recipe: Recipe,
+        options: &BuildOptions,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
+        let _lock = self.lock()?;
+        let mut inner = None;
+        if recipe == Recipe::Host {
+            inner = Some(self.build_locked(Recipe::Pebble, options, None, progress)?);
+        }
+        self.build_locked(recipe, options, inner.as_ref(), progress)
+    }
+
+    fn build_locked(
+        &self,
+        recipe: Recipe,
+        options: &BuildOptions,
+        pebble: Option<&Image>,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
+        let steps = Steps::new(progress, recipe.step_count());
+        steps.next(&format!("{}: finding the packages", recipe.name()))?;
+        let cache = PackageCache::open(&self.dir.join(CACHE), progress)?;
+        let selection = cache.resolve(recipe.packages())?;
+        let binary = recipe.binary(options)?;
+        let key = key(recipe, &selection, binary.as_deref(), pebble)?;
+        if !options.force
+            && let Ok(image) = self.get(recipe.name())
+            && image.key == key
+        {
+            return Ok(image);
+        }
+        steps.next(&format!("{}: downloading {} packages", recipe.name(), selection.versions().len()))?;
+        let debs = cache.download(&selection)?;
+        let work = self.work_dir()?;
+        steps.next(&format!("{}: unpacking the packages", recipe.name()))?;
+        let quarry = Quarry::unpack(&debs, &work.path.join("quarry"), progress)?;
+        let out = work.path.join("out");
+        fs::create_dir_all(&out).at("create", &out)?;
+        let workshop = Workshop { quarry: &quarry, steps: &steps, work: &work.path, out: &out };
+        let mut manifest = recipe.build(&workshop, binary.as_deref(), pebble)?;
+        manifest.key = key;
+        manifest.packages = selection.versions();
+        self.publish(recipe.name(), manifest, &out)
+    }
+
+    /// Takes a disk file, or a directory with `vmlinux` or `vmlinuz` and `initrd*`, into the store by copying.
+    pub fn import(&self, name: &str, source: &Path, progress: &dyn Progress) -> Result<Image, ImageError> {
+        check_name(name)?;
+        let _lock = self.lock()?;
+        let steps = Steps::new(progress, 2);
+        steps.next(&format!("checking {}", source.display()))?;
+        let work = self.work_dir()?;
+        let out = work.path.join("out");
+        fs::create_dir_all(&out).at("create", &out)?;
+        let manifest = crate::import::import(source, &out, &steps)?;
+        self.publish(name, manifest, &out)
+    }
+
+    /// Takes the name away. The files stay until [`Self::prune`] finds them unused.
+    pub fn remove(&self, name: &str) -> Result<(), ImageError> {
+        check_name(name)?;
+        let _lock = self.lock()?;
+        let link = self.dir.join(name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ImageError::NotFound(name.to_owned()));
+            }
+            other => other.at("remove", &link)?,
+        }
+        sync_dir(&self.dir)
+    }
+
+    /// Deletes versions that no name points to and that hold none of `in_use` (backing files of VMs' disks).
+    /// Returns how many were deleted.
+    pub fn prune(&self, in_use: &[PathBuf]) -> Result<usize, ImageError> {
+        let _lock = self.lock()?;
+        let named: Vec<PathBuf> = self.list()?.into_iter().map(|image| image.dir).collect();
+        let versions = self.dir.join(VERSIONS);
+        let mut count = 0;
+        for entry in fs::read_dir(&versions).at("list", &versions)? {
+            let path = entry.at("list", &versions)?.path();
+            if named.contains(&path) || in_use.iter().any(|file| file.starts_with(&path)) {
+                continue;
+            }
+            fs::remove_dir_all(&path).at("remove", &path)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn publish(&self, name: &str, mut manifest: Manifest, out: &Path) -> Result<Image, ImageError> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        manifest.built_at_unix_secs = now.as_secs();
+        let path = out.join(MANIFEST);
+        let json = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| ImageError::BadManifest { name: name.to_owned(), reason: error.to_string() })?;
+        fs::write(&path, json).at("write", &path)?;
+        sync_tree(out)?;
+        let short_key: String = manifest.key.chars().take(16).collect();
+        let versions = self.dir.join(VERSIONS);
+        // A forced rebuild has the same key, and the version that is there may be in use.
+        let candidates = (0..1000).map(|n| match n {
+            0 => format!("{name}-{short_key}"),
+            n => format!("{name}-{short_key}-{n}"),
+        });
+        let free = candidates.into_iter().find(|version| !versions.join(version).exists());
+        let version = free.ok_or_else(|| ImageError::Busy(versions.clone()))?;
+        let target = versions.join(&version);
+        fs::rename(out, &target).at("rename", &target)?;
+        sync_dir(&versions)?;
+        let link = self.dir.join(format!("{TEMPORARY}-link"));
+        fs::remove_file(&link).ok();
+        std::os::unix::fs::symlink(Path::new(VERSIONS).join(&version), &link).at("link", &link)?;
+        let final_link = self.dir.join(name);
+        fs::rename(&link, &final_link).at("rename", &final_link)?;
+        sync_dir(&self.dir)?;
+        self.get(name)
+    }
+
+    /// One build at a time per store. Also makes it safe to clear what a killed build left.
+    fn lock(&self) -> Result<File, ImageError> {
+        let path = self.dir.join(".lock");
+        let file = File::create(&path).at("create", &path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| ImageError::Busy(self.dir.clone()))?;
+        Ok(file)
+    }
+
+    fn work_dir(&self) -> Result<WorkDir, ImageError> {
+        let path = self.dir.join(TEMPORARY);
+        if path.exists() {
+            fs::remove_dir_all(&path).at("remove", &path)?;
+        }
+        fs::create_dir(&path).at("create", &path)?;
+        Ok(WorkDir { path })
+    }
+}
+
+/// Removed when the build ends, in whatever way.
+struct WorkDir {
+    path: PathBuf,
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next build.
+        fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+/// Everything that the result depends on. Recipes and their scripts are part of this program's source.
+fn key(
+    recipe: Recipe,
+    selection: &Selection,
+    binary: Option<&Path>,
+    pebble: Option<&Image>,
+) -> Result<String, ImageError> {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    add(recipe.name());
+    recipe.sources().iter().for_each(|text| add(text));
+    selection.versions().iter().for_each(|text| add(text));
+    if let Some(image) = pebble {
+        add(&image.key);
+    }
+    if let Some(path) = binary {
+        let mut file = File::open(path).at("open", path)?;
+        let mut binary_hash = Sha256::new();
+        std::io::copy(&mut file, &mut HashWriter(&mut binary_hash)).at("read", path)?;
+        add(&hex(&binary_hash.finalize()));
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sync_dir(dir: &Path) -> Result<(), ImageError> {
+    File::open(dir).and_then(|file| file.sync_all()).at("sync", dir)
+}
+
+fn sync_tree(dir: &Path) -> Result<(), ImageError> {
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let path = entry.at("list", dir)?.path();
+        File::open(&path).and_then(|file| file.sync_all()).at("sync", &path)?;
+    }
+    sync_dir(dir)
+}
