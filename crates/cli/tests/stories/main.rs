@@ -1,0 +1,13 @@
+//! Stories: what people do with Nestling, told with real guests on a real (emulated) host.
+//!
+//! They need root, run one at a time (`--test-threads=1`), and share built images. Each is to read as a
+//! story: who does what, and what is then seen.
+
+mod bad_input;
+mod faults;
+mod firmware;
+mod life;
+mod nest;
+mod nested;
+mod network;
+mod reboot;

@@ -1,0 +1,1 @@
+Get-VMProcessor -VMName Server2016 | fl *

@@ -1,0 +1,1 @@
+Set-VMProcessor -VMName Server2016 -ExposeVirtualizationExtensions $true
