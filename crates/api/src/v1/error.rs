@@ -38,6 +38,8 @@ pub enum ErrorCode {
     Timeout,
     /// The engine or the system refused (500).
     Failed,
+    /// No node answers at this address. Said by the client alone, never sent by a node.
+    Unreachable,
     /// A code that this version does not know.
     #[serde(other)]
     Unknown,

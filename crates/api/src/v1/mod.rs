@@ -54,5 +54,6 @@ pub use network::{
 pub use tree::{Event, Tree, TreeVm};
 pub use vm::{
     Adapter, AdapterChange, AdapterStatus, Boot, Controller, DiskFormat, DiskInfo, DiskKind, Drive,
-    NewAdapter, NewDisk, NewDrive, NewVm, ResizeDisk, Seed, StartAction, StopAction, Vm, VmChange, VmState,
+    NewAdapter, NewDisk, NewDrive, NewVm, ResizeDisk, Seed, StartAction, StopAction, Vm, VmChange,
+    VmOperation, VmState,
 };

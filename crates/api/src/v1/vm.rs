@@ -52,6 +52,55 @@ pub enum VmState {
     Resuming,
 }
 
+/// What can be asked of a machine as a whole: the last part of `POST /v1/vms/{vm}/{operation}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmOperation {
+    Start,
+    /// Ask the guest to shut down.
+    Shutdown,
+    /// Cut the power.
+    TurnOff,
+    /// Restart without asking the guest.
+    Reset,
+    Pause,
+    Resume,
+    /// Write memory and devices to disk and stop.
+    Save,
+    RemoveSavedState,
+    /// Give it the latest configuration version.
+    UpdateVersion,
+}
+
+impl VmOperation {
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Shutdown,
+        Self::TurnOff,
+        Self::Reset,
+        Self::Pause,
+        Self::Resume,
+        Self::Save,
+        Self::RemoveSavedState,
+        Self::UpdateVersion,
+    ];
+
+    /// Its word in paths.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Shutdown => "shutdown",
+            Self::TurnOff => "turn-off",
+            Self::Reset => "reset",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Save => "save",
+            Self::RemoveSavedState => "remove-saved-state",
+            Self::UpdateVersion => "update-version",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum StartAction {
     Nothing,

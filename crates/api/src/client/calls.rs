@@ -1,0 +1,254 @@
+use http::Method;
+use tokio::io::AsyncRead;
+use uuid::Uuid;
+
+use super::{Client, Console, Lines, Result, json_body, segment, streams};
+use crate::v1::{
+    Adapter, AdapterChange, BuildImage, BuildProgress, Controller, DiskInfo, Drive, Event, Exec, ExecResult,
+    Feature, FeatureInstalled, Guest, Host, HostAdapter, HostAddress, Image, ImportImage, Nat, NatChange,
+    NewAdapter, NewAddress, NewDisk, NewDrive, NewMapping, NewNat, NewSwitch, NewVm, Node, Requirement,
+    ResizeDisk, StaticMapping, Switch, SwitchChange, Tree, Vm, VmChange, VmOperation,
+};
+
+const NOTHING: Option<&()> = None;
+
+/// What the time that a program may run in a guest is when nobody says.
+const EXEC_SECONDS: u32 = 60;
+
+/// This node and its host.
+impl Client {
+    pub async fn node(&self) -> Result<Node> {
+        self.json(Method::GET, "node", NOTHING).await
+    }
+
+    /// Ends the node. Its machines go on.
+    pub async fn stop_node(&self) -> Result<()> {
+        self.done(Method::POST, "node/stop", NOTHING).await
+    }
+
+    pub async fn host(&self) -> Result<Host> {
+        self.json(Method::GET, "host", NOTHING).await
+    }
+
+    /// What doctor finds.
+    pub async fn requirements(&self) -> Result<Vec<Requirement>> {
+        self.json(Method::GET, "host/requirements", NOTHING).await
+    }
+
+    pub async fn host_adapters(&self) -> Result<Vec<HostAdapter>> {
+        self.json(Method::GET, "host/adapters", NOTHING).await
+    }
+
+    pub async fn host_addresses(&self) -> Result<Vec<HostAddress>> {
+        self.json(Method::GET, "host/addresses", NOTHING).await
+    }
+
+    pub async fn add_address(&self, new: &NewAddress) -> Result<HostAddress> {
+        self.json(Method::POST, "host/addresses", Some(new)).await
+    }
+
+    pub async fn remove_address(&self, address: &str) -> Result<()> {
+        let path = format!("host/addresses?address={}", segment(address));
+        self.done(Method::DELETE, &path, NOTHING).await
+    }
+
+    pub async fn features(&self) -> Result<Vec<Feature>> {
+        self.json(Method::GET, "host/features", NOTHING).await
+    }
+
+    pub async fn install_feature(&self, name: &str) -> Result<FeatureInstalled> {
+        self.json(Method::POST, &format!("host/features/{}", segment(name)), NOTHING).await
+    }
+
+    /// All levels, from this node's host inwards.
+    pub async fn tree(&self) -> Result<Tree> {
+        self.json(Method::GET, "tree", NOTHING).await
+    }
+
+    /// What happens from now on; with `follow_inside` also inside the machines that answer.
+    pub async fn events(&self, follow_inside: bool) -> Result<Lines<Event>> {
+        let path = format!("events?follow_inside={follow_inside}");
+        self.stream(Method::GET, &path, json_body(&path, NOTHING)?).await.map(Lines::new)
+    }
+}
+
+/// Machines. `vm` is a name or an id everywhere.
+impl Client {
+    pub async fn vms(&self) -> Result<Vec<Vm>> {
+        self.json(Method::GET, "vms", NOTHING).await
+    }
+
+    pub async fn vm(&self, vm: &str) -> Result<Vm> {
+        self.json(Method::GET, &of_vm(vm, ""), NOTHING).await
+    }
+
+    pub async fn create_vm(&self, new: &NewVm) -> Result<Vm> {
+        self.json(Method::POST, "vms", Some(new)).await
+    }
+
+    pub async fn change_vm(&self, vm: &str, change: &VmChange) -> Result<Vm> {
+        self.json(Method::PATCH, &of_vm(vm, ""), Some(change)).await
+    }
+
+    /// Removes a machine; its disks stay unless `disks`.
+    pub async fn remove_vm(&self, vm: &str, disks: bool) -> Result<()> {
+        self.done(Method::DELETE, &of_vm(vm, &format!("?disks={disks}")), NOTHING).await
+    }
+
+    /// Does something to a machine as a whole and answers how it is then.
+    pub async fn operate(&self, vm: &str, operation: VmOperation) -> Result<Vm> {
+        self.json(Method::POST, &of_vm(vm, &format!("/{}", operation.as_str())), NOTHING).await
+    }
+
+    pub async fn add_adapter(&self, vm: &str, new: &NewAdapter) -> Result<Adapter> {
+        self.json(Method::POST, &of_vm(vm, "/adapters"), Some(new)).await
+    }
+
+    pub async fn change_adapter(&self, vm: &str, adapter: Uuid, change: &AdapterChange) -> Result<Adapter> {
+        self.json(Method::PATCH, &of_vm(vm, &format!("/adapters/{adapter}")), Some(change)).await
+    }
+
+    pub async fn remove_adapter(&self, vm: &str, adapter: Uuid) -> Result<()> {
+        self.done(Method::DELETE, &of_vm(vm, &format!("/adapters/{adapter}")), NOTHING).await
+    }
+
+    pub async fn add_drive(&self, vm: &str, new: &NewDrive) -> Result<Drive> {
+        self.json(Method::POST, &of_vm(vm, "/disks"), Some(new)).await
+    }
+
+    /// Detaches a disk; its file stays.
+    pub async fn remove_drive(&self, vm: &str, controller: Controller, location: u8) -> Result<()> {
+        let controller = match controller {
+            Controller::Ide => "IDE",
+            Controller::Scsi => "SCSI",
+        };
+        self.done(Method::DELETE, &of_vm(vm, &format!("/disks/{controller}/{location}")), NOTHING).await
+    }
+
+    /// The serial console: recent output first, then what comes.
+    pub async fn console(&self, vm: &str) -> Result<Console> {
+        let (writer, body) = streams::writable_body();
+        let response = self.stream(Method::POST, &of_vm(vm, "/console"), body).await?;
+        Ok(Console::new(response, writer))
+    }
+
+    /// What the guest agent says.
+    pub async fn guest(&self, vm: &str) -> Result<Guest> {
+        self.json(Method::GET, &of_vm(vm, "/guest"), NOTHING).await
+    }
+
+    /// Runs a program in the guest through its agent.
+    pub async fn exec(&self, vm: &str, exec: &Exec) -> Result<ExecResult> {
+        let path = of_vm(vm, "/guest/exec");
+        let mut limits = self.limits(&Method::POST, &path);
+        let seconds = exec.timeout_seconds.unwrap_or(EXEC_SECONDS);
+        let own = std::time::Duration::from_secs(u64::from(seconds) + 60);
+        limits.head_timeout = limits.head_timeout.min(own);
+        let answer = self.whole(Method::POST, &path, json_body(&path, Some(exec))?, limits).await?;
+        serde_json::from_slice(&answer).map_err(|e| super::ClientError::unreadable(&path, &e))
+    }
+
+    /// Writes a file in the guest through its agent.
+    pub async fn copy_file(
+        &self,
+        vm: &str,
+        guest_path: &str,
+        content: impl AsyncRead + Send + 'static,
+    ) -> Result<()> {
+        let path = of_vm(vm, &format!("/guest/files?path={}", segment(guest_path)));
+        let limits = self.limits(&Method::PUT, &path);
+        self.whole(Method::PUT, &path, streams::readable_body(content), limits).await.map(drop)
+    }
+}
+
+/// Switches and NAT networks.
+impl Client {
+    pub async fn switches(&self) -> Result<Vec<Switch>> {
+        self.json(Method::GET, "switches", NOTHING).await
+    }
+
+    pub async fn switch(&self, name: &str) -> Result<Switch> {
+        self.json(Method::GET, &of("switches", name), NOTHING).await
+    }
+
+    pub async fn create_switch(&self, new: &NewSwitch) -> Result<Switch> {
+        self.json(Method::POST, "switches", Some(new)).await
+    }
+
+    pub async fn change_switch(&self, name: &str, change: &SwitchChange) -> Result<Switch> {
+        self.json(Method::PATCH, &of("switches", name), Some(change)).await
+    }
+
+    pub async fn remove_switch(&self, name: &str) -> Result<()> {
+        self.done(Method::DELETE, &of("switches", name), NOTHING).await
+    }
+
+    pub async fn nats(&self) -> Result<Vec<Nat>> {
+        self.json(Method::GET, "nats", NOTHING).await
+    }
+
+    pub async fn nat(&self, name: &str) -> Result<Nat> {
+        self.json(Method::GET, &of("nats", name), NOTHING).await
+    }
+
+    pub async fn create_nat(&self, new: &NewNat) -> Result<Nat> {
+        self.json(Method::POST, "nats", Some(new)).await
+    }
+
+    pub async fn change_nat(&self, name: &str, change: &NatChange) -> Result<Nat> {
+        self.json(Method::PATCH, &of("nats", name), Some(change)).await
+    }
+
+    pub async fn remove_nat(&self, name: &str) -> Result<()> {
+        self.done(Method::DELETE, &of("nats", name), NOTHING).await
+    }
+
+    pub async fn add_mapping(&self, nat: &str, new: &NewMapping) -> Result<StaticMapping> {
+        self.json(Method::POST, &format!("{}/mappings", of("nats", nat)), Some(new)).await
+    }
+
+    pub async fn remove_mapping(&self, nat: &str, id: u32) -> Result<()> {
+        self.done(Method::DELETE, &format!("{}/mappings/{id}", of("nats", nat)), NOTHING).await
+    }
+}
+
+/// Disk images and images of systems.
+impl Client {
+    pub async fn create_disk(&self, new: &NewDisk) -> Result<DiskInfo> {
+        self.json(Method::POST, "disks", Some(new)).await
+    }
+
+    pub async fn disk(&self, path: &str) -> Result<DiskInfo> {
+        self.json(Method::GET, &disk_at(path), NOTHING).await
+    }
+
+    pub async fn resize_disk(&self, path: &str, size_bytes: u64) -> Result<DiskInfo> {
+        self.json(Method::PATCH, &disk_at(path), Some(&ResizeDisk { size_bytes })).await
+    }
+
+    pub async fn images(&self) -> Result<Vec<Image>> {
+        self.json(Method::GET, "images", NOTHING).await
+    }
+
+    pub async fn import_image(&self, new: &ImportImage) -> Result<Image> {
+        self.json(Method::POST, "images", Some(new)).await
+    }
+
+    /// Builds an image. The last line has `image` or `error`; dropping the lines does not end the build.
+    pub async fn build_image(&self, name: &str, build: &BuildImage) -> Result<Lines<BuildProgress>> {
+        let path = format!("{}/build", of("images", name));
+        self.stream(Method::POST, &path, json_body(&path, Some(build))?).await.map(Lines::new)
+    }
+}
+
+fn of(collection: &str, name: &str) -> String {
+    format!("{collection}/{}", segment(name))
+}
+
+fn of_vm(vm: &str, rest: &str) -> String {
+    format!("vms/{}{rest}", segment(vm))
+}
+
+fn disk_at(path: &str) -> String {
+    format!("disks?path={}", segment(path))
+}
