@@ -209,10 +209,11 @@ fn lay_out(workshop: &Workshop, kernel: &Kernel, root: &Root, binary: &Path) -> 
         root.file(path, 0o644, quarry.read(package, path)?)?;
     }
     root.file("usr/bin/busybox", 0o755, quarry.read("busybox-static", "usr/bin/busybox")?)?;
-    install_applets(workshop, root)?;
     for applet in ["depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod"] {
         root.symlink(&format!("usr/sbin/{applet}"), "../bin/kmod")?;
     }
+    root.file("usr/sbin/shutdown", 0o755, SHUTDOWN)?;
+    install_applets(workshop, root)?;
     kernel.add_to_root(root.path(), &kernel.closure(MODULES, true)?)?;
     configuration(root, &kernel.release)
 }
@@ -249,7 +250,6 @@ fn configuration(root: &Root, release: &str) -> Result<(), ImageError> {
     root.file("etc/inittab", 0o644, INITTAB)?;
     root.file("etc/profile", 0o644, PROFILE)?;
     root.file("etc/acpi/PWRF/00000080", 0o755, POWER_BUTTON)?;
-    root.file("usr/sbin/shutdown", 0o755, SHUTDOWN)?;
     root.file("usr/share/udhcpc/default.script", 0o755, UDHCPC)?;
     // The node runs QEMU and dnsmasq under accounts of their own where they exist.
     root.file(
