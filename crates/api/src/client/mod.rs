@@ -8,6 +8,8 @@ mod calls;
 mod connection;
 mod error;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
@@ -169,23 +171,3 @@ fn segment(text: &str) -> String {
     out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_is_one_part_of_a_path() {
-        assert_eq!(segment("Server2016"), "Server2016");
-        assert_eq!(segment("a b/.."), "a%20b%2F%2E%2E");
-        assert_eq!(segment("仮"), "%E4%BB%AE");
-    }
-
-    #[test]
-    fn a_refusal_without_words_is_told_by_its_status() {
-        let error = refusal(StatusCode::BAD_GATEWAY, b"<html>");
-        assert_eq!(error.code, ErrorCode::Failed);
-        assert_eq!(error.message, "the node answered 502 Bad Gateway without saying why");
-        let body = br#"{"code":"a-later-code","message":"m"}"#;
-        assert_eq!(refusal(StatusCode::CONFLICT, body).code, ErrorCode::Unknown);
-    }
-}

@@ -35,7 +35,7 @@ pub struct Lines<T> {
 }
 
 impl<T: DeserializeOwned> Lines<T> {
-    pub(super) fn new(response: Response<Incoming>) -> Self {
+    pub(crate) fn new(response: Response<Incoming>) -> Self {
         Self {
             body: response.into_body().into_data_stream(),
             buffer: BytesMut::new(),

@@ -1,0 +1,105 @@
+//! The way into a machine: a request is handed to the node inside it, and the answer is let out.
+//!
+//! Whatever comes from inside is hostile. It never gets more of this node than one stream of the machine's
+//! own channel: no answer is stored, every answer has a deadline or is taken only as fast as somebody reads
+//! it, and of its head only a known status and a known kind of content pass. This module must never read
+//! what an answer means, errors excepted, which are made harmless first.
+
+use axum::{body::Body, response::{IntoResponse, Response}};
+use http::{HeaderValue, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use nestling_model::path::PATH_LEVELS_MAX;
+use tokio::time::{Instant, timeout_at};
+
+use super::{clean, guarded::Guarded, problem::{self, Problem}};
+use crate::{limits::{self, LINE_BYTES_MAX}, v1::{ErrorBody, ErrorCode}};
+
+/// Kinds of content that a node sends; anything else is passed on as bytes without a meaning.
+const CONTENTS: [&str; 2] = ["application/json", "application/x-ndjson"];
+
+/// Hands `request` to the node inside the machine `vm`, where it is for `/v1/{rest}`.
+pub(super) async fn forward<C: Inside>(
+    channel: &C,
+    vm: &str,
+    rest: &str,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    if levels(rest) >= PATH_LEVELS_MAX {
+        return Err(Problem::invalid(format!("a path has at most {PATH_LEVELS_MAX} levels")));
+    }
+    let limits = limits::of(request.method(), rest);
+    let asked_at = Instant::now();
+    let deadline = asked_at + limits.head_timeout;
+    let answer = timeout_at(deadline, channel.request(rebased(rest, request)?)).await;
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(why)) => return Err(absent(vm, &why)),
+        Err(_) => return Err(silent(vm, limits.head_timeout.as_secs())),
+    };
+    let status = answer.status();
+    if status.is_client_error() || status.is_server_error() {
+        let refused = timeout_at(deadline, refusal(vm, answer)).await;
+        return Ok(refused.unwrap_or_else(|_| silent(vm, limits.head_timeout.as_secs()).into_response()));
+    }
+    if !matches!(status, StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT) {
+        return Err(nonsense(vm, &format!("its status is {}", status.as_u16())));
+    }
+    let content = answer.headers().get(CONTENT_TYPE).and_then(|c| c.to_str().ok());
+    let content = CONTENTS.into_iter().find(|c| content == Some(c)).unwrap_or("application/octet-stream");
+    let mut response = Response::new(Body::new(Guarded::new(answer.into_body(), limits, asked_at)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    Ok(response)
+}
+
+/// How many machines a path leads through after the first.
+fn levels(rest: &str) -> usize {
+    let mut parts = rest.split('/');
+    std::iter::from_fn(|| (parts.next()? == "in").then(|| parts.next())).count()
+}
+
+/// The request as the node inside gets it: only its method, its path and its content.
+fn rebased(rest: &str, request: Request<Body>) -> Result<Request<Body>, Problem> {
+    let (head, body) = request.into_parts();
+    let query = head.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let uri: Uri = format!("http://node/v1/{rest}{query}")
+        .parse()
+        .map_err(|e| Problem::invalid(format!("this can't be asked of a node: {e}")))?;
+    let mut inner = Request::new(body);
+    *inner.method_mut() = head.method;
+    *inner.uri_mut() = uri;
+    if let Some(content) = head.headers.get(CONTENT_TYPE) {
+        inner.headers_mut().insert(CONTENT_TYPE, content.clone());
+    }
+    Ok(inner)
+}
+
+/// What the node inside refused, in words that can't hurt.
+async fn refusal(vm: &str, answer: Response<Incoming>) -> Response {
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), LINE_BYTES_MAX).collect().await;
+    let body = body.ok().and_then(|b| serde_json::from_slice::<ErrorBody>(&b.to_bytes()).ok());
+    let Some(mut body) = body else {
+        return nonsense(vm, &format!("it refused with status {} and no reason", status.as_u16()))
+            .into_response();
+    };
+    clean::error(&mut body);
+    (problem::status(body.code), axum::Json(body)).into_response()
+}
+
+fn absent(vm: &str, why: &str) -> Problem {
+    Problem::new(ErrorCode::GuestAbsent, format!("the node inside \"{vm}\" can't be reached: {why}")).object(vm)
+}
+
+fn silent(vm: &str, seconds: u64) -> Problem {
+    let message = format!("the node inside \"{vm}\" did not answer within {seconds} seconds");
+    Problem::new(ErrorCode::GuestAbsent, message)
+        .object(vm)
+        .hint("look at the machine's console, or restart the node inside it")
+}
+
+fn nonsense(vm: &str, why: &str) -> Problem {
+    let message = format!("the node inside \"{vm}\" gave an answer that makes no sense: {why}");
+    Problem::new(ErrorCode::Failed, message).object(vm)
+}
