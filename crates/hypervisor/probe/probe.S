@@ -8,6 +8,9 @@
 # The last byte of the image is the request, patched in by the host: 0 nothing more, 1 run a nested guest with SVM,
 # 2 enter VMX operation, 255 loop for ever (proves the host's deadline).
 #
+# XSETBV and AVX are left out on purpose: under nested SVM emulated by TCG (QEMU 7.2) about one run in twenty then comes
+# back with wrong flags, and a host guest under emulation would be told that its KVM does not work.
+#
 # Build: as --64 probe.S -o probe.o && ld -m elf_x86_64 -e 0 -Ttext=0x8000 --oformat binary -o probe.bin probe.o
 
         .intel_syntax noprefix
@@ -225,25 +228,6 @@ long_mode:
         pmovmskb eax, xmm1
         cmp     eax, 0xffff
         jne     wrong
-        mov     eax, 1
-        cpuid
-        and     ecx, 0x14000000         # XSAVE and AVX
-        cmp     ecx, 0x14000000
-        jne     1f
-        mov     rax, cr4
-        bts     eax, 18
-        mov     cr4, rax
-        xor     ecx, ecx
-        xgetbv
-        or      eax, 7
-        xsetbv
-        vbroadcastss ymm2, [floats + 4]
-        vaddps  ymm2, ymm2, ymm2
-        vextractf128 xmm3, ymm2, 1
-        vmovd   eax, xmm3
-        cmp     eax, [floats + 12]
-        jne     wrong
-1:
         stage   "exceptions"
         ud2
         cmp     dword ptr [TRAPS], 1
