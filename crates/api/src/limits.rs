@@ -46,11 +46,14 @@ const EXEC: Duration = Duration::from_secs(3600 + 60);
 /// The limits of `method` on `path`, which is what follows `/v1/`.
 pub fn of(method: &Method, path: &str) -> CallLimits {
     let parts: Vec<&str> = path.split('/').collect();
+    // What matters is the call at the end of the path.
+    let mut call = parts.as_slice();
+    while let ["in", _, inner @ ..] = call {
+        call = inner;
+    }
     let whole = |head_timeout| CallLimits { head_timeout, answer: Answer::Whole };
     let endless = |head_timeout| CallLimits { head_timeout, answer: Answer::Endless };
-    match (method.as_str(), parts.as_slice()) {
-        // What matters is the call at the end of the path.
-        (_, ["in", _, inner @ ..]) => of(method, &inner.join("/")),
+    match (method.as_str(), call) {
         (_, ["events"]) | ("POST", ["vms", _, "console"]) => endless(QUICK),
         ("POST", ["images", _, "build"]) => endless(QUICK),
         ("POST", ["vms", _, "guest", "exec"]) => whole(EXEC),

@@ -170,4 +170,3 @@ fn segment(text: &str) -> String {
     }
     out
 }
-

@@ -86,7 +86,9 @@ async fn a_home_without_a_node_is_told_apart_from_a_refusal() {
 async fn what_is_inside_is_asked_through_every_level() {
     let node = FakeNode::start(|request| {
         let path = request.uri().path().to_owned();
-        http::Response::builder().status(404).body(json!({"code": "not-found", "message": path}).to_string().into())
+        http::Response::builder()
+            .status(404)
+            .body(json!({"code": "not-found", "message": path}).to_string().into())
             .unwrap()
     });
     let inside = node.client().await.inside(&["L 1".parse().unwrap(), "L2".parse().unwrap()]);
@@ -108,7 +110,8 @@ async fn lines_are_put_together_and_bounded() {
         "/v1/events" => {
             let event = json!({"sequence": 1, "at_ms": 2, "kind": "vm-state", "object": "a", "message": "m"});
             let text = format!("{event}\n\n{event}\n{{");
-            let bytes: Vec<_> = text.into_bytes().chunks(7).map(|c| Ok::<_, Infallible>(c.to_vec())).collect();
+            let bytes: Vec<_> =
+                text.into_bytes().chunks(7).map(|c| Ok::<_, Infallible>(c.to_vec())).collect();
             answer(Body::from_stream(futures_util::stream::iter(bytes)))
         }
         _ => answer(endless(Bytes::from(vec![b'x'; 1000]))),

@@ -41,9 +41,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(at) = Path::<T>::from_request_parts(parts, state)
-            .await
-            .map_err(|e| Problem::invalid(e.body_text()))?;
+        let Path(at) =
+            Path::<T>::from_request_parts(parts, state).await.map_err(|e| Problem::invalid(e.body_text()))?;
         Ok(Self(at))
     }
 }

@@ -5,18 +5,34 @@
 //! it, and of its head only a known status and a known kind of content pass. This module must never read
 //! what an answer means, errors excepted, which are made harmless first.
 
-use axum::{body::Body, response::{IntoResponse, Response}};
-use http::{HeaderValue, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use axum::{body::Body, response::IntoResponse};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use nestling_model::path::PATH_LEVELS_MAX;
 use tokio::time::{Instant, timeout_at};
 
-use super::{clean, guarded::Guarded, problem::{self, Problem}};
-use crate::{limits::{self, LINE_BYTES_MAX}, v1::{ErrorBody, ErrorCode}};
+use super::{
+    clean,
+    guarded::Guarded,
+    problem::{self, Problem},
+};
+use crate::{
+    limits::{CallLimits, LINE_BYTES_MAX},
+    v1::{ErrorBody, ErrorCode},
+};
 
 /// Kinds of content that a node sends; anything else is passed on as bytes without a meaning.
 const CONTENTS: [&str; 2] = ["application/json", "application/x-ndjson"];
+
+/// A channel to the node inside a machine.
+pub(super) trait Inside: Sync {
+    /// Hands over a request; an error says in words why there is no answer.
+    fn request(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Incoming>, String>> + Send;
+}
 
 /// Hands `request` to the node inside the machine `vm`, where it is for `/v1/{rest}`.
 pub(super) async fn forward<C: Inside>(
@@ -24,11 +40,11 @@ pub(super) async fn forward<C: Inside>(
     vm: &str,
     rest: &str,
     request: Request<Body>,
-) -> Result<Response, Problem> {
+    limits: CallLimits,
+) -> Result<Response<Body>, Problem> {
     if levels(rest) >= PATH_LEVELS_MAX {
         return Err(Problem::invalid(format!("a path has at most {PATH_LEVELS_MAX} levels")));
     }
-    let limits = limits::of(request.method(), rest);
     let asked_at = Instant::now();
     let deadline = asked_at + limits.head_timeout;
     let answer = timeout_at(deadline, channel.request(rebased(rest, request)?)).await;
@@ -76,7 +92,7 @@ fn rebased(rest: &str, request: Request<Body>) -> Result<Request<Body>, Problem>
 }
 
 /// What the node inside refused, in words that can't hurt.
-async fn refusal(vm: &str, answer: Response<Incoming>) -> Response {
+async fn refusal(vm: &str, answer: Response<Incoming>) -> Response<Body> {
     let status = answer.status();
     let body = Limited::new(answer.into_body(), LINE_BYTES_MAX).collect().await;
     let body = body.ok().and_then(|b| serde_json::from_slice::<ErrorBody>(&b.to_bytes()).ok());
@@ -89,7 +105,8 @@ async fn refusal(vm: &str, answer: Response<Incoming>) -> Response {
 }
 
 fn absent(vm: &str, why: &str) -> Problem {
-    Problem::new(ErrorCode::GuestAbsent, format!("the node inside \"{vm}\" can't be reached: {why}")).object(vm)
+    Problem::new(ErrorCode::GuestAbsent, format!("the node inside \"{vm}\" can't be reached: {why}"))
+        .object(vm)
 }
 
 fn silent(vm: &str, seconds: u64) -> Problem {
@@ -103,3 +120,7 @@ fn nonsense(vm: &str, why: &str) -> Problem {
     let message = format!("the node inside \"{vm}\" gave an answer that makes no sense: {why}");
     Problem::new(ErrorCode::Failed, message).object(vm)
 }
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;

@@ -1,0 +1,112 @@
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::Request;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{clean, proxy::Inside};
+use crate::{client::Lines, v1::Event};
+
+/// Events that wait for a slow reader. One that is slower still misses some, which the gap in the
+/// numbers shows.
+const QUEUE: usize = 256;
+
+/// How long the node inside a machine may take to begin telling.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The machines whose inside can be asked now.
+pub(super) trait Insides: Send + Sync + 'static {
+    type Channel: Inside + Send + Sync + 'static;
+
+    fn channels(&self) -> impl Future<Output = Vec<(String, Arc<Self::Channel>)>> + Send;
+}
+
+/// A body of lines, one event each: this node's own, and those of the nodes inside its machines if
+/// `insides` are given. It ends when the reader goes away or the node stops.
+pub(super) fn body<I: Insides>(
+    own: impl Stream<Item = Event> + Send + Unpin + 'static,
+    insides: Option<I>,
+    stop: CancellationToken,
+) -> Body {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sender.closed() => {}
+            () = tell(own, insides, &sender) => {}
+        }
+    });
+    Body::from_stream(ReceiverStream::new(receiver).map(|event| line(&event)))
+}
+
+fn line(event: &Event) -> Result<Bytes, serde_json::Error> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+async fn tell<I: Insides>(
+    mut own: impl Stream<Item = Event> + Unpin,
+    insides: Option<I>,
+    sender: &mpsc::Sender<Event>,
+) {
+    let mut followed = HashSet::new();
+    let mut following = JoinSet::new();
+    loop {
+        if let Some(insides) = &insides {
+            for (vm, channel) in insides.channels().await {
+                if followed.insert(vm.clone()) {
+                    following.spawn(follow(vm, channel, sender.clone()));
+                }
+            }
+        }
+        // Machines come and go with an event of this node's: that is when to look for them again.
+        loop {
+            tokio::select! {
+                event = own.next() => {
+                    let Some(event) = event else { return };
+                    let look_again = event.kind == "channel";
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                    if look_again {
+                        break;
+                    }
+                }
+                Some(ended) = following.join_next() => {
+                    if let Ok(vm) = ended {
+                        followed.remove(&vm);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Passes on what happens inside one machine until it stops telling.
+async fn follow<C: Inside>(vm: String, channel: Arc<C>, sender: mpsc::Sender<Event>) -> String {
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = http::Uri::from_static("http://node/v1/events?follow_inside=true");
+    let Ok(Ok(answer)) = tokio::time::timeout(BEGIN_TIMEOUT, channel.request(request)).await else {
+        return vm;
+    };
+    if !answer.status().is_success() {
+        return vm;
+    }
+    let mut events = Lines::<Event>::new(answer);
+    while let Some(Ok(mut event)) = events.next().await {
+        event.path = Some(match event.path {
+            None => vm.clone(),
+            Some(inner) => format!("{vm}/{inner}"),
+        });
+        clean::event(&mut event);
+        if sender.send(event).await.is_err() {
+            break;
+        }
+    }
+    vm
+}
