@@ -146,7 +146,7 @@ mod tests {
             key("model name : x\nflags : svm\n", |_, _| {}),
             key("flags : svm\n", |facts, _| facts.kernel_release = "6.1".into()),
             key("flags : svm\n", |facts, _| {
-                facts.kvm_modules.extend([("kvm_amd/nested".into(), "0".into())])
+                facts.kvm_modules.extend([("kvm_amd/nested".into(), "0".into())]);
             }),
             key("flags : svm\n", |_, request| request.cpu = "host,-svm".into()),
             key("flags : svm\n", |_, request| request.accel = Accel::Tcg),
