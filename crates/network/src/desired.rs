@@ -55,4 +55,6 @@ pub enum Problem {
     UplinkRefused { switch: String, uplink: String, reason: String },
     #[error("the NAT network \"{nat}\" offers no addresses: {reason}")]
     Dhcp { nat: String, reason: String },
+    #[error("the host's network does not stay as it was made; what is missing: {next}")]
+    Unsettled { next: String },
 }

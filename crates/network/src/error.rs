@@ -24,8 +24,6 @@ pub enum NetworkError {
     Read { what: &'static str, source: io::Error },
     #[error("{0}")]
     Invalid(String),
-    #[error("the network is still not as desired after {rounds} rounds; next would be: {next}")]
-    Unsettled { rounds: usize, next: String },
     #[error("can't {what} {path}")]
     File { what: &'static str, path: std::path::PathBuf, source: io::Error },
 }

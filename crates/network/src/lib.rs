@@ -8,11 +8,22 @@
 
 mod conflict;
 mod desired;
+mod dhcp;
+mod diff;
 mod error;
 mod host;
+mod kernel;
 mod names;
+mod nft;
+mod read;
+mod reconcile;
+mod rules;
+mod state;
+mod tap;
+mod tool;
+mod want;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 pub use conflict::{NatConflict, nat_conflict};
 pub use desired::{Desired, Outcome, Port, Problem};
@@ -20,6 +31,16 @@ pub use error::NetworkError;
 pub use host::{AdapterKind, HostAdapter, InterfaceAddress, InterfaceRoute, Lease, PortCounters};
 use nestling_model::{AdapterId, Nat};
 pub use names::{Ours, Tag};
+use tokio::{sync::Mutex, task::JoinHandle};
+
+use crate::{
+    dhcp::Servers,
+    diff::Step,
+    kernel::{Kernel, StepError},
+    nft::{Nft, NftError},
+    reconcile::Host,
+    state::{Rules, State},
+};
 
 /// What a node gives its network.
 #[derive(Debug, Clone)]
@@ -32,15 +53,32 @@ pub struct Settings {
 }
 
 /// One node's hold on the network of the namespace that it runs in.
-#[derive(Debug)]
 pub struct Network {
     settings: Settings,
+    handle: rtnetlink::Handle,
+    connection: JoinHandle<()>,
+    inner: Mutex<Inner>,
+}
+
+/// What only one change at a time may use.
+struct Inner {
+    nft: Nft,
+    servers: Servers,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
 }
 
 impl Network {
     /// Opens a netlink socket in the caller's network namespace; needs no right and changes nothing.
     pub async fn open(settings: Settings) -> Result<Self, NetworkError> {
-        Ok(Self { settings })
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|source| NetworkError::Read { what: "the network", source })?;
+        let inner = Inner { nft: Nft::new(settings.tag), servers: Servers::default() };
+        Ok(Self { settings, handle, connection: tokio::spawn(connection), inner: Mutex::new(inner) })
     }
 
     pub fn tag(&self) -> Tag {
@@ -49,45 +87,111 @@ impl Network {
 
     /// Whether this process may change the host's network.
     pub fn permission() -> Result<(), NetworkError> {
-        Err(NetworkError::Permission)
+        use rustix::thread::{CapabilitySet, capabilities};
+        match capabilities(None) {
+            Ok(sets) if sets.effective.contains(CapabilitySet::NET_ADMIN) => Ok(()),
+            _ => Err(NetworkError::Permission),
+        }
     }
 
     /// Makes the host's network as desired. Does nothing, and starts no process, when it already is.
-    pub async fn reconcile(&self, _desired: &Desired) -> Result<Outcome, NetworkError> {
-        Err(NetworkError::Permission)
+    pub async fn reconcile(&self, desired: &Desired) -> Result<Outcome, NetworkError> {
+        let tag = self.settings.tag;
+        want::validate(tag, desired)?;
+        let mut inner = self.inner.lock().await;
+        let mut host = self.host(&mut inner.nft);
+        let mut outcome = reconcile::reach(&mut host, |now| want::wanted(tag, desired, now)).await?;
+        let (changes, problems) =
+            inner.servers.reconcile(&self.settings.state_dir, tag, desired).await;
+        outcome.changes += changes;
+        outcome.problems.extend(problems);
+        Ok(outcome)
     }
 
-    /// What [`Network::reconcile`] would do, one line per step.
-    pub async fn plan(&self, _desired: &Desired) -> Result<Vec<String>, NetworkError> {
-        Err(NetworkError::Permission)
+    /// What [`Network::reconcile`] would do to interfaces and rules, one line per step.
+    pub async fn plan(&self, desired: &Desired) -> Result<Vec<String>, NetworkError> {
+        let tag = self.settings.tag;
+        want::validate(tag, desired)?;
+        let mut inner = self.inner.lock().await;
+        let now = self.host(&mut inner.nft).read().await.map_err(reading("the network"))?;
+        let steps = diff::diff(&now, &want::wanted(tag, desired, &now).0);
+        Ok(steps.iter().map(Step::to_string).collect())
     }
 
     pub async fn host_adapters(&self) -> Result<Vec<HostAdapter>, NetworkError> {
-        Err(NetworkError::Permission)
+        read::adapters(&self.handle, self.settings.tag).await.map_err(reading("the interfaces"))
     }
 
     pub async fn addresses(&self) -> Result<Vec<InterfaceAddress>, NetworkError> {
-        Err(NetworkError::Permission)
+        read::addresses(&self.handle, self.settings.tag).await.map_err(reading("the addresses"))
     }
 
     /// The main table's routes.
     pub async fn routes(&self) -> Result<Vec<InterfaceRoute>, NetworkError> {
-        Err(NetworkError::Permission)
+        read::routes(&self.handle, self.settings.tag).await.map_err(reading("the routes"))
     }
 
     /// What the ports dropped since the rules were last loaded (each change of the rules starts anew).
+    /// Starts a process.
     pub async fn port_counters(
         &self,
-        _ports: &[AdapterId],
+        adapters: &[AdapterId],
     ) -> Result<BTreeMap<AdapterId, PortCounters>, NetworkError> {
-        Err(NetworkError::Permission)
+        let counters = nft::counters(self.settings.tag).await.map_err(|e| match e {
+            NftError::Tool(t) => NetworkError::ToolMissing { program: t.program, package: t.package },
+            NftError::Failed(reason) => {
+                NetworkError::Read { what: "the ports' counters", source: io::Error::other(reason) }
+            }
+        })?;
+        let counters: BTreeMap<String, u64> = counters.into_iter().collect();
+        let of = |id: &AdapterId| {
+            let [spoofed, dhcp, router] = rules::COUNTERS
+                .map(|kind| counters.get(&rules::counter(kind, *id)).copied());
+            Some(PortCounters {
+                spoofed_packets: spoofed?,
+                dhcp_guard_packets: dhcp?,
+                router_guard_packets: router?,
+            })
+        };
+        Ok(adapters.iter().filter_map(|id| Some((*id, of(id)?))).collect())
     }
 
     /// The leases that the NAT network's DHCP server gave and that have not ended.
-    pub async fn leases(&self, _nat: &Nat) -> Result<Vec<Lease>, NetworkError> {
-        Err(NetworkError::Permission)
+    pub async fn leases(&self, nat: &Nat) -> Result<Vec<Lease>, NetworkError> {
+        dhcp::leases(&self.settings.state_dir, nat).map_err(reading("the leases"))
     }
 
-    /// Ends what this process runs for the network (DHCP servers) without taking anything else away.
-    pub async fn shutdown(&self) {}
+    /// Stops watching the DHCP servers. They, the switches and the rules stay for the next node.
+    pub async fn shutdown(&self) {
+        self.inner.lock().await.servers.release();
+    }
+
+    fn host<'a>(&'a self, nft: &'a mut Nft) -> LiveHost<'a> {
+        let kernel = Kernel { handle: &self.handle, nft, tap_owner: self.settings.tap_owner };
+        LiveHost { kernel, tag: self.settings.tag }
+    }
+}
+
+fn reading(what: &'static str) -> impl Fn(io::Error) -> NetworkError {
+    move |source| NetworkError::Read { what, source }
+}
+
+/// The kernel of this network namespace.
+struct LiveHost<'a> {
+    kernel: Kernel<'a>,
+    tag: Tag,
+}
+
+impl Host for LiveHost<'_> {
+    async fn read(&mut self) -> io::Result<State> {
+        read::state(self.kernel.handle, self.tag, self.kernel.nft.read()).await
+    }
+
+    async fn apply(&mut self, step: &Step) -> Result<(), StepError> {
+        self.kernel.apply(step).await
+    }
+
+    async fn saved_rules(&mut self) -> Result<Rules, StepError> {
+        Ok(self.kernel.nft.saved().await?)
+    }
 }

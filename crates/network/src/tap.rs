@@ -1,0 +1,58 @@
+//! Persistent tap devices, which stay when the program that made or used them ends.
+
+use std::{fs::OpenOptions, io};
+
+use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl};
+
+const TUNSETIFF: Opcode = 0x4004_54ca;
+const TUNSETPERSIST: Opcode = 0x4004_54cb;
+const TUNSETOWNER: Opcode = 0x4004_54cc;
+
+const IFF_TAP: u16 = 0x0002;
+const IFF_NO_PI: u16 = 0x1000;
+/// What QEMU opens it with: offloads of the guest pass through.
+const IFF_VNET_HDR: u16 = 0x4000;
+/// Fail instead of taking over an interface that is there already.
+const IFF_TUN_EXCL: u16 = 0x8000;
+
+/// The kernel's `struct ifreq`, as long as its longest union member.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; 16],
+    flags: u16,
+    rest: [u8; 22],
+}
+
+/// Creates a tap that is off and in no bridge.
+pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
+    let mut request = InterfaceRequest {
+        name: [0; 16],
+        flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL,
+        rest: [0; 22],
+    };
+    // One octet stays zero: the kernel wants an end.
+    if name.len() > 15 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(|e| {
+        match e.kind() {
+            io::ErrorKind::NotFound => io::Error::new(
+                e.kind(),
+                "/dev/net/tun does not exist: the kernel's module tun is not loaded (modprobe tun)",
+            ),
+            _ => e,
+        }
+    })?;
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and
+    // layout of, and which outlives the call.
+    unsafe { ioctl(&file, Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request)) }?;
+    if let Some(uid) = owner {
+        // SAFETY: TUNSETOWNER takes its argument by value.
+        unsafe { ioctl(&file, IntegerSetter::<TUNSETOWNER>::new_usize(uid as usize)) }?;
+    }
+    // Last: until here the device vanishes with the file.
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    unsafe { ioctl(&file, IntegerSetter::<TUNSETPERSIST>::new_usize(1)) }?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! The state that a wish means on this host, given what is there.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use nestling_model::{Switch, SwitchId, SwitchKind};
+
+use crate::{
+    desired::{Desired, Problem},
+    error::NetworkError,
+    names::Tag,
+    rules,
+    state::{Address, GATEWAY_METRIC, Link, LinkKind, PROTOCOL_OURS, Route, Rules, State},
+};
+
+/// Refuses a wish that contradicts itself, so that the rest need not look.
+pub(crate) fn validate(tag: Tag, desired: &Desired) -> Result<(), NetworkError> {
+    let mut names = BTreeSet::new();
+    let bridges = desired.switches.iter().map(|s| tag.bridge(s.id));
+    for name in bridges.chain(desired.ports.iter().map(|p| tag.tap(p.adapter))) {
+        if !names.insert(name.clone()) {
+            return Err(NetworkError::Invalid(format!("two switches or two adapters would be called {name}")));
+        }
+    }
+    for address in desired.switches.iter().flat_map(|s| &s.addresses) {
+        if !(1..=32).contains(&address.prefix_len) {
+            let prefix = address.prefix_len;
+            return Err(NetworkError::Invalid(format!("{prefix} is no length of an IPv4 prefix (1 to 32)")));
+        }
+    }
+    Ok(())
+}
+
+/// The wanted state and what of the wish it leaves out. Holds the links that are ours and the uplinks.
+pub(crate) fn wanted(tag: Tag, desired: &Desired, actual: &State) -> (State, Vec<Problem>) {
+    let forwarding = actual.forwarding || !desired.nats.is_empty();
+    let mut want = Want {
+        tag,
+        actual,
+        state: State { forwarding, ..State::default() },
+        returned: BTreeSet::new(),
+        problems: Vec::new(),
+    };
+    want.release_uplinks(desired);
+    for switch in &desired.switches {
+        want.add_switch(switch);
+    }
+    let Want { mut state, problems, .. } = want;
+    for port in &desired.ports {
+        let switch = port.switch.filter(|id| desired.switches.iter().any(|s| s.id == *id));
+        let master = switch.map(|id| tag.bridge(id));
+        let link = Link { up: master.is_some(), master, ipv6: Some(false), ..Link::new(LinkKind::Tap) };
+        state.links.insert(tag.tap(port.adapter), link);
+    }
+    let text = rules::text(tag, desired, &state);
+    state.rules = text.map_or(Rules::Absent, |text| Rules::Loaded(text.into()));
+    (state, problems)
+}
+
+struct Want<'a> {
+    tag: Tag,
+    actual: &'a State,
+    state: State,
+    /// The bridges whose host addresses went back to an uplink that leaves them.
+    returned: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Want<'_> {
+    /// Gives every uplink that is on the wrong bridge, or on one that goes away, its addresses back.
+    fn release_uplinks(&mut self, desired: &Desired) {
+        let foreign = self.actual.links.iter().filter(|(_, link)| !link.is_ours());
+        for (name, link) in foreign {
+            let Some(bridge) = link.master.as_ref().filter(|m| self.tag.owns(m).is_some()) else { continue };
+            let wanted_here = desired.switches.iter().any(|s| {
+                self.tag.bridge(s.id) == *bridge
+                    && matches!(&s.kind, SwitchKind::External { uplink, .. } if uplink == name)
+            });
+            if wanted_here {
+                continue;
+            }
+            let mut released = Link { master: None, ..link.clone() };
+            if let Some(now) = self.actual.links.get(bridge) {
+                take_hosts_own(&mut released, now);
+            }
+            self.returned.insert(bridge.clone());
+            self.state.links.insert(name.clone(), released);
+        }
+    }
+
+    fn add_switch(&mut self, switch: &Switch) {
+        let name = self.tag.bridge(switch.id);
+        let host = switch.host_interface().is_some();
+        let mac = Some(bridge_mac(switch.id));
+        let mut bridge = Link { mac, up: true, ipv6: Some(host), ..Link::new(LinkKind::Bridge) };
+        if host {
+            give_managed(&mut bridge, switch);
+            if let Some(now) = self.actual.links.get(&name).filter(|_| !self.returned.contains(&name)) {
+                take_hosts_own(&mut bridge, now);
+            }
+        }
+        if let SwitchKind::External { uplink, .. } = &switch.kind {
+            match self.fit_uplink(switch, uplink) {
+                Err(problem) => self.problems.push(problem),
+                Ok(link) => {
+                    let mut port = Link { master: Some(name.clone()), up: true, ..link };
+                    if host {
+                        bridge.mac = port.mac;
+                        take_hosts_own(&mut bridge, &port);
+                        port.addresses.clear();
+                        port.routes.clear();
+                    } else if let Some(now) =
+                        self.actual.links.get(&name).filter(|_| !self.returned.contains(&name))
+                    {
+                        take_hosts_own(&mut port, now);
+                    }
+                    self.state.links.insert(uplink.clone(), port);
+                }
+            }
+        }
+        self.state.links.insert(name, bridge);
+    }
+
+    /// The link that shall be the switch's uplink, as it would be without the switch.
+    fn fit_uplink(&self, switch: &Switch, uplink: &str) -> Result<Link, Problem> {
+        let refused = |reason: String| {
+            let (switch, uplink) = (switch.name.to_string(), uplink.to_owned());
+            Err(Problem::UplinkRefused { switch, uplink, reason })
+        };
+        let Some(link) = self.state.links.get(uplink).or_else(|| self.actual.links.get(uplink)) else {
+            let (switch, uplink) = (switch.name.to_string(), uplink.to_owned());
+            return Err(Problem::UplinkMissing { switch, uplink });
+        };
+        // The kernel has an interface of this name; still, it must mean nothing to nft.
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !uplink.chars().all(plain) {
+            return refused("has a name with special characters".into());
+        }
+        let unfit = match link.kind {
+            LinkKind::Bridge | LinkKind::Tap => Some("belongs to this node"),
+            LinkKind::Foreign { unfit } => unfit,
+        };
+        if let Some(why) = unfit {
+            return refused(why.into());
+        }
+        match link.master.as_deref() {
+            Some(_) if self.state.links.contains_key(uplink) => {
+                refused("is the uplink of another switch already".into())
+            }
+            Some(master) if self.tag.owns(master).is_none() => refused(format!("is part of {master}")),
+            _ => Ok(link.clone()),
+        }
+    }
+}
+
+/// Adds what the host (not we) has on `from`.
+fn take_hosts_own(to: &mut Link, from: &Link) {
+    for address in from.addresses.iter().filter(|a| !a.ours) {
+        if !to.addresses.iter().any(|a| a.same(address)) {
+            to.addresses.push(*address);
+        }
+    }
+    for route in from.routes.iter().filter(|r| r.protocol != PROTOCOL_OURS) {
+        if !to.routes.contains(route) {
+            to.routes.push(*route);
+        }
+    }
+}
+
+fn give_managed(bridge: &mut Link, switch: &Switch) {
+    for given in &switch.addresses {
+        bridge.addresses.push(Address {
+            ip: given.address.into(),
+            prefix_len: given.prefix_len,
+            ours: true,
+            valid_seconds: None,
+        });
+        if let Some(gateway) = given.gateway {
+            bridge.routes.push(Route {
+                destination: IpNet::V4(ipnet::Ipv4Net::default()),
+                gateway: Some(gateway.into()),
+                source: None,
+                metric: GATEWAY_METRIC,
+                protocol: PROTOCOL_OURS,
+                scope: 0,
+                onlink: false,
+            });
+        }
+    }
+}
+
+/// A fixed, locally administered address: a bridge without one takes that of a port, and changes it
+/// as ports come and go.
+fn bridge_mac(id: SwitchId) -> [u8; 6] {
+    let b = id.0.as_bytes();
+    [0x02, 0x4e, b[0], b[1], b[2], b[3]]
+}
