@@ -12,3 +12,12 @@ mod source;
 pub use error::ParseError;
 pub use parser::{MAX_DEPTH, MAX_SOURCE_BYTES, parse};
 pub use source::{Source, Span};
+
+/// The number that a text says, in the language's own notation.
+pub(crate) fn number_from_text(text: &str) -> Option<crate::value::Value> {
+    match parser::number_from_word(text)? {
+        ast::ExprKind::Int(n) => Some(crate::value::Value::Int(n)),
+        ast::ExprKind::Float(n) => Some(crate::value::Value::Float(n)),
+        _ => None,
+    }
+}

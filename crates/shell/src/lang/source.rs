@@ -120,8 +120,8 @@ mod tests {
         let start = text.find("Set-").unwrap();
         assert_eq!(
             source.position_message(Span::new(start, text.len())),
-            "At /tmp/a.ps1:1 char:43\n+ ... tworkAdapter -VMname Server2016 | Set-VMNetworkAdapter -MacAddressSpoofing On\n\
-             +                                       ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"
+            "At /tmp/a.ps1:1 char:43\n+ ... pter -VMname Server2016 | Set-VMNetworkAdapter -MacAddressSpoofing On\n\
+             +                               ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"
         );
     }
 

@@ -8,6 +8,8 @@ mod number;
 mod statement;
 mod string;
 
+pub(crate) use number::from_word as number_from_word;
+
 use super::ast::{Block, Script};
 use super::chars::{is_newline, is_space};
 use super::error::ParseError;

@@ -18,7 +18,7 @@ impl Parser {
 }
 
 /// The number that a whole word stands for, with a sign or not.
-pub(super) fn from_word(word: &str) -> Option<ExprKind> {
+pub(crate) fn from_word(word: &str) -> Option<ExprKind> {
     let (negative, digits) = match word.chars().next()? {
         c if is_dash(c) => (true, &word[c.len_utf8()..]),
         '+' => (false, &word[1..]),

@@ -1,0 +1,17 @@
+//! The frame that every cmdlet stands in: what a cmdlet is, how its parameters are bound, how it fails.
+//!
+//! Knows the language, never what cmdlets act on: that is the context `C`.
+
+pub(crate) mod bind;
+mod call;
+mod cmdlet;
+mod error;
+pub(crate) mod parameter;
+mod registry;
+pub(crate) mod transform;
+
+pub use call::Call;
+pub use cmdlet::{Cmdlet, CmdletFuture, CmdletResult, Context, Example, Impact, Input};
+pub use error::{Category, ErrorRecord, Flow, Position};
+pub use parameter::{EnumType, FromPipeline, Kind, Parameter};
+pub use registry::Registry;
