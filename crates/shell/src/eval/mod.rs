@@ -15,6 +15,7 @@ mod template;
 pub(crate) use compare::{compare_values, equal};
 pub(crate) use operators::apply_binary;
 pub use pattern::Wildcard;
+pub(crate) use template::formatted as format_value;
 
 use crate::format::{Console, Output};
 use crate::frame::{Context, ErrorRecord, Flow, Registry};

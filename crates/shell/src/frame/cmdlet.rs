@@ -65,6 +65,20 @@ impl<C: Context> Cmdlet<C> {
         self.all_parameters().find(|parameter| parameter.answers_to(name))
     }
 
+    /// Names of its parameter sets, the default first; one without a name if it has none.
+    pub fn parameter_sets(&self) -> Vec<&'static str> {
+        let mut sets = Vec::new();
+        for set in self.parameters.iter().flat_map(|parameter| parameter.sets) {
+            if !sets.contains(set) {
+                sets.push(*set);
+            }
+        }
+        if sets.is_empty() {
+            sets.push("");
+        }
+        sets
+    }
+
     /// The verb and the noun.
     pub fn verb_noun(&self) -> (&'static str, &'static str) {
         self.name.split_once('-').unwrap_or((self.name, ""))
