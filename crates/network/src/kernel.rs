@@ -139,6 +139,8 @@ impl Kernel<'_> {
         let index = self.index(link).await?;
         let mut request = self.handle.address().add(index, address.ip, address.prefix_len);
         let attributes = &mut request.message_mut().attributes;
+        attributes.retain(|a| !matches!(a, AddressAttribute::Broadcast(_)));
+        attributes.extend(address.broadcast.map(AddressAttribute::Broadcast));
         if address.ours {
             attributes.push(AddressAttribute::Protocol(PROTOCOL_OURS.into()));
         }

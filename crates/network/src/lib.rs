@@ -21,6 +21,8 @@ mod rules;
 mod state;
 mod tap;
 mod tool;
+#[cfg(test)]
+mod tests;
 mod want;
 
 use std::{collections::BTreeMap, io, path::PathBuf};

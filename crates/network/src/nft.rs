@@ -67,14 +67,14 @@ impl Nft {
             return Ok(rules.clone());
         }
         let table = self.tag.table();
-        let mut commands = String::new();
+        let mut listing = rules::remove(self.tag);
+        // One run each: nft 1.0.6 finds no second table of the same name in one run.
         for (family, name) in [(FAMILY_BRIDGE, "bridge"), (FAMILY_INET, "inet")] {
             if table_exists(family, &table) {
-                commands += &format!("list table {name} {table}\n");
+                listing += &run(&["--numeric", "list", "table", name, &table], "").await?;
             }
         }
-        let listing = run(&["--numeric", "-f", "-"], &commands).await?;
-        Ok(Rules::Loaded((rules::remove(self.tag) + &listing).into()))
+        Ok(Rules::Loaded(listing.into()))
     }
 
     /// Puts `rules` into force, in one transaction.

@@ -109,11 +109,12 @@ async fn raw_addresses(handle: &Handle) -> io::Result<Vec<(u32, Address, Address
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
-    let (mut near, mut far, mut ours, mut valid) = (None, None, false, FOREVER);
+    let (mut near, mut far, mut broadcast, mut ours, mut valid) = (None, None, None, false, FOREVER);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => near = Some(*ip),
             AddressAttribute::Address(ip) => far = Some(*ip),
+            AddressAttribute::Broadcast(ip) => broadcast = Some(*ip),
             AddressAttribute::Protocol(protocol) => ours = u8::from(*protocol) == PROTOCOL_OURS,
             AddressAttribute::CacheInfo(info) => valid = info.ifa_valid,
             _ => {}
@@ -122,6 +123,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     Some(Address {
         ip: near.or(far)?,
         prefix_len: message.header.prefix_len,
+        broadcast,
         ours,
         valid_seconds: Some(valid).filter(|seconds| *seconds != FOREVER),
     })

@@ -1,6 +1,6 @@
 //! The part of the host's network that a node reads and changes, as values.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr}, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -58,6 +58,7 @@ impl Link {
 pub(crate) struct Address {
     pub ip: IpAddr,
     pub prefix_len: u8,
+    pub broadcast: Option<Ipv4Addr>,
     pub ours: bool,
     /// What is left of its life when it was read; None: forever.
     pub valid_seconds: Option<u32>,

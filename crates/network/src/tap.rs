@@ -1,6 +1,9 @@
 //! Persistent tap devices, which stay when the program that made or used them ends.
 
-use std::{fs::OpenOptions, io};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+};
 
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl};
 
@@ -25,16 +28,6 @@ struct InterfaceRequest {
 
 /// Creates a tap that is off and in no bridge.
 pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
-    let mut request = InterfaceRequest {
-        name: [0; 16],
-        flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL,
-        rest: [0; 22],
-    };
-    // One octet stays zero: the kernel wants an end.
-    if name.len() > 15 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    request.name[..name.len()].copy_from_slice(name.as_bytes());
     let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(|e| {
         match e.kind() {
             io::ErrorKind::NotFound => io::Error::new(
@@ -44,9 +37,7 @@ pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
             _ => e,
         }
     })?;
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and
-    // layout of, and which outlives the call.
-    unsafe { ioctl(&file, Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request)) }?;
+    set_interface(&file, name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)?;
     if let Some(uid) = owner {
         // SAFETY: TUNSETOWNER takes its argument by value.
         unsafe { ioctl(&file, IntegerSetter::<TUNSETOWNER>::new_usize(uid as usize)) }?;
@@ -55,4 +46,24 @@ pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
     // SAFETY: TUNSETPERSIST takes its argument by value.
     unsafe { ioctl(&file, IntegerSetter::<TUNSETPERSIST>::new_usize(1)) }?;
     Ok(())
+}
+
+/// Makes an open file the device's user side.
+fn set_interface(file: &File, name: &str, flags: u16) -> io::Result<()> {
+    let mut request = InterfaceRequest { name: [0; 16], flags, rest: [0; 22] };
+    // One octet stays zero: the kernel wants an end.
+    if name.len() > 15 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and
+    // layout of, and which outlives the call.
+    unsafe { ioctl(file, Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request)) }?;
+    Ok(())
+}
+
+/// Opens the device as a machine does, with plain frames.
+#[cfg(test)]
+pub(crate) fn attach_for_test(file: &File, name: &str) -> io::Result<()> {
+    set_interface(file, name, IFF_TAP | IFF_NO_PI)
 }

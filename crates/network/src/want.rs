@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use nestling_model::{Switch, SwitchId, SwitchKind};
 
 use crate::{
@@ -172,12 +172,16 @@ fn give_managed(bridge: &mut Link, switch: &Switch) {
         bridge.addresses.push(Address {
             ip: given.address.into(),
             prefix_len: given.prefix_len,
+            broadcast: Ipv4Net::new(given.address, given.prefix_len)
+                .ok()
+                .filter(|net| net.prefix_len() < 31)
+                .map(|net| net.broadcast()),
             ours: true,
             valid_seconds: None,
         });
         if let Some(gateway) = given.gateway {
             bridge.routes.push(Route {
-                destination: IpNet::V4(ipnet::Ipv4Net::default()),
+                destination: IpNet::V4(Ipv4Net::default()),
                 gateway: Some(gateway.into()),
                 source: None,
                 metric: GATEWAY_METRIC,
