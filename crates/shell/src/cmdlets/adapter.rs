@@ -8,8 +8,9 @@ use crate::frame::{
     Category, Cmdlet, CmdletResult, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind, Parameter,
 };
 
-const NAME: Parameter = Parameter::new("Name", Kind::Strings, "The adapters' names; wildcards are taken. All when absent.")
-    .alias(&["VMNetworkAdapterName"]);
+const NAME: Parameter =
+    Parameter::new("Name", Kind::Strings, "The adapters' names; wildcards are taken. All when absent.")
+        .alias(&["VMNetworkAdapterName"]);
 
 const ADAPTER: Parameter =
     Parameter::new("VMNetworkAdapter", Kind::Objects(TYPE), "Adapters, as Get-VMNetworkAdapter gives them.")
@@ -31,16 +32,21 @@ fn get_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.GetVMNetworkAdapter",
         summary: "Gets the network adapters of virtual machines.",
-        parameters: &[
-            VM_NAME,
-            VM,
-            Parameter::switch("All", "Those of every virtual machine.").mandatory().in_sets(&["All"]),
-            NAME,
-        ],
+        parameters: const {
+            &[
+                VM_NAME,
+                VM,
+                Parameter::switch("All", "Those of every virtual machine.").mandatory().in_sets(&["All"]),
+                NAME,
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::None,
-        views: &[&VIEW],
-        examples: &[Example { code: "Get-VMNetworkAdapter -All | ft Name, VMName, MacAddress", says: "Every adapter." }],
+        views: const { &[&VIEW] },
+        examples: &[Example {
+            code: "Get-VMNetworkAdapter -All | ft Name, VMName, MacAddress",
+            says: "Every adapter.",
+        }],
         run: |call| Box::pin(get(call)),
     }
 }
@@ -52,25 +58,27 @@ fn set_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.SetVMNetworkAdapter",
         summary: "Changes network adapters, of running virtual machines too.",
-        parameters: &[
-            VM_NAME,
-            VM,
-            ADAPTER,
-            NAME,
-            Parameter::new(
-                "MacAddressSpoofing",
-                GUARD,
-                "On lets the guest send from other addresses than its own; nested guests need it.",
-            ),
-            Parameter::new("DhcpGuard", GUARD, "On drops DHCP answers from the guest."),
-            Parameter::new("RouterGuard", GUARD, "On drops router advertisements from the guest."),
-            Parameter::new("StaticMacAddress", Kind::String, "An address of twelve hexadecimal digits."),
-            Parameter::switch("DynamicMacAddress", "Lets the host give an address."),
-            PASSTHRU,
-        ],
+        parameters: const {
+            &[
+                VM_NAME,
+                VM,
+                ADAPTER,
+                NAME,
+                Parameter::new(
+                    "MacAddressSpoofing",
+                    GUARD,
+                    "On lets the guest send from other addresses than its own; nested guests need it.",
+                ),
+                Parameter::new("DhcpGuard", GUARD, "On drops DHCP answers from the guest."),
+                Parameter::new("RouterGuard", GUARD, "On drops router advertisements from the guest."),
+                Parameter::new("StaticMacAddress", Kind::String, "An address of twelve hexadecimal digits."),
+                Parameter::switch("DynamicMacAddress", "Lets the host give an address."),
+                PASSTHRU,
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[Example {
             code: "Get-VMNetworkAdapter -All | Set-VMNetworkAdapter -MacAddressSpoofing On -WhatIf",
             says: "Lets nested guests reach the network; -WhatIf only says so.",
@@ -85,17 +93,19 @@ fn add_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.AddVMNetworkAdapter",
         summary: "Adds a network adapter, to a running virtual machine too.",
-        parameters: &[
-            VM_NAME,
-            VM,
-            Parameter::new("Name", Kind::String, "Its name; Network Adapter when absent."),
-            SWITCH,
-            Parameter::new("StaticMacAddress", Kind::String, "An address of twelve hexadecimal digits."),
-            PASSTHRU,
-        ],
+        parameters: const {
+            &[
+                VM_NAME,
+                VM,
+                Parameter::new("Name", Kind::String, "Its name; Network Adapter when absent."),
+                SWITCH,
+                Parameter::new("StaticMacAddress", Kind::String, "An address of twelve hexadecimal digits."),
+                PASSTHRU,
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[],
         run: |call| Box::pin(add(call)),
     }
@@ -110,7 +120,7 @@ fn cable_cmdlets() -> [Cmdlet<Client>; 3] {
         parameters,
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[],
         run,
     };
@@ -144,8 +154,11 @@ async fn adapters(call: &mut Call<'_>) -> Result<Vec<(v1::Vm, v1::Adapter)>, Flo
     let client = call.context().clone();
     let mut found = Vec::new();
     if call.has("VMNetworkAdapter") {
-        let wanted: Vec<_> =
-            call.objects("VMNetworkAdapter").iter().map(|o| (property(o, "VMId"), property(o, "Id"))).collect();
+        let wanted: Vec<_> = call
+            .objects("VMNetworkAdapter")
+            .iter()
+            .map(|o| (property(o, "VMId"), property(o, "Id")))
+            .collect();
         for (vm, id) in wanted {
             let result = client.vm(&vm).await;
             if let Some(vm) = or_report(call, result)? {
@@ -157,14 +170,21 @@ async fn adapters(call: &mut Call<'_>) -> Result<Vec<(v1::Vm, v1::Adapter)>, Flo
     }
     let names = call.texts("Name");
     for vm in machines(call, "VMName").await? {
-        let fitting = vm.adapters.iter().filter(|a| names.is_empty() || names.iter().any(|n| fits(n, &a.name)));
+        let fitting =
+            vm.adapters.iter().filter(|a| names.is_empty() || names.iter().any(|n| fits(n, &a.name)));
         let before = found.len();
         found.extend(fitting.map(|a| (vm.clone(), a.clone())));
         if found.len() == before && !names.is_empty() {
-            let message = format!("Unable to find a network adapter matching the given criteria on '{}'.", vm.name);
+            let message =
+                format!("Unable to find a network adapter matching the given criteria on '{}'.", vm.name);
             call.write_error(
-                ErrorRecord::new(Category::InvalidArgument, "VirtualizationException", "InvalidParameter", message)
-                    .with_target(names.join(", "), "String"),
+                ErrorRecord::new(
+                    Category::InvalidArgument,
+                    "VirtualizationException",
+                    "InvalidParameter",
+                    message,
+                )
+                .with_target(names.join(", "), "String"),
             )?;
         }
     }
@@ -176,7 +196,9 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
         let names = call.texts("Name");
         let all = call.context().clone().vms().await.map_err(|e| super::common::ends(&e))?;
         for vm in &all {
-            for adapter in vm.adapters.iter().filter(|a| names.is_empty() || names.iter().any(|n| fits(n, &a.name))) {
+            for adapter in
+                vm.adapters.iter().filter(|a| names.is_empty() || names.iter().any(|n| fits(n, &a.name)))
+            {
                 call.emit(object(vm, adapter));
             }
         }
@@ -211,7 +233,9 @@ fn on(call: &Call<'_>, name: &'static str) -> Option<bool> {
 
 async fn set(call: &mut Call<'_>) -> CmdletResult {
     if call.has("StaticMacAddress") && call.switch("DynamicMacAddress") {
-        return Err(call.invalid_argument("DynamicMacAddress", "An address is static or dynamic, not both.").into());
+        return Err(call
+            .invalid_argument("DynamicMacAddress", "An address is static or dynamic, not both.")
+            .into());
     }
     let dynamic = call.switch("DynamicMacAddress").then(|| "dynamic".to_owned());
     let wanted = v1::AdapterChange {

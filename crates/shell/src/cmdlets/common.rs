@@ -1,9 +1,14 @@
 //! What the Hyper-V cmdlets have in common: finding the objects meant, and errors as Hyper-V words them.
 
-use nestling_api::{Client, ClientError, v1, v1::ErrorCode};
+use nestling_api::{
+    Client, ClientError, v1,
+    v1::{ErrorCode, VmOperation},
+};
 
 use crate::eval::Wildcard;
-use crate::frame::{Call as AnyCall, Category, CmdletResult, ErrorRecord, Flow, FromPipeline, Kind, Parameter};
+use crate::frame::{
+    Call as AnyCall, Category, CmdletResult, ErrorRecord, Flow, FromPipeline, Kind, Parameter,
+};
 use crate::value::Object;
 
 /// A run of one of these cmdlets: it acts on a node, here or inside a machine.
@@ -12,23 +17,26 @@ pub type Call<'e> = AnyCall<'e, Client>;
 pub const VM_TYPE: &str = "Microsoft.HyperV.PowerShell.VirtualMachine";
 
 /// `-Name`, as the cmdlets about machines as a whole have it.
-pub const NAME: Parameter = Parameter::new("Name", Kind::Strings, "The virtual machines' names; wildcards are taken.")
-    .alias(&["VMName"])
-    .at(0)
-    .mandatory()
-    .in_sets(&["Name"]);
+pub const NAME: Parameter =
+    Parameter::new("Name", Kind::Strings, "The virtual machines' names; wildcards are taken.")
+        .alias(&["VMName"])
+        .at(0)
+        .mandatory()
+        .in_sets(&["Name"]);
 
 /// `-VMName`, as the cmdlets about a machine's parts have it.
-pub const VM_NAME: Parameter = Parameter::new("VMName", Kind::Strings, "The virtual machines' names; wildcards are taken.")
-    .at(0)
-    .mandatory()
-    .in_sets(&["VMName"]);
+pub const VM_NAME: Parameter =
+    Parameter::new("VMName", Kind::Strings, "The virtual machines' names; wildcards are taken.")
+        .at(0)
+        .mandatory()
+        .in_sets(&["VMName"]);
 
 /// `-VM`: machines from `Get-VM`.
-pub const VM: Parameter = Parameter::new("VM", Kind::Objects(VM_TYPE), "The virtual machines, as Get-VM gives them.")
-    .mandatory()
-    .from_pipeline(FromPipeline::Value)
-    .in_sets(&["VMObject"]);
+pub const VM: Parameter =
+    Parameter::new("VM", Kind::Objects(VM_TYPE), "The virtual machines, as Get-VM gives them.")
+        .mandatory()
+        .from_pipeline(FromPipeline::Value)
+        .in_sets(&["VMObject"]);
 
 pub const PASSTHRU: Parameter = Parameter::switch("Passthru", "Writes the changed object to the pipeline.");
 
@@ -92,14 +100,14 @@ pub fn not_found(name: &str) -> ErrorRecord {
 pub async fn machines(call: &mut Call<'_>, by_name: &'static str) -> Result<Vec<v1::Vm>, Flow> {
     let client = call.context().clone();
     let mut found = Vec::new();
-    for id in ids(&call.objects("VM")) {
-        let result = client.vm(&id).await;
-        found.extend(or_report(call, result)?);
-    }
-    let names = call.texts(by_name);
-    if names.is_empty() {
+    if call.parameter_set() == Some("VMObject") {
+        for id in ids(&call.objects("VM")) {
+            let result = client.vm(&id).await;
+            found.extend(or_report(call, result)?);
+        }
         return Ok(found);
     }
+    let names = call.texts(by_name);
     if let [name] = names.as_slice()
         && !is_pattern(name)
     {
@@ -128,17 +136,35 @@ pub fn property(object: &Object, name: &str) -> String {
     object.get(name).map(crate::value::Value::to_text).unwrap_or_default()
 }
 
+/// What a cmdlet does to each machine.
+pub enum Deed {
+    Operate(VmOperation),
+    /// Shut down, and cut the power if the guest does not go: what `-Force` asks for.
+    StopInAnyCase,
+    Change(v1::VmChange),
+}
+
+impl Deed {
+    async fn done_to(&self, client: &Client, vm: &str) -> Result<v1::Vm, ClientError> {
+        match self {
+            Self::Operate(operation) => client.operate(vm, *operation).await,
+            Self::Change(change) => client.change_vm(vm, change).await,
+            Self::StopInAnyCase => match client.operate(vm, VmOperation::Shutdown).await {
+                Ok(stopped) => Ok(stopped),
+                Err(_) => client.operate(vm, VmOperation::TurnOff).await,
+            },
+        }
+    }
+}
+
 /// Does the same to every machine meant, and passes each on when asked.
-pub async fn for_each<F>(call: &mut Call<'_>, by_name: &'static str, mut action: F) -> CmdletResult
-where
-    F: AsyncFnMut(&Client, &v1::Vm) -> Result<v1::Vm, ClientError>,
-{
+pub async fn for_each(call: &mut Call<'_>, deed: Deed) -> CmdletResult {
     let client = call.context().clone();
-    for vm in machines(call, by_name).await? {
+    for vm in machines(call, "Name").await? {
         if !call.should_process(&vm.name, None)? {
             continue;
         }
-        let result = action(&client, &vm).await;
+        let result = deed.done_to(&client, &vm.id.to_string()).await;
         if let Some(changed) = or_report(call, result)?
             && call.switch("Passthru")
         {
@@ -158,7 +184,11 @@ pub fn fits(pattern: &str, name: &str) -> bool {
 }
 
 /// The machines of parts given by object (`-VMProcessor`, `-VMMemory`), or those given otherwise.
-pub async fn owners(call: &mut Call<'_>, parts: &'static str, by_name: &'static str) -> Result<Vec<v1::Vm>, Flow> {
+pub async fn owners(
+    call: &mut Call<'_>,
+    parts: &'static str,
+    by_name: &'static str,
+) -> Result<Vec<v1::Vm>, Flow> {
     if !call.has(parts) {
         return machines(call, by_name).await;
     }

@@ -51,7 +51,7 @@ fn disk_cmdlets() -> [Cmdlet<Client>; 3] {
         parameters,
         input: Input::EachRecord,
         impact,
-        views: &[&DISK_VIEW],
+        views: const { &[&DISK_VIEW] },
         examples: &[],
         run,
     };
@@ -64,10 +64,16 @@ fn disk_cmdlets() -> [Cmdlet<Client>; 3] {
                 &[
                     PATH,
                     Parameter::new("SizeBytes", Kind::SIZE, "The size, such as 40GB.").at(1),
-                    Parameter::switch("Dynamic", "Takes space as it is written; the default.").in_sets(&["Dynamic"]),
-                    Parameter::switch("Fixed", "Takes all its space at once.").mandatory().in_sets(&["Fixed"]),
-                    Parameter::switch("Differencing", "Holds what differs from its parent.").in_sets(&["Differencing"]),
-                    Parameter::new("ParentPath", Kind::String, "The parent.").mandatory().in_sets(&["Differencing"]),
+                    Parameter::switch("Dynamic", "Takes space as it is written; the default.")
+                        .in_sets(&["Dynamic"]),
+                    Parameter::switch("Fixed", "Takes all its space at once.")
+                        .mandatory()
+                        .in_sets(&["Fixed"]),
+                    Parameter::switch("Differencing", "Holds what differs from its parent.")
+                        .in_sets(&["Differencing"]),
+                    Parameter::new("ParentPath", Kind::String, "The parent.")
+                        .mandatory()
+                        .in_sets(&["Differencing"]),
                 ]
             },
             Impact::Changes,
@@ -86,7 +92,11 @@ fn disk_cmdlets() -> [Cmdlet<Client>; 3] {
             "Microsoft.Vhd.PowerShell.Cmdlets.ResizeVhd",
             "Enlarges virtual disks, attached to running machines too.",
             const {
-                &[PATH, Parameter::new("SizeBytes", Kind::SIZE, "The new size, such as 40GB.").at(1).mandatory(), PASSTHRU]
+                &[
+                    PATH,
+                    Parameter::new("SizeBytes", Kind::SIZE, "The new size, such as 40GB.").at(1).mandatory(),
+                    PASSTHRU,
+                ]
             },
             Impact::Changes,
             |call| Box::pin(resize(call)),
@@ -103,7 +113,7 @@ fn drive_cmdlets() -> [Cmdlet<Client>; 3] {
         parameters,
         input: Input::EachRecord,
         impact,
-        views: &[&DRIVE_VIEW],
+        views: const { &[&DRIVE_VIEW] },
         examples: &[],
         run,
     };
@@ -140,10 +150,14 @@ fn drive_cmdlets() -> [Cmdlet<Client>; 3] {
             const {
                 &[
                     VM_NAME,
-                    Parameter::new("VMHardDiskDrive", Kind::Objects(DRIVE), "Drives, as Get-VMHardDiskDrive gives them.")
-                        .mandatory()
-                        .from_pipeline(FromPipeline::Value)
-                        .in_sets(&["VMHardDiskDrive"]),
+                    Parameter::new(
+                        "VMHardDiskDrive",
+                        Kind::Objects(DRIVE),
+                        "Drives, as Get-VMHardDiskDrive gives them.",
+                    )
+                    .mandatory()
+                    .from_pipeline(FromPipeline::Value)
+                    .in_sets(&["VMHardDiskDrive"]),
                     CONTROLLER_TYPE.mandatory().in_sets(&["VMName"]),
                     LOCATION.mandatory().in_sets(&["VMName"]),
                     PASSTHRU,
@@ -256,7 +270,9 @@ async fn drives(call: &mut Call<'_>) -> Result<Vec<(v1::Vm, v1::Drive)>, Flow> {
     let mut found = Vec::new();
     for vm in machines(call, "VMName").await? {
         let fitting = vm.drives.iter().filter(|d| controller.is_none_or(|c| c == d.controller));
-        found.extend(fitting.filter(|d| location.is_none_or(|l| l == d.location)).map(|d| (vm.clone(), d.clone())));
+        found.extend(
+            fitting.filter(|d| location.is_none_or(|l| l == d.location)).map(|d| (vm.clone(), d.clone())),
+        );
     }
     Ok(found)
 }

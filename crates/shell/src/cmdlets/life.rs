@@ -4,14 +4,16 @@ use std::time::{Duration, Instant};
 
 use nestling_api::{Client, v1, v1::VmOperation};
 
-use super::common::{Call, FORCE, NAME, PASSTHRU, VM, for_each, machines};
+use super::common::{Call, Deed, FORCE, NAME, PASSTHRU, VM, for_each, machines};
 use super::vm_object::VIEW;
 use crate::frame::{
-    Category, Cmdlet, CmdletFuture, CmdletResult, EnumType, ErrorRecord, Example, Impact, Input, Kind, Parameter,
+    Category, Cmdlet, CmdletFuture, CmdletResult, EnumType, ErrorRecord, Impact, Input, Kind, Parameter,
 };
 
-const WAIT_FOR: EnumType =
-    EnumType { name: "Microsoft.HyperV.PowerShell.WaitVMTypes", members: &[("Heartbeat", 0), ("IPAddress", 1)] };
+const WAIT_FOR: EnumType = EnumType {
+    name: "Microsoft.HyperV.PowerShell.WaitVMTypes",
+    members: &[("Heartbeat", 0), ("IPAddress", 1)],
+};
 
 /// How long a wait lasts when nobody says.
 const WAIT_SECONDS: i64 = 600;
@@ -35,7 +37,7 @@ fn operation(
         parameters,
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[],
         run,
     }
@@ -44,7 +46,13 @@ fn operation(
 const PLAIN: &[Parameter] = &[NAME, VM, PASSTHRU];
 
 pub fn cmdlets() -> Vec<Cmdlet<Client>> {
-    vec![
+    let mut all = Vec::from(power_cmdlets());
+    all.extend(state_cmdlets());
+    all
+}
+
+fn power_cmdlets() -> [Cmdlet<Client>; 3] {
+    [
         operation(
             "Start-VM",
             "Microsoft.HyperV.PowerShell.Commands.StartVM",
@@ -56,31 +64,47 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             "Stop-VM",
             "Microsoft.HyperV.PowerShell.Commands.StopVM",
             "Shuts virtual machines down through the guest, saves them, or turns them off.",
-            &[
-                NAME,
-                VM,
-                Parameter::switch("TurnOff", "Cuts the power."),
-                Parameter::switch("Save", "Saves the state to disk."),
-                Parameter::switch("Force", "Cuts the power if the guest has not shut down after five minutes."),
-                PASSTHRU,
-            ],
+            const {
+                &[
+                    NAME,
+                    VM,
+                    Parameter::switch("TurnOff", "Cuts the power."),
+                    Parameter::switch("Save", "Saves the state to disk."),
+                    Parameter::switch(
+                        "Force",
+                        "Cuts the power if the guest has not shut down after five minutes.",
+                    ),
+                    PASSTHRU,
+                ]
+            },
             |call| Box::pin(stop(call)),
         ),
         operation(
             "Restart-VM",
             "Microsoft.HyperV.PowerShell.Commands.RestartVM",
             "Restarts virtual machines without asking the guest.",
-            &[
-                NAME,
-                VM,
-                FORCE,
-                Parameter::switch("Wait", "Waits until the guest answers."),
-                Parameter::new("For", Kind::Enum(&WAIT_FOR), "What to wait for: Heartbeat (default) or IPAddress."),
-                TIMEOUT,
-                PASSTHRU,
-            ],
+            const {
+                &[
+                    NAME,
+                    VM,
+                    FORCE,
+                    Parameter::switch("Wait", "Waits until the guest answers."),
+                    Parameter::new(
+                        "For",
+                        Kind::Enum(&WAIT_FOR),
+                        "What to wait for: Heartbeat (default) or IPAddress.",
+                    ),
+                    TIMEOUT,
+                    PASSTHRU,
+                ]
+            },
             |call| Box::pin(restart(call)),
         ),
+    ]
+}
+
+fn state_cmdlets() -> [Cmdlet<Client>; 6] {
+    [
         operation(
             "Save-VM",
             "Microsoft.HyperV.PowerShell.Commands.SaveVM",
@@ -113,46 +137,46 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             "Update-VMVersion",
             "Microsoft.HyperV.PowerShell.Commands.UpdateVMVersion",
             "Updates the configuration version of virtual machines that are off.",
-            &[NAME, VM, FORCE, PASSTHRU],
+            const { &[NAME, VM, FORCE, PASSTHRU] },
             |call| Box::pin(each(call, VmOperation::UpdateVersion)),
         ),
         operation(
             "Wait-VM",
             "Microsoft.HyperV.PowerShell.Commands.WaitVM",
             "Waits until the guests of virtual machines answer.",
-            &[
-                NAME,
-                VM,
-                Parameter::new("For", Kind::Enum(&WAIT_FOR), "What to wait for: Heartbeat (default) or IPAddress."),
-                TIMEOUT,
-                PASSTHRU,
-            ],
+            const {
+                &[
+                    NAME,
+                    VM,
+                    Parameter::new(
+                        "For",
+                        Kind::Enum(&WAIT_FOR),
+                        "What to wait for: Heartbeat (default) or IPAddress.",
+                    ),
+                    TIMEOUT,
+                    PASSTHRU,
+                ]
+            },
             |call| Box::pin(wait(call)),
         ),
     ]
 }
 
 async fn each(call: &mut Call<'_>, operation: VmOperation) -> CmdletResult {
-    for_each(call, "Name", async |client, vm| client.operate(&vm.id.to_string(), operation).await).await
+    for_each(call, Deed::Operate(operation)).await
 }
 
 async fn stop(call: &mut Call<'_>) -> CmdletResult {
-    let operation = match (call.switch("TurnOff"), call.switch("Save")) {
-        (true, true) => return Err(call.invalid_argument("Save", "A machine is turned off or saved, not both.").into()),
-        (true, false) => VmOperation::TurnOff,
-        (false, true) => VmOperation::Save,
-        (false, false) => VmOperation::Shutdown,
-    };
-    let force = call.switch("Force") && operation == VmOperation::Shutdown;
-    for_each(call, "Name", async |client, vm| {
-        let id = vm.id.to_string();
-        match client.operate(&id, operation).await {
-            // The guest did not go, or there is no agent to ask: -Force is the administrator's word for what follows.
-            Err(_) if force => client.operate(&id, VmOperation::TurnOff).await,
-            result => result,
+    let deed = match (call.switch("TurnOff"), call.switch("Save")) {
+        (true, true) => {
+            return Err(call.invalid_argument("Save", "A machine is turned off or saved, not both.").into());
         }
-    })
-    .await
+        (true, false) => Deed::Operate(VmOperation::TurnOff),
+        (false, true) => Deed::Operate(VmOperation::Save),
+        (false, false) if call.switch("Force") => Deed::StopInAnyCase,
+        (false, false) => Deed::Operate(VmOperation::Shutdown),
+    };
+    for_each(call, deed).await
 }
 
 async fn restart(call: &mut Call<'_>) -> CmdletResult {
@@ -168,8 +192,14 @@ async fn wait(call: &mut Call<'_>) -> CmdletResult {
         let end = Instant::now() + Duration::from_secs(seconds);
         while !answers(&client, &vm, for_address).await {
             if Instant::now() >= end {
-                let message = format!("The wait for virtual machine \"{}\" ended after {seconds} seconds.", vm.name);
-                let record = ErrorRecord::new(Category::OperationTimeout, "VirtualizationException", "Timeout", message);
+                let message =
+                    format!("The wait for virtual machine \"{}\" ended after {seconds} seconds.", vm.name);
+                let record = ErrorRecord::new(
+                    Category::OperationTimeout,
+                    "VirtualizationException",
+                    "Timeout",
+                    message,
+                );
                 call.write_error(record)?;
                 break;
             }
@@ -184,6 +214,8 @@ async fn wait(call: &mut Call<'_>) -> CmdletResult {
 
 async fn answers(client: &Client, vm: &v1::Vm, for_address: bool) -> bool {
     let Ok(guest) = client.guest(&vm.id.to_string()).await else { return false };
-    let outside = |address: &String| !address.starts_with("127.") && !address.starts_with("::1") && !address.starts_with("fe80");
+    let outside = |address: &String| {
+        !address.starts_with("127.") && !address.starts_with("::1") && !address.starts_with("fe80")
+    };
     !for_address || guest.interfaces.iter().flat_map(|i| &i.addresses).any(outside)
 }

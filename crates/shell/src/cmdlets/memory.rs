@@ -30,10 +30,10 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             aliases: &[],
             class: "Microsoft.HyperV.PowerShell.Commands.GetVMMemory",
             summary: "Gets the memory settings of virtual machines.",
-            parameters: &[VM_NAME, VM],
+            parameters: const { &[VM_NAME, VM] },
             input: Input::EachRecord,
             impact: Impact::None,
-            views: &[&VIEW],
+            views: const { &[&VIEW] },
             examples: &[Example { code: "Get-VMMemory *", says: "The memory of all machines." }],
             run: |call| Box::pin(get(call)),
         },
@@ -42,19 +42,25 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             aliases: &[],
             class: "Microsoft.HyperV.PowerShell.Commands.SetVMMemory",
             summary: "Changes the memory of virtual machines that are off.",
-            parameters: &[
-                VM_NAME,
-                VM,
-                Parameter::new("VMMemory", Kind::Objects(TYPE), "Memory, as Get-VMMemory gives it.")
-                    .mandatory()
-                    .from_pipeline(FromPipeline::Value)
-                    .in_sets(&["VMMemory"]),
-                Parameter::new("StartupBytes", Kind::Int { min: i64::MIN, max: i64::MAX }, "Memory, such as 2GB."),
-                PASSTHRU,
-            ],
+            parameters: const {
+                &[
+                    VM_NAME,
+                    VM,
+                    Parameter::new("VMMemory", Kind::Objects(TYPE), "Memory, as Get-VMMemory gives it.")
+                        .mandatory()
+                        .from_pipeline(FromPipeline::Value)
+                        .in_sets(&["VMMemory"]),
+                    Parameter::new(
+                        "StartupBytes",
+                        Kind::Int { min: i64::MIN, max: i64::MAX },
+                        "Memory, such as 2GB.",
+                    ),
+                    PASSTHRU,
+                ]
+            },
             input: Input::EachRecord,
             impact: Impact::Changes,
-            views: &[&VIEW],
+            views: const { &[&VIEW] },
             examples: &[],
             run: |call| Box::pin(set(call)),
         },
@@ -84,7 +90,8 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
 
 async fn set(call: &mut Call<'_>) -> CmdletResult {
     let client = call.context().clone();
-    let change = v1::VmChange { memory_startup_bytes: size(call, "StartupBytes")?, ..v1::VmChange::default() };
+    let change =
+        v1::VmChange { memory_startup_bytes: size(call, "StartupBytes")?, ..v1::VmChange::default() };
     for vm in owners(call, "VMMemory", "VMName").await? {
         if !call.should_process(&vm.name, None)? {
             continue;

@@ -35,10 +35,10 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             aliases: &[],
             class: "Microsoft.HyperV.PowerShell.Commands.GetVMProcessor",
             summary: "Gets the processor settings of virtual machines.",
-            parameters: &[VM_NAME, VM],
+            parameters: const { &[VM_NAME, VM] },
             input: Input::EachRecord,
             impact: Impact::None,
-            views: &[&VIEW],
+            views: const { &[&VIEW] },
             examples: &[Example { code: "Get-VMProcessor * | fl *", says: "All that is known of them." }],
             run: |call| Box::pin(get(call)),
         },
@@ -47,21 +47,27 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             aliases: &[],
             class: "Microsoft.HyperV.PowerShell.Commands.SetVMProcessor",
             summary: "Changes the processor settings of virtual machines that are off.",
-            parameters: &[
-                VM_NAME,
-                VM,
-                PROCESSOR,
-                Parameter::new("Count", Kind::Int { min: i64::MIN, max: i64::MAX }, "Virtual processors."),
-                Parameter::new(
-                    "ExposeVirtualizationExtensions",
-                    Kind::Bool,
-                    "Whether the guest can run virtual machines itself.",
-                ),
-                PASSTHRU,
-            ],
+            parameters: const {
+                &[
+                    VM_NAME,
+                    VM,
+                    PROCESSOR,
+                    Parameter::new(
+                        "Count",
+                        Kind::Int { min: i64::MIN, max: i64::MAX },
+                        "Virtual processors.",
+                    ),
+                    Parameter::new(
+                        "ExposeVirtualizationExtensions",
+                        Kind::Bool,
+                        "Whether the guest can run virtual machines itself.",
+                    ),
+                    PASSTHRU,
+                ]
+            },
             input: Input::EachRecord,
             impact: Impact::Changes,
-            views: &[&VIEW],
+            views: const { &[&VIEW] },
             examples: &[Example {
                 code: "Get-VM | Set-VMProcessor -ExposeVirtualizationExtensions $true -WhatIf",
                 says: "Lets every machine host others; -WhatIf only says so.",
@@ -83,7 +89,13 @@ fn object(vm: &v1::Vm) -> Value {
         .with("CompatibilityForOlderOperatingSystemsEnabled", false)
         .with("HwThreadCountPerCore", 0)
         .with("ExposeVirtualizationExtensions", vm.expose_virtualization_extensions);
-    for name in ["EnablePerfmonPmu", "EnablePerfmonLbr", "EnablePerfmonPebs", "EnablePerfmonIpt", "EnableLegacyApicMode"] {
+    for name in [
+        "EnablePerfmonPmu",
+        "EnablePerfmonLbr",
+        "EnablePerfmonPebs",
+        "EnablePerfmonIpt",
+        "EnableLegacyApicMode",
+    ] {
         object.set(name, false);
     }
     object.set("ApicMode", "Default");

@@ -5,7 +5,8 @@ use nestling_api::{Client, v1};
 use super::common::{Call, FORCE, PASSTHRU, ends, fits, hyperv, is_pattern, or_report};
 use crate::format::{Column, View};
 use crate::frame::{
-    Category, Cmdlet, CmdletResult, EnumType, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind, Parameter,
+    Category, Cmdlet, CmdletResult, EnumType, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind,
+    Parameter,
 };
 use crate::value::{Object, Value};
 
@@ -32,10 +33,11 @@ const NAME: Parameter = Parameter::new("Name", Kind::Strings, "The switches' nam
     .mandatory()
     .in_sets(&["Name"]);
 
-const OBJECT: Parameter = Parameter::new("VMSwitch", Kind::Objects(TYPE), "Switches, as Get-VMSwitch gives them.")
-    .mandatory()
-    .from_pipeline(FromPipeline::Value)
-    .in_sets(&["VMSwitch"]);
+const OBJECT: Parameter =
+    Parameter::new("VMSwitch", Kind::Objects(TYPE), "Switches, as Get-VMSwitch gives them.")
+        .mandatory()
+        .from_pipeline(FromPipeline::Value)
+        .in_sets(&["VMSwitch"]);
 
 const ALLOW: Parameter = Parameter::new(
     "AllowManagementOS",
@@ -53,13 +55,17 @@ fn get_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.GetVMSwitch",
         summary: "Gets the virtual switches of this host.",
-        parameters: &[
-            Parameter::new("Name", Kind::Strings, "Names; wildcards are taken. All when absent.").alias(&["SwitchName"]).at(0),
-            Parameter::new("SwitchType", Kind::Enums(&KIND), "Only switches of these types."),
-        ],
+        parameters: const {
+            &[
+                Parameter::new("Name", Kind::Strings, "Names; wildcards are taken. All when absent.")
+                    .alias(&["SwitchName"])
+                    .at(0),
+                Parameter::new("SwitchType", Kind::Enums(&KIND), "Only switches of these types."),
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::None,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[Example { code: "Get-VMSwitch -SwitchType Internal", says: "The internal switches." }],
         run: |call| Box::pin(get(call)),
     }
@@ -71,19 +77,23 @@ fn new_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.NewVMSwitch",
         summary: "Creates a virtual switch: External with -NetAdapterName, else Internal or Private.",
-        parameters: &[
-            Parameter::new("Name", Kind::String, "The name.").alias(&["SwitchName"]).at(0).mandatory(),
-            Parameter::new("SwitchType", Kind::Enum(&KIND), "Internal or Private.").mandatory().in_sets(&["SwitchType"]),
-            Parameter::new("NetAdapterName", Kind::String, "The host's adapter that is the way out.")
-                .alias(&["InterfaceAlias"])
-                .mandatory()
-                .in_sets(&["NetAdapterName"]),
-            ALLOW.in_sets(&["NetAdapterName"]),
-            Parameter::new("Notes", Kind::String, "Notes."),
-        ],
+        parameters: const {
+            &[
+                Parameter::new("Name", Kind::String, "The name.").alias(&["SwitchName"]).at(0).mandatory(),
+                Parameter::new("SwitchType", Kind::Enum(&KIND), "Internal or Private.")
+                    .mandatory()
+                    .in_sets(&["SwitchType"]),
+                Parameter::new("NetAdapterName", Kind::String, "The host's adapter that is the way out.")
+                    .alias(&["InterfaceAlias"])
+                    .mandatory()
+                    .in_sets(&["NetAdapterName"]),
+                ALLOW.in_sets(&["NetAdapterName"]),
+                Parameter::new("Notes", Kind::String, "Notes."),
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[Example {
             code: "New-VMSwitch -Name “Lab” -SwitchType Internal -WhatIf",
             says: "A switch for guests and the host; -WhatIf only says so.",
@@ -98,18 +108,24 @@ fn set_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.SetVMSwitch",
         summary: "Changes the type, the uplink or the notes of virtual switches.",
-        parameters: &[
-            NAME,
-            OBJECT,
-            Parameter::new("SwitchType", Kind::Enum(&KIND), "Internal or Private."),
-            Parameter::new("NetAdapterName", Kind::String, "Makes it External, with this adapter as the way out."),
-            ALLOW,
-            Parameter::new("Notes", Kind::String, "Notes."),
-            PASSTHRU,
-        ],
+        parameters: const {
+            &[
+                NAME,
+                OBJECT,
+                Parameter::new("SwitchType", Kind::Enum(&KIND), "Internal or Private."),
+                Parameter::new(
+                    "NetAdapterName",
+                    Kind::String,
+                    "Makes it External, with this adapter as the way out.",
+                ),
+                ALLOW,
+                Parameter::new("Notes", Kind::String, "Notes."),
+                PASSTHRU,
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[],
         run: |call| Box::pin(set(call)),
     }
@@ -121,15 +137,17 @@ fn rename_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.RenameVMSwitch",
         summary: "Renames a virtual switch.",
-        parameters: &[
-            NAME,
-            OBJECT,
-            Parameter::new("NewName", Kind::String, "The new name.").at(1).mandatory(),
-            PASSTHRU,
-        ],
+        parameters: const {
+            &[
+                NAME,
+                OBJECT,
+                Parameter::new("NewName", Kind::String, "The new name.").at(1).mandatory(),
+                PASSTHRU,
+            ]
+        },
         input: Input::EachRecord,
         impact: Impact::Changes,
-        views: &[&VIEW],
+        views: const { &[&VIEW] },
         examples: &[],
         run: |call| Box::pin(rename(call)),
     }
@@ -141,7 +159,7 @@ fn remove_cmdlet() -> Cmdlet<Client> {
         aliases: &[],
         class: "Microsoft.HyperV.PowerShell.Commands.RemoveVMSwitch",
         summary: "Removes virtual switches that nothing is connected to.",
-        parameters: &[NAME, OBJECT, FORCE],
+        parameters: const { &[NAME, OBJECT, FORCE] },
         input: Input::EachRecord,
         impact: Impact::Changes,
         views: &[],
@@ -180,8 +198,13 @@ async fn named(call: &mut Call<'_>, names: Vec<String>) -> Result<Vec<v1::Switch
         if found.len() == before && !is_pattern(&name) {
             let message = format!("Hyper-V was unable to find a virtual switch with name \"{name}\".");
             call.write_error(
-                ErrorRecord::new(Category::InvalidArgument, "VirtualizationException", "InvalidParameter", message)
-                    .with_target(name, "String"),
+                ErrorRecord::new(
+                    Category::InvalidArgument,
+                    "VirtualizationException",
+                    "InvalidParameter",
+                    message,
+                )
+                .with_target(name, "String"),
             )?;
         }
     }
@@ -206,7 +229,7 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
     Ok(())
 }
 
-fn kind(call: &Call<'_>) -> Result<Option<v1::SwitchKind>, ErrorRecord> {
+fn kind(call: &Call<'_>) -> Result<Option<v1::SwitchKind>, Flow> {
     if call.has("NetAdapterName") {
         return Ok(Some(v1::SwitchKind::External));
     }
@@ -214,7 +237,12 @@ fn kind(call: &Call<'_>) -> Result<Option<v1::SwitchKind>, ErrorRecord> {
         None => Ok(None),
         Some("Private") => Ok(Some(v1::SwitchKind::Private)),
         Some("Internal") => Ok(Some(v1::SwitchKind::Internal)),
-        Some(_) => Err(call.invalid_argument("SwitchType", "An External switch is made by naming its adapter with -NetAdapterName.")),
+        Some(_) => Err(call
+            .invalid_argument(
+                "SwitchType",
+                "An External switch is made by naming its adapter with -NetAdapterName.",
+            )
+            .into()),
     }
 }
 

@@ -3,28 +3,42 @@
 use nestling_api::{Client, v1};
 
 use super::common::{
-    Call, FORCE, NAME, PASSTHRU, VM, VM_TYPE, ends, fits, for_each, hyperv, is_pattern, machines, not_found, or_report,
+    Call, Deed, FORCE, NAME, PASSTHRU, VM, VM_TYPE, ends, fits, for_each, hyperv, is_pattern, machines,
+    not_found, or_report,
 };
 use super::vm_object::{START_ACTION, STOP_ACTION, VIEW, vm as object};
-use crate::frame::{Cmdlet, CmdletResult, ErrorRecord, Example, Impact, Input, Kind, Parameter};
+use crate::frame::{Cmdlet, CmdletResult, Example, Flow, Impact, Input, Kind, Parameter};
 
 const COUNT: Kind = Kind::Int { min: i64::MIN, max: i64::MAX };
 
 pub fn cmdlets() -> Vec<Cmdlet<Client>> {
-    vec![
+    let mut all = Vec::from(first_cmdlets());
+    all.extend(change_cmdlets());
+    all
+}
+
+fn first_cmdlets() -> [Cmdlet<Client>; 2] {
+    [
         Cmdlet {
             name: "Get-VM",
             aliases: &["gvm"],
             class: "Microsoft.HyperV.PowerShell.Commands.GetVM",
             summary: "Gets the virtual machines of this host.",
-            parameters: &[
-                Parameter::new("Name", Kind::Strings, "Names; wildcards are taken. All when absent.").alias(&["VMName"]).at(0),
-                Parameter::new("Id", Kind::Strings, "Ids of the virtual machines."),
-            ],
+            parameters: const {
+                &[
+                    Parameter::new("Name", Kind::Strings, "Names; wildcards are taken. All when absent.")
+                        .alias(&["VMName"])
+                        .at(0),
+                    Parameter::new("Id", Kind::Strings, "Ids of the virtual machines."),
+                ]
+            },
             input: Input::EachRecord,
             impact: Impact::None,
-            views: &[&VIEW],
-            examples: &[Example { code: "Get-VM | Where-Object State -eq Off", says: "The machines that are off." }],
+            views: const { &[&VIEW] },
+            examples: &[Example {
+                code: "Get-VM | Where-Object State -eq Off",
+                says: "The machines that are off.",
+            }],
             run: |call| Box::pin(get(call)),
         },
         Cmdlet {
@@ -35,13 +49,18 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             parameters: NEW,
             input: Input::EachRecord,
             impact: Impact::Changes,
-            views: &[&VIEW],
+            views: const { &[&VIEW] },
             examples: &[Example {
                 code: "New-VM -Name Web01 -MemoryStartupBytes 64MB -NoVHD -WhatIf",
                 says: "A machine without a disk; -WhatIf only says so.",
             }],
             run: |call| Box::pin(new(call)),
         },
+    ]
+}
+
+fn change_cmdlets() -> [Cmdlet<Client>; 3] {
+    [
         Cmdlet {
             name: "Set-VM",
             aliases: &[],
@@ -50,8 +69,11 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             parameters: SET,
             input: Input::EachRecord,
             impact: Impact::Changes,
-            views: &[&VIEW],
-            examples: &[Example { code: "Get-VM | Set-VM -AutomaticStartAction Nothing", says: "None starts with the host." }],
+            views: const { &[&VIEW] },
+            examples: &[Example {
+                code: "Get-VM | Set-VM -AutomaticStartAction Nothing",
+                says: "None starts with the host.",
+            }],
             run: |call| Box::pin(set(call)),
         },
         Cmdlet {
@@ -59,15 +81,17 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             aliases: &[],
             class: "Microsoft.HyperV.PowerShell.Commands.RenameVM",
             summary: "Renames a virtual machine.",
-            parameters: &[
-                NAME,
-                VM,
-                Parameter::new("NewName", Kind::String, "The new name.").at(1).mandatory(),
-                PASSTHRU,
-            ],
+            parameters: const {
+                &[
+                    NAME,
+                    VM,
+                    Parameter::new("NewName", Kind::String, "The new name.").at(1).mandatory(),
+                    PASSTHRU,
+                ]
+            },
             input: Input::EachRecord,
             impact: Impact::Changes,
-            views: &[&VIEW],
+            views: const { &[&VIEW] },
             examples: &[],
             run: |call| Box::pin(rename(call)),
         },
@@ -76,7 +100,7 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             aliases: &[],
             class: "Microsoft.HyperV.PowerShell.Commands.RemoveVM",
             summary: "Removes a virtual machine. Its virtual disks stay.",
-            parameters: &[NAME, VM, FORCE, PASSTHRU],
+            parameters: const { &[NAME, VM, FORCE, PASSTHRU] },
             input: Input::EachRecord,
             impact: Impact::Changes,
             views: &[],
@@ -119,11 +143,20 @@ const NEW: &[Parameter] = &[
     Parameter::new("MemoryStartupBytes", COUNT, "Memory, such as 2GB; 512MB when absent.").at(1),
     Parameter::new("Generation", Kind::Int { min: 1, max: 2 }, "1 for BIOS, 2 for UEFI; 1 when absent."),
     Parameter::new("NoVHD", Kind::Switch, "No virtual disk.").in_sets(&["NoVHD"]),
-    Parameter::new("VHDPath", Kind::String, "A virtual disk to attach.").mandatory().in_sets(&["ExistingVHD"]),
-    Parameter::new("NewVHDPath", Kind::String, "A virtual disk to create and attach.").mandatory().in_sets(&["NewVHD"]),
-    Parameter::new("NewVHDSizeBytes", Kind::SIZE, "The new disk's size, such as 40GB.").mandatory().in_sets(&["NewVHD"]),
-    Parameter::new("Image", Kind::String, "An image of this host's store to run. Ours.").mandatory().in_sets(&["Image"]),
-    Parameter::new("Append", Kind::String, "Added to the image's kernel command line. Ours.").in_sets(&["Image"]),
+    Parameter::new("VHDPath", Kind::String, "A virtual disk to attach.")
+        .mandatory()
+        .in_sets(&["ExistingVHD"]),
+    Parameter::new("NewVHDPath", Kind::String, "A virtual disk to create and attach.")
+        .mandatory()
+        .in_sets(&["NewVHD"]),
+    Parameter::new("NewVHDSizeBytes", Kind::SIZE, "The new disk's size, such as 40GB.")
+        .mandatory()
+        .in_sets(&["NewVHD"]),
+    Parameter::new("Image", Kind::String, "An image of this host's store to run. Ours.")
+        .mandatory()
+        .in_sets(&["Image"]),
+    Parameter::new("Append", Kind::String, "Added to the image's kernel command line. Ours.")
+        .in_sets(&["Image"]),
     Parameter::new("SwitchName", Kind::String, "The switch that its network adapter is connected to."),
     Parameter::new("Version", Kind::String, "Configuration version; the latest when absent."),
     Parameter::switch("Force", "Goes ahead without asking."),
@@ -153,13 +186,14 @@ async fn new(call: &mut Call<'_>) -> CmdletResult {
 }
 
 /// A size in bytes; what is negative can never be one.
-pub fn size(call: &Call<'_>, parameter: &'static str) -> Result<Option<u64>, ErrorRecord> {
-    call.int(parameter)
-        .map(|n| {
-            u64::try_from(n)
-                .map_err(|_| call.invalid_argument(parameter, &format!("{n} bytes of memory cannot be given.")))
-        })
-        .transpose()
+pub fn size(call: &Call<'_>, parameter: &'static str) -> Result<Option<u64>, Flow> {
+    let Some(bytes) = call.int(parameter) else { return Ok(None) };
+    match u64::try_from(bytes) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(_) => {
+            Err(call.invalid_argument(parameter, &format!("{bytes} bytes of memory cannot be given.")).into())
+        }
+    }
 }
 
 const SET: &[Parameter] = &[
@@ -207,12 +241,12 @@ async fn set(call: &mut Call<'_>) -> CmdletResult {
         stop_action: stop_action(call),
         ..v1::VmChange::default()
     };
-    for_each(call, "Name", async |client, vm| client.change_vm(&vm.id.to_string(), &change).await).await
+    for_each(call, Deed::Change(change)).await
 }
 
 async fn rename(call: &mut Call<'_>) -> CmdletResult {
     let change = v1::VmChange { name: call.text("NewName"), ..v1::VmChange::default() };
-    for_each(call, "Name", async |client, vm| client.change_vm(&vm.id.to_string(), &change).await).await
+    for_each(call, Deed::Change(change)).await
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
