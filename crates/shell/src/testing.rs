@@ -1,7 +1,7 @@
 //! A shell that prints into memory, for this crate's tests.
 
 use crate::format::{Answer, Output};
-use crate::frame::Registry;
+use crate::frame::{Context, Registry};
 use crate::{Engine, Outcome};
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +29,11 @@ impl Output for Memory {
     }
 }
 
+/// An output that nobody reads.
+pub fn memory() -> Box<dyn Output> {
+    Box::new(Memory(Arc::default(), None))
+}
+
 pub struct Ran {
     pub data: String,
     pub talk: String,
@@ -36,12 +41,17 @@ pub struct Ran {
 }
 
 pub fn run(script: &str) -> Ran {
-    run_with(Arc::new(Registry::with_core()), script, None)
+    run_in(Arc::new(Registry::with_core()), (), script, None)
 }
 
-pub fn run_with(registry: Arc<Registry<()>>, script: &str, answer: Option<Answer>) -> Ran {
+pub fn run_in<C: Context>(
+    registry: Arc<Registry<C>>,
+    context: C,
+    script: &str,
+    answer: Option<Answer>,
+) -> Ran {
     let printed = Arc::new(Mutex::new(Printed::default()));
-    let mut engine = Engine::new(registry, (), Box::new(Memory(Arc::clone(&printed), answer)));
+    let mut engine = Engine::new(registry, context, Box::new(Memory(Arc::clone(&printed), answer)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let outcome = runtime.block_on(engine.run(script, None));
     let printed = std::mem::take(&mut *printed.lock().unwrap());

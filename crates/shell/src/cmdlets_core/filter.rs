@@ -20,15 +20,46 @@ macro_rules! operators {
 }
 
 const OPERATORS: [Parameter; 28] = operators![
-    "EQ", "NE", "GT", "GE", "LT", "LE", "Like", "NotLike", "Match", "NotMatch", "Contains", "NotContains", "In",
-    "NotIn", "CEQ", "CNE", "CGT", "CGE", "CLT", "CLE", "CLike", "CNotLike", "CMatch", "CNotMatch", "CContains",
-    "CNotContains", "CIn", "CNotIn"
+    "EQ",
+    "NE",
+    "GT",
+    "GE",
+    "LT",
+    "LE",
+    "Like",
+    "NotLike",
+    "Match",
+    "NotMatch",
+    "Contains",
+    "NotContains",
+    "In",
+    "NotIn",
+    "CEQ",
+    "CNE",
+    "CGT",
+    "CGE",
+    "CLT",
+    "CLE",
+    "CLike",
+    "CNotLike",
+    "CMatch",
+    "CNotMatch",
+    "CContains",
+    "CNotContains",
+    "CIn",
+    "CNotIn"
 ];
 
 const WHERE_PARAMETERS: [Parameter; 33] = {
     let mut all = [super::INPUT; 33];
-    all[0] = Parameter::new("FilterScript", Kind::ScriptBlock, "Decides for each object, in $_.").at(0).mandatory().in_sets(BLOCK);
-    all[1] = Parameter::new("Property", Kind::String, "The property to compare.").at(0).mandatory().in_sets(PROPERTY);
+    all[0] = Parameter::new("FilterScript", Kind::ScriptBlock, "Decides for each object, in $_.")
+        .at(0)
+        .mandatory()
+        .in_sets(BLOCK);
+    all[1] = Parameter::new("Property", Kind::String, "The property to compare.")
+        .at(0)
+        .mandatory()
+        .in_sets(PROPERTY);
     all[2] = Parameter::new("Value", Kind::Any, "What it is compared with.").at(1).in_sets(PROPERTY);
     all[3] = Parameter::switch("Not", "The property is missing, empty or false.").in_sets(PROPERTY);
     let mut index = 0;
@@ -110,13 +141,21 @@ fn foreach_object<C: Context>() -> Cmdlet<C> {
         aliases: &["foreach", "%"],
         class: "Microsoft.PowerShell.Commands.ForEachObjectCommand",
         summary: "Runs a block for each object, or reads a property of each.",
-        parameters: const { &[
-            Parameter::new("Process", Kind::ScriptBlock, "Runs for each object, in $_.").at(0).mandatory().in_sets(BLOCK),
-            Parameter::new("Begin", Kind::ScriptBlock, "Runs once before.").in_sets(BLOCK),
-            Parameter::new("End", Kind::ScriptBlock, "Runs once after.").in_sets(BLOCK),
-            Parameter::new("MemberName", Kind::String, "The property to read.").at(0).mandatory().in_sets(&["Member"]),
-            super::INPUT,
-        ] },
+        parameters: const {
+            &[
+                Parameter::new("Process", Kind::ScriptBlock, "Runs for each object, in $_.")
+                    .at(0)
+                    .mandatory()
+                    .in_sets(BLOCK),
+                Parameter::new("Begin", Kind::ScriptBlock, "Runs once before.").in_sets(BLOCK),
+                Parameter::new("End", Kind::ScriptBlock, "Runs once after.").in_sets(BLOCK),
+                Parameter::new("MemberName", Kind::String, "The property to read.")
+                    .at(0)
+                    .mandatory()
+                    .in_sets(&["Member"]),
+                super::INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],

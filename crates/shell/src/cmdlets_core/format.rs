@@ -1,7 +1,9 @@
 //! Format-Table, Format-List, Out-String, Out-Host, Out-Null.
 
 use super::properties::{Property, Read, Source};
-use crate::format::{Layout, List, Table, TableColumn, cell_alignment, default_layout, shape_of, view_columns};
+use crate::format::{
+    Layout, List, Table, TableColumn, cell_alignment, default_layout, shape_of, view_columns,
+};
 use crate::frame::{Call, Cmdlet, CmdletResult, Context, Example, Flow, Impact, Input, Kind, Parameter};
 use crate::value::Value;
 use std::sync::Arc;
@@ -10,8 +12,12 @@ use std::sync::Arc;
 const COLUMNS_MAX: usize = 10;
 
 const INPUT: Parameter = super::INPUT;
-const PROPERTY: Parameter =
-    Parameter::new("Property", Kind::List, "Names or patterns of properties, or calculated ones: @{n='Name'; e={ ... }}.").at(0);
+const PROPERTY: Parameter = Parameter::new(
+    "Property",
+    Kind::List,
+    "Names or patterns of properties, or calculated ones: @{n='Name'; e={ ... }}.",
+)
+.at(0);
 
 pub(super) fn all<C: Context>() -> Vec<Cmdlet<C>> {
     vec![format_table(), format_list(), out_string(), out_host(), out_null()]
@@ -23,18 +29,23 @@ fn format_table<C: Context>() -> Cmdlet<C> {
         aliases: &["ft"],
         class: "Microsoft.PowerShell.Commands.FormatTableCommand",
         summary: "Shows objects as a table.",
-        parameters: const { &[
-            PROPERTY,
-            Parameter::switch("AutoSize", "Makes columns as wide as their contents."),
-            Parameter::switch("Wrap", "Continues long texts on the next line instead of cutting them."),
-            Parameter::switch("HideTableHeaders", "Leaves the header out."),
-            INPUT,
-        ] },
+        parameters: const {
+            &[
+                PROPERTY,
+                Parameter::switch("AutoSize", "Makes columns as wide as their contents."),
+                Parameter::switch("Wrap", "Continues long texts on the next line instead of cutting them."),
+                Parameter::switch("HideTableHeaders", "Leaves the header out."),
+                INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
         examples: &[
-            Example { code: "Get-Command Format-* | ft Name, Noun -AutoSize", says: "Two properties, columns as wide as needed." },
+            Example {
+                code: "Get-Command Format-* | ft Name, Noun -AutoSize",
+                says: "Two properties, columns as wide as needed.",
+            },
             Example { code: "1..3 | ft @{n='Square'; e={ $_ * $_ }}", says: "A calculated column." },
         ],
         run: |call| Box::pin(run_format(call, true)),
@@ -76,7 +87,11 @@ async fn run_format<C: Context>(call: &mut Call<'_, C>, table: bool) -> CmdletRe
         call.emit(value);
     }
     for (_, run) in runs {
-        let layout = if table { table_of(call, run, &properties).await? } else { list_of(call, run, &properties).await? };
+        let layout = if table {
+            table_of(call, run, &properties).await?
+        } else {
+            list_of(call, run, &properties).await?
+        };
         call.emit(Value::Formatted(Arc::new(layout)));
     }
     Ok(())
@@ -181,15 +196,20 @@ fn out_string<C: Context>() -> Cmdlet<C> {
         aliases: &["oss"],
         class: "Microsoft.PowerShell.Commands.OutStringCommand",
         summary: "Makes one string of what the objects would look like on the screen.",
-        parameters: const { &[
-            Parameter::switch("Stream", "Writes one string for each line."),
-            Parameter::new("Width", Kind::Int { min: 2, max: 100_000 }, "Columns of a line."),
-            INPUT,
-        ] },
+        parameters: const {
+            &[
+                Parameter::switch("Stream", "Writes one string for each line."),
+                Parameter::new("Width", Kind::Int { min: 2, max: 100_000 }, "Columns of a line."),
+                INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
-        examples: &[Example { code: "Get-Command Out-* | Out-String -Stream | Where-Object { $_ -like 'Out*' }", says: "The lines of a table as text." }],
+        examples: &[Example {
+            code: "Get-Command Out-* | Out-String -Stream | Where-Object { $_ -like 'Out*' }",
+            says: "The lines of a table as text.",
+        }],
         run: |call| {
             Box::pin(async move {
                 let values = super::input(call);

@@ -14,7 +14,11 @@ pub(super) fn all<C: Context>() -> Vec<Cmdlet<C>> {
 
 const COMMAND_VIEW: View = View {
     type_name: "System.Management.Automation.CmdletInfo",
-    columns: &[Column::property("CommandType").width(15), Column::property("Name").width(35), Column::property("Summary")],
+    columns: &[
+        Column::property("CommandType").width(15),
+        Column::property("Name").width(35),
+        Column::property("Summary"),
+    ],
     list: &[],
 };
 
@@ -26,11 +30,13 @@ fn get_command<C: Context>() -> Cmdlet<C> {
         aliases: &["gcm"],
         class: "Microsoft.PowerShell.Commands.GetCommandCommand",
         summary: "Lists the commands of this shell.",
-        parameters: const { &[
-            NAME,
-            Parameter::new("Noun", Kind::Strings, "Only commands with such nouns."),
-            Parameter::new("Verb", Kind::Strings, "Only commands with such verbs."),
-        ] },
+        parameters: const {
+            &[
+                NAME,
+                Parameter::new("Noun", Kind::Strings, "Only commands with such nouns."),
+                Parameter::new("Verb", Kind::Strings, "Only commands with such verbs."),
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[&COMMAND_VIEW],
@@ -45,7 +51,8 @@ fn get_command<C: Context>() -> Cmdlet<C> {
 async fn run_get_command<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     let patterns = |texts: Vec<String>| texts.iter().map(|text| Wildcard::new(text)).collect::<Vec<_>>();
     let (nouns, verbs) = (patterns(call.texts("Noun")), patterns(call.texts("Verb")));
-    let fits = |patterns: &[Wildcard], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
+    let fits =
+        |patterns: &[Wildcard], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
     let registry = call.engine().registry().clone();
     let mut names = call.texts("Name");
     if names.is_empty() {
@@ -75,8 +82,13 @@ fn not_found(name: &str) -> ErrorRecord {
         "The term '{name}' is not recognized as the name of a cmdlet, function, script file, or operable program. \
          Check the spelling of the name, or if a path was included, verify that the path is correct and try again."
     );
-    ErrorRecord::new(Category::ObjectNotFound, "CommandNotFoundException", "CommandNotFoundException", message)
-        .with_target(name, "String")
+    ErrorRecord::new(
+        Category::ObjectNotFound,
+        "CommandNotFoundException",
+        "CommandNotFoundException",
+        message,
+    )
+    .with_target(name, "String")
 }
 
 fn command_object<C: Context>(cmdlet: &Cmdlet<C>) -> Object {
@@ -97,7 +109,14 @@ fn get_help<C: Context>() -> Cmdlet<C> {
         aliases: &["help", "man"],
         class: "Microsoft.PowerShell.Commands.GetHelpCommand",
         summary: "Explains a command: its parameters and examples.",
-        parameters: const { &[Parameter::new("Name", Kind::String, "The command; without it, or with a pattern, a list of commands.").at(0)] },
+        parameters: const {
+            &[Parameter::new(
+                "Name",
+                Kind::String,
+                "The command; without it, or with a pattern, a list of commands.",
+            )
+            .at(0)]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
@@ -117,12 +136,14 @@ async fn run_get_help<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
         return Ok(());
     }
     let pattern = Wildcard::new(&name);
-    let found: Vec<_> = registry.cmdlets().into_iter().filter(|cmdlet| pattern.matches(cmdlet.name)).collect();
+    let found: Vec<_> =
+        registry.cmdlets().into_iter().filter(|cmdlet| pattern.matches(cmdlet.name)).collect();
     if found.is_empty() && !Wildcard::is_pattern(&name) {
         let message = format!(
             "Get-Help could not find {name} in this shell. Get-Command lists the commands that there are."
         );
-        let error = ErrorRecord::new(Category::ObjectNotFound, "HelpNotFoundException", "HelpNotFound", message);
+        let error =
+            ErrorRecord::new(Category::ObjectNotFound, "HelpNotFoundException", "HelpNotFound", message);
         return call.write_error(error);
     }
     found.into_iter().for_each(|cmdlet| call.emit(command_object(cmdlet)));

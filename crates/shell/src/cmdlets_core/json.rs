@@ -1,6 +1,8 @@
 //! ConvertTo-Json and ConvertFrom-Json.
 
-use crate::frame::{Call, Category, Cmdlet, CmdletResult, Context, ErrorRecord, Example, Impact, Input, Kind, Parameter};
+use crate::frame::{
+    Call, Category, Cmdlet, CmdletResult, Context, ErrorRecord, Example, Impact, Input, Kind, Parameter,
+};
 use crate::value::{MAX_DEPTH, Value};
 
 /// Depth of ConvertTo-Json when nobody says, as in PowerShell.
@@ -16,11 +18,22 @@ fn to_json<C: Context>() -> Cmdlet<C> {
         aliases: &[],
         class: "Microsoft.PowerShell.Commands.ConvertToJsonCommand",
         summary: "Makes JSON of objects. Members of enumerations become their numbers.",
-        parameters: const { &[
-            Parameter::new("InputObject", Kind::Any, "The objects; usually they come through the pipeline.").at(0),
-            Parameter::new("Depth", Kind::Int { min: 0, max: 100 }, "Levels of nested objects; what is deeper becomes text. 2 if not given."),
-            Parameter::switch("Compress", "Leaves out white space."),
-        ] },
+        parameters: const {
+            &[
+                Parameter::new(
+                    "InputObject",
+                    Kind::Any,
+                    "The objects; usually they come through the pipeline.",
+                )
+                .at(0),
+                Parameter::new(
+                    "Depth",
+                    Kind::Int { min: 0, max: 100 },
+                    "Levels of nested objects; what is deeper becomes text. 2 if not given.",
+                ),
+                Parameter::switch("Compress", "Leaves out white space."),
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
@@ -40,7 +53,11 @@ async fn run_to_json<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     let depth = usize::try_from(call.int("Depth").unwrap_or(DEFAULT_DEPTH)).unwrap_or(0);
     // The outermost object or array is level 0.
     let json = value.to_json(depth + 1);
-    let text = if call.switch("Compress") { serde_json::to_string(&json) } else { serde_json::to_string_pretty(&json) };
+    let text = if call.switch("Compress") {
+        serde_json::to_string(&json)
+    } else {
+        serde_json::to_string_pretty(&json)
+    };
     call.emit(text.map_err(|error| invalid(&error.to_string()))?);
     Ok(())
 }
@@ -51,11 +68,21 @@ fn from_json<C: Context>() -> Cmdlet<C> {
         aliases: &[],
         class: "Microsoft.PowerShell.Commands.ConvertFromJsonCommand",
         summary: "Makes objects of JSON.",
-        parameters: const { &[Parameter::new("InputObject", Kind::Strings, "The JSON; several strings are lines of one text.").at(0)] },
+        parameters: const {
+            &[Parameter::new(
+                "InputObject",
+                Kind::Strings,
+                "The JSON; several strings are lines of one text.",
+            )
+            .at(0)]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
-        examples: &[Example { code: "('{\"Name\":\"L1\"}' | ConvertFrom-Json).Name", says: "A property of the object." }],
+        examples: &[Example {
+            code: "('{\"Name\":\"L1\"}' | ConvertFrom-Json).Name",
+            says: "A property of the object.",
+        }],
         run: |call| Box::pin(run_from_json(call)),
     }
 }

@@ -18,14 +18,21 @@ fn measure<C: Context>() -> Cmdlet<C> {
         aliases: &["measure"],
         class: "Microsoft.PowerShell.Commands.MeasureObjectCommand",
         summary: "Counts objects, and sums up numbers.",
-        parameters: const { &[
-            Parameter::new("Property", Kind::Strings, "The properties to measure; the objects themselves if none.").at(0),
-            Parameter::switch("Sum", "Adds them up."),
-            Parameter::switch("Average", "Their mean."),
-            Parameter::switch("Minimum", "The smallest."),
-            Parameter::switch("Maximum", "The largest."),
-            super::INPUT,
-        ] },
+        parameters: const {
+            &[
+                Parameter::new(
+                    "Property",
+                    Kind::Strings,
+                    "The properties to measure; the objects themselves if none.",
+                )
+                .at(0),
+                Parameter::switch("Sum", "Adds them up."),
+                Parameter::switch("Average", "Their mean."),
+                Parameter::switch("Minimum", "The smallest."),
+                Parameter::switch("Maximum", "The largest."),
+                super::INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
@@ -63,7 +70,11 @@ async fn run_measure<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     Ok(())
 }
 
-fn measured_object<C: Context>(call: &mut Call<'_, C>, property: Option<String>, values: &[Value]) -> CmdletResult {
+fn measured_object<C: Context>(
+    call: &mut Call<'_, C>,
+    property: Option<String>,
+    values: &[Value],
+) -> CmdletResult {
     let (sum, average) = (call.switch("Sum"), call.switch("Average"));
     let mut numbers = Vec::new();
     if sum || average {
@@ -83,7 +94,8 @@ fn measured_object<C: Context>(call: &mut Call<'_, C>, property: Option<String>,
         (count, Some(total)) => Value::Float(total / count as f64),
     };
     let by_size = |a: &&Value, b: &&Value| compare_values(a, b, false);
-    let only = |wanted: bool, value: Option<Value>| if wanted { value.unwrap_or_default() } else { Value::Null };
+    let only =
+        |wanted: bool, value: Option<Value>| if wanted { value.unwrap_or_default() } else { Value::Null };
     let object = Object::new("Microsoft.PowerShell.Commands.GenericMeasureInfo")
         .with("Count", values.len() as i64)
         .with("Average", only(average, Some(mean)))
@@ -104,7 +116,11 @@ fn not_a_number(value: &Value) -> ErrorRecord {
 
 const GROUP_VIEW: View = View {
     type_name: "Microsoft.PowerShell.Commands.GroupInfo",
-    columns: &[Column::property("Count").right().width(5), Column::property("Name").width(25), Column::property("Group").width(80)],
+    columns: &[
+        Column::property("Count").right().width(5),
+        Column::property("Name").width(25),
+        Column::property("Group").width(80),
+    ],
     list: &[],
 };
 
@@ -114,15 +130,25 @@ fn group<C: Context>() -> Cmdlet<C> {
         aliases: &["group"],
         class: "Microsoft.PowerShell.Commands.GroupObjectCommand",
         summary: "Puts objects with alike properties together.",
-        parameters: const { &[
-            Parameter::new("Property", Kind::List, "What must be alike; the objects themselves if nothing.").at(0),
-            Parameter::switch("NoElement", "Leaves the objects themselves out."),
-            super::INPUT,
-        ] },
+        parameters: const {
+            &[
+                Parameter::new(
+                    "Property",
+                    Kind::List,
+                    "What must be alike; the objects themselves if nothing.",
+                )
+                .at(0),
+                Parameter::switch("NoElement", "Leaves the objects themselves out."),
+                super::INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[&GROUP_VIEW],
-        examples: &[Example { code: "1..6 | Group-Object { $_ % 2 } -NoElement | ft Count, Name", says: "Odd and even." }],
+        examples: &[Example {
+            code: "1..6 | Group-Object { $_ % 2 } -NoElement | ft Count, Name",
+            says: "Odd and even.",
+        }],
         run: |call| Box::pin(run_group(call)),
     }
 }
@@ -147,7 +173,8 @@ async fn run_group<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     let members = !call.switch("NoElement");
     for (keys, values) in groups {
         let name = keys.iter().map(Value::to_text).collect::<Vec<_>>().join(", ");
-        let mut object = Object::new(GROUP_VIEW.type_name).with("Values", keys).with("Count", values.len() as i64);
+        let mut object =
+            Object::new(GROUP_VIEW.type_name).with("Values", keys).with("Count", values.len() as i64);
         if members {
             object.set("Group", values);
         } else {

@@ -14,12 +14,14 @@ use crate::value::Value;
 
 /// All of them.
 pub(crate) fn all<C: Context>() -> Vec<Cmdlet<C>> {
-    let groups = [filter::all(), format::all(), help::all(), json::all(), measure::all(), select::all(), talk::all()];
+    let groups =
+        [filter::all(), format::all(), help::all(), json::all(), measure::all(), select::all(), talk::all()];
     groups.into_iter().flatten().collect()
 }
 
 /// The objects to work on, for those who do not pipe them in.
-const INPUT: Parameter = Parameter::new("InputObject", Kind::Any, "The objects; usually they come through the pipeline.");
+const INPUT: Parameter =
+    Parameter::new("InputObject", Kind::Any, "The objects; usually they come through the pipeline.");
 
 fn input<C: Context>(call: &mut Call<'_, C>) -> Vec<Value> {
     match call.value("InputObject").cloned() {

@@ -59,31 +59,45 @@ impl Property {
         let mut result = Self::plain(Source::Name(String::new()));
         for (key, value) in table.iter() {
             let text = key.to_text().to_lowercase();
-            let known: Vec<&&str> = KEYS.iter().filter(|k| !text.is_empty() && k.starts_with(&text)).collect();
+            let known: Vec<&&str> =
+                KEYS.iter().filter(|k| !text.is_empty() && k.starts_with(&text)).collect();
             match known.first() {
                 Some(&&"name" | &&"label") => result.label = Some(value.to_text()),
                 Some(&&"expression") => property = Some(Self::new(value)?.source),
-                Some(&&"width") => result.width = usize::try_from(value.to_int().unwrap_or(0)).ok().filter(|w| *w > 0),
+                Some(&&"width") => {
+                    result.width = usize::try_from(value.to_int().unwrap_or(0)).ok().filter(|w| *w > 0)
+                }
                 Some(&&"alignment") => {
                     result.align = match value.to_text().to_ascii_lowercase().as_str() {
                         "right" => Some(Align::Right),
                         "left" => Some(Align::Left),
                         other => {
-                            return Err(refuse("AlignmentNotSupported", format!("The alignment '{other}' is not supported; use left or right.")));
+                            return Err(refuse(
+                                "AlignmentNotSupported",
+                                format!("The alignment '{other}' is not supported; use left or right."),
+                            ));
                         }
                     };
                 }
                 Some(&&"formatstring") => result.format = Some(value.to_text()),
                 Some(&&"descending") => result.descending = Some(value.is_true()),
                 Some(&&"ascending") => result.descending = Some(!value.is_true()),
-                _ => return Err(refuse("DictionaryKeyUnknown", format!("The {} key is not valid.", key.to_text()))),
+                _ => {
+                    return Err(refuse(
+                        "DictionaryKeyUnknown",
+                        format!("The {} key is not valid.", key.to_text()),
+                    ));
+                }
             }
         }
         result.source = match (property, &result.label) {
             (Some(source), _) => source,
             (None, Some(label)) => Source::Name(label.clone()),
             (None, None) => {
-                return Err(refuse("DictionaryKeyMissingExpression", "The expression key is missing from a calculated property.".to_owned()));
+                return Err(refuse(
+                    "DictionaryKeyMissingExpression",
+                    "The expression key is missing from a calculated property.".to_owned(),
+                ));
             }
         };
         Ok(result)
@@ -100,7 +114,10 @@ impl Property {
         call: &mut Call<'_, C>,
         value: &Value,
     ) -> Result<Vec<Read>, Flow> {
-        let one = |name: &str, found: Value| Read { name: self.label.clone().unwrap_or_else(|| name.to_owned()), value: found };
+        let one = |name: &str, found: Value| Read {
+            name: self.label.clone().unwrap_or_else(|| name.to_owned()),
+            value: found,
+        };
         Ok(match &self.source {
             Source::Name(name) => {
                 let own = value.property_names().into_iter().find(|own| own.eq_ignore_ascii_case(name));

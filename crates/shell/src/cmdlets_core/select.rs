@@ -20,24 +20,49 @@ fn select<C: Context>() -> Cmdlet<C> {
         aliases: &["select"],
         class: "Microsoft.PowerShell.Commands.SelectObjectCommand",
         summary: "Picks objects, or properties of objects.",
-        parameters: const { &[
-            Parameter::new("Property", Kind::List, "Names or patterns of properties, or calculated ones: @{n='Name'; e={ ... }}.").at(0),
-            Parameter::new("ExcludeProperty", Kind::Strings, "Names or patterns of properties to leave out."),
-            Parameter::new("ExpandProperty", Kind::String, "A property whose values come instead of the objects."),
-            Parameter::new("First", COUNT, "So many from the start."),
-            Parameter::new("Last", COUNT, "So many from the end."),
-            Parameter::new("Skip", COUNT, "Leaves out so many at the start, or at the end with -Last."),
-            Parameter::new("Index", Kind::Ints { min: 0, max: i32::MAX as i64 }, "Those at these places, from 0."),
-            Parameter::switch("Unique", "Leaves out objects that are like one before."),
-            super::INPUT,
-        ] },
+        parameters: const {
+            &[
+                Parameter::new(
+                    "Property",
+                    Kind::List,
+                    "Names or patterns of properties, or calculated ones: @{n='Name'; e={ ... }}.",
+                )
+                .at(0),
+                Parameter::new(
+                    "ExcludeProperty",
+                    Kind::Strings,
+                    "Names or patterns of properties to leave out.",
+                ),
+                Parameter::new(
+                    "ExpandProperty",
+                    Kind::String,
+                    "A property whose values come instead of the objects.",
+                ),
+                Parameter::new("First", COUNT, "So many from the start."),
+                Parameter::new("Last", COUNT, "So many from the end."),
+                Parameter::new("Skip", COUNT, "Leaves out so many at the start, or at the end with -Last."),
+                Parameter::new(
+                    "Index",
+                    Kind::Ints { min: 0, max: i32::MAX as i64 },
+                    "Those at these places, from 0.",
+                ),
+                Parameter::switch("Unique", "Leaves out objects that are like one before."),
+                super::INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],
         examples: &[
-            Example { code: "Get-Command | Select-Object -First 2 -Property Name, Noun", says: "Two properties of the first two." },
+            Example {
+                code: "Get-Command | Select-Object -First 2 -Property Name, Noun",
+                says: "Two properties of the first two.",
+            },
             Example { code: "1,1,2 | select -Unique", says: "Each once." },
-            Example { code: "Get-Command Out-Null | Select-Object -ExpandProperty Name", says: "The name itself." },
+            Example {
+                code: "Get-Command Out-Null | Select-Object -ExpandProperty Name",
+                says: "The name itself.",
+            },
         ],
         run: |call| Box::pin(run_select(call)),
     }
@@ -46,7 +71,8 @@ fn select<C: Context>() -> Cmdlet<C> {
 async fn run_select<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     let values = super::input(call);
     let properties = Property::list(call.list("Property"))?;
-    let exclude: Vec<_> = call.texts("ExcludeProperty").iter().map(|name| crate::Wildcard::new(name)).collect();
+    let exclude: Vec<_> =
+        call.texts("ExcludeProperty").iter().map(|name| crate::Wildcard::new(name)).collect();
     let expand = call.text("ExpandProperty");
     let unique = call.switch("Unique");
     let mut written: Vec<Value> = Vec::new();
@@ -73,8 +99,13 @@ async fn run_select<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
 fn expand_property<C: Context>(call: &mut Call<'_, C>, value: &Value, name: &str) -> CmdletResult {
     if !value.property_names().iter().any(|own| own.eq_ignore_ascii_case(name)) {
         let message = format!("Property \"{name}\" cannot be found.");
-        let error = ErrorRecord::new(Category::InvalidArgument, "PSArgumentException", "ExpandPropertyNotFound", message)
-            .with_target(value.to_text(), "PSObject");
+        let error = ErrorRecord::new(
+            Category::InvalidArgument,
+            "PSArgumentException",
+            "ExpandPropertyNotFound",
+            message,
+        )
+        .with_target(value.to_text(), "PSObject");
         return call.write_error(error);
     }
     call.emit_items(value.member_value(name));
@@ -86,9 +117,18 @@ fn picked<C: Context>(call: &Call<'_, C>, values: Vec<Value>) -> Vec<Value> {
     let count = |name| call.int(name).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let total = values.len();
     if call.has("Index") {
-        let wanted: Vec<usize> =
-            call.list("Index").iter().filter_map(|v| v.to_int().ok()).filter_map(|n| usize::try_from(n).ok()).collect();
-        return values.into_iter().enumerate().filter(|(at, _)| wanted.contains(at)).map(|(_, v)| v).collect();
+        let wanted: Vec<usize> = call
+            .list("Index")
+            .iter()
+            .filter_map(|v| v.to_int().ok())
+            .filter_map(|n| usize::try_from(n).ok())
+            .collect();
+        return values
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| wanted.contains(at))
+            .map(|(_, v)| v)
+            .collect();
     }
     let (first, last, skip) = (count("First"), count("Last"), count("Skip").unwrap_or(0));
     if first.is_none() && last.is_some() {
@@ -98,7 +138,9 @@ fn picked<C: Context>(call: &Call<'_, C>, values: Vec<Value>) -> Vec<Value> {
     }
     let head = first.map_or(total, |first| skip.saturating_add(first));
     let tail = last.map_or(total, |last| total.saturating_sub(last));
-    let chosen = |at: usize| (at >= skip && at < head) && (first.is_some() || last.is_none()) || (last.is_some() && at >= tail);
+    let chosen = |at: usize| {
+        (at >= skip && at < head) && (first.is_some() || last.is_none()) || (last.is_some() && at >= tail)
+    };
     values.into_iter().enumerate().filter(|(at, _)| chosen(*at)).map(|(_, value)| value).collect()
 }
 
@@ -125,7 +167,9 @@ async fn project<C: Context>(
         }
     }
     let mut kept = Object::new(object.type_name().to_owned());
-    for (name, value) in object.iter().filter(|(name, _)| !exclude.iter().any(|pattern| pattern.matches(name))) {
+    for (name, value) in
+        object.iter().filter(|(name, _)| !exclude.iter().any(|pattern| pattern.matches(name)))
+    {
         kept.set(name.to_owned(), value.clone());
     }
     Ok(kept)
@@ -137,13 +181,20 @@ fn sort<C: Context>() -> Cmdlet<C> {
         aliases: &["sort"],
         class: "Microsoft.PowerShell.Commands.SortObjectCommand",
         summary: "Sorts objects by themselves or by properties.",
-        parameters: const { &[
-            Parameter::new("Property", Kind::List, "Names of properties, blocks, or @{e={ ... }; Descending=$true}.").at(0),
-            Parameter::switch("Descending", "The largest first."),
-            Parameter::switch("Unique", "Leaves out objects whose keys are like those of one before."),
-            Parameter::switch("CaseSensitive", "Tells a from A."),
-            super::INPUT,
-        ] },
+        parameters: const {
+            &[
+                Parameter::new(
+                    "Property",
+                    Kind::List,
+                    "Names of properties, blocks, or @{e={ ... }; Descending=$true}.",
+                )
+                .at(0),
+                Parameter::switch("Descending", "The largest first."),
+                Parameter::switch("Unique", "Leaves out objects whose keys are like those of one before."),
+                Parameter::switch("CaseSensitive", "Tells a from A."),
+                super::INPUT,
+            ]
+        },
         input: Input::All,
         impact: Impact::None,
         views: &[],

@@ -21,17 +21,31 @@ fn base<C: Context>(
     run: for<'a> fn(&'a mut Call<'_, C>) -> crate::frame::CmdletFuture<'a>,
 ) -> Cmdlet<C> {
     let (aliases, views, examples) = (&[], &[], &[]);
-    Cmdlet { name, aliases, class, summary, parameters, input: Input::All, impact: Impact::None, views, examples, run }
+    Cmdlet {
+        name,
+        aliases,
+        class,
+        summary,
+        parameters,
+        input: Input::All,
+        impact: Impact::None,
+        views,
+        examples,
+        run,
+    }
 }
 
 fn write_output<C: Context>() -> Cmdlet<C> {
     const PARAMETERS: &[Parameter] = &[
-        Parameter::new("InputObject", Kind::Any, "What to write.").at(0),
+        Parameter::new("InputObject", Kind::Any, "What to write.").at(0).rest(),
         Parameter::switch("NoEnumerate", "Writes an array as one object."),
     ];
     Cmdlet {
         aliases: &["echo", "write"],
-        examples: &[Example { code: "Write-Output 'ready' | Out-String -Width 20", says: "A string as an object." }],
+        examples: &[Example {
+            code: "Write-Output 'ready' | Out-String -Width 20",
+            says: "A string as an object.",
+        }],
         ..base(
             "Write-Output",
             "Microsoft.PowerShell.Commands.WriteOutputCommand",
@@ -53,7 +67,7 @@ fn write_output<C: Context>() -> Cmdlet<C> {
 
 fn write_host<C: Context>() -> Cmdlet<C> {
     const PARAMETERS: &[Parameter] = &[
-        Parameter::new("Object", Kind::Any, "What to print.").at(0),
+        Parameter::new("Object", Kind::Any, "What to print.").at(0).rest(),
         Parameter::switch("NoNewline", "Leaves the line open."),
         Parameter::new("Separator", Kind::String, "Stands between the items; a space if not given."),
     ];
@@ -82,9 +96,13 @@ fn write_host<C: Context>() -> Cmdlet<C> {
 }
 
 fn write_warning<C: Context>() -> Cmdlet<C> {
-    const PARAMETERS: &[Parameter] = &[Parameter::new("Message", Kind::String, "The text.").at(0).mandatory()];
+    const PARAMETERS: &[Parameter] =
+        &[Parameter::new("Message", Kind::String, "The text.").at(0).mandatory()];
     Cmdlet {
-        examples: &[Example { code: "Write-Warning 'The disk is nearly full.'", says: "Prints WARNING before it." }],
+        examples: &[Example {
+            code: "Write-Warning 'The disk is nearly full.'",
+            says: "Prints WARNING before it.",
+        }],
         ..base(
             "Write-Warning",
             "Microsoft.PowerShell.Commands.WriteWarningCommand",
@@ -102,7 +120,8 @@ fn write_warning<C: Context>() -> Cmdlet<C> {
 }
 
 fn write_error<C: Context>() -> Cmdlet<C> {
-    const PARAMETERS: &[Parameter] = &[Parameter::new("Message", Kind::String, "What is wrong.").at(0).mandatory()];
+    const PARAMETERS: &[Parameter] =
+        &[Parameter::new("Message", Kind::String, "What is wrong.").at(0).mandatory()];
     Cmdlet {
         examples: &[Example {
             code: "Write-Error 'No such lab.' -ErrorAction SilentlyContinue",

@@ -31,7 +31,8 @@ impl<C: Context> Engine<C> {
     async fn emit_expression(&mut self, expression: &Expr) -> Result<(), Flow> {
         match self.expression(expression).await? {
             // Nothing came of it, which is no object; the literal `$null` is one.
-            Value::Null if !matches!(&expression.kind, ExprKind::Variable(name) if name.eq_ignore_ascii_case("null")) => {}
+            Value::Null if !matches!(&expression.kind, ExprKind::Variable(name) if name.eq_ignore_ascii_case("null")) =>
+                {}
             value => value.into_items().into_iter().for_each(|item| self.emit(item)),
         }
         Ok(())
@@ -44,7 +45,8 @@ impl<C: Context> Engine<C> {
                 let mut values = Vec::new();
                 for arg in arguments {
                     if let Some(name) = arg.name {
-                        let message = format!("A block takes its arguments by position; '-{name}' is a name.");
+                        let message =
+                            format!("A block takes its arguments by position; '-{name}' is a name.");
                         let error = ErrorRecord::runtime("NamedArgumentOfBlock", message);
                         return Err(error.at(&self.source, arg.span).into());
                     }
@@ -69,10 +71,14 @@ impl<C: Context> Engine<C> {
             "The term '{name}' is not recognized as the name of a cmdlet, function, script file, or operable program. \
              Check the spelling of the name, or if a path was included, verify that the path is correct and try again."
         );
-        let mut error =
-            ErrorRecord::new(Category::ObjectNotFound, "CommandNotFoundException", "CommandNotFoundException", message)
-                .with_target(name, "String")
-                .at(&self.source, span);
+        let mut error = ErrorRecord::new(
+            Category::ObjectNotFound,
+            "CommandNotFoundException",
+            "CommandNotFoundException",
+            message,
+        )
+        .with_target(name, "String")
+        .at(&self.source, span);
         error.prefix = Some(name.to_owned());
         error
     }
@@ -95,7 +101,12 @@ impl<C: Context> Engine<C> {
                     Value::Null => {}
                     value => {
                         let items = value.into_items().into_iter();
-                        args.extend(items.map(|item| Arg { name: None, value: Some(item), text: None, span: *span }));
+                        args.extend(items.map(|item| Arg {
+                            name: None,
+                            value: Some(item),
+                            text: None,
+                            span: *span,
+                        }));
                     }
                 },
             }
@@ -103,7 +114,12 @@ impl<C: Context> Engine<C> {
         Ok(args)
     }
 
-    async fn argument(&mut self, name: Option<String>, value: Option<&Expr>, span: Span) -> Result<Arg, Flow> {
+    async fn argument(
+        &mut self,
+        name: Option<String>,
+        value: Option<&Expr>,
+        span: Span,
+    ) -> Result<Arg, Flow> {
         let Some(expression) = value else { return Ok(Arg { name, value: None, text: None, span }) };
         let is_number = matches!(expression.kind, ExprKind::Int(_) | ExprKind::Float(_));
         let text = is_number.then(|| self.source.slice(expression.span).to_owned());

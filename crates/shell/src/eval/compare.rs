@@ -8,7 +8,12 @@ use std::cmp::Ordering;
 
 type Result<T> = std::result::Result<T, ErrorRecord>;
 
-pub(super) fn compare_op(comparison: Comparison, case: CaseRule, left: &Value, right: &Value) -> Result<Value> {
+pub(super) fn compare_op(
+    comparison: Comparison,
+    case: CaseRule,
+    left: &Value,
+    right: &Value,
+) -> Result<Value> {
     use Comparison::{Contains, In, NotContains, NotIn};
     let exact = case == CaseRule::Exact;
     let holds = |list: &Value, item: &Value| match list {
@@ -54,9 +59,10 @@ impl Test {
             Comparison::Like | Comparison::NotLike => {
                 Test::Like(Wildcard::with_case(&right.to_text(), exact), comparison == Comparison::Like)
             }
-            Comparison::Match | Comparison::NotMatch => {
-                Test::Match(Box::new(pattern::regex(&right.to_text(), exact)?), comparison == Comparison::Match)
-            }
+            Comparison::Match | Comparison::NotMatch => Test::Match(
+                Box::new(pattern::regex(&right.to_text(), exact)?),
+                comparison == Comparison::Match,
+            ),
             other => Test::Equal { exact, wanted: other == Comparison::Eq },
         })
     }
@@ -103,9 +109,13 @@ pub(crate) fn equal(left: &Value, right: &Value, exact: bool) -> bool {
         (Value::Object(a), Value::Object(b)) => {
             a.type_name() == b.type_name()
                 && a.len() == b.len()
-                && a.iter().zip(b.iter()).all(|((n, v), (m, w))| n.eq_ignore_ascii_case(m) && equal(v, w, exact))
+                && a.iter()
+                    .zip(b.iter())
+                    .all(|((n, v), (m, w))| n.eq_ignore_ascii_case(m) && equal(v, w, exact))
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b, exact)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b, exact))
+        }
         (Value::Object(_), Value::String(text)) => text_order(&left.to_text(), text, exact).is_eq(),
         _ => false,
     }
@@ -117,7 +127,11 @@ fn order(left: &Value, right: &Value, exact: bool) -> Result<Ordering> {
         let (a, b) = (left.to_text(), right.to_text());
         ErrorRecord::runtime(
             "ComparisonFailure",
-            format!("Could not compare \"{a}\" to \"{b}\". They are of types \"{}\" and \"{}\".", left.type_name(), right.type_name()),
+            format!(
+                "Could not compare \"{a}\" to \"{b}\". They are of types \"{}\" and \"{}\".",
+                left.type_name(),
+                right.type_name()
+            ),
         )
     };
     match (left, right) {
@@ -142,12 +156,13 @@ pub(crate) fn compare_values(left: &Value, right: &Value, exact: bool) -> Orderi
         (Value::DateTime(a), Value::DateTime(b)) => a.cmp(b),
         (Value::TimeSpan(a), Value::TimeSpan(b)) => a.cmp(b),
         (Value::Enum(a), Value::Enum(b)) => a.number.cmp(&b.number),
-        (Value::Int(_) | Value::Float(_) | Value::Bool(_), Value::Int(_) | Value::Float(_) | Value::Bool(_)) => {
-            match (left, right) {
-                (Value::Int(a), Value::Int(b)) => a.cmp(b),
-                _ => left.to_float().unwrap_or(f64::NAN).total_cmp(&right.to_float().unwrap_or(f64::NAN)),
-            }
-        }
+        (
+            Value::Int(_) | Value::Float(_) | Value::Bool(_),
+            Value::Int(_) | Value::Float(_) | Value::Bool(_),
+        ) => match (left, right) {
+            (Value::Int(a), Value::Int(b)) => a.cmp(b),
+            _ => left.to_float().unwrap_or(f64::NAN).total_cmp(&right.to_float().unwrap_or(f64::NAN)),
+        },
         // Numbers come before texts, so that the order stays total in a mixed list.
         (Value::Int(_) | Value::Float(_) | Value::Bool(_), _) => Ordering::Less,
         (_, Value::Int(_) | Value::Float(_) | Value::Bool(_)) => Ordering::Greater,

@@ -37,7 +37,7 @@ impl<C: Context> Engine<C> {
             ExprKind::Float(n) => Value::Float(*n),
             ExprKind::Text(text) => Value::String(text.clone()),
             ExprKind::Expandable(parts) => self.expand(parts).await?,
-            ExprKind::Variable(name) => self.variable(name),
+            ExprKind::Variable(name) => self.read_variable(name)?,
             ExprKind::List(items) => {
                 let mut values = Vec::with_capacity(items.len());
                 for item in items {
@@ -77,7 +77,7 @@ impl<C: Context> Engine<C> {
         for part in parts {
             match part {
                 StringPart::Text(part) => text.push_str(part),
-                StringPart::Variable(name, _) => text.push_str(&self.variable(name).to_text()),
+                StringPart::Variable(name, _) => text.push_str(&self.read_variable(name)?.to_text()),
                 StringPart::SubExpression(statements) => {
                     text.push_str(&Value::Array(self.captured_all(statements).await?).to_text());
                 }
@@ -102,7 +102,9 @@ impl<C: Context> Engine<C> {
                 let message = format!(
                     "Item has already been added. Key in dictionary: '{name}'  Key being added: '{name}'"
                 );
-                return Err(self.place(ErrorRecord::runtime("DuplicateKeyInHashLiteral", message).into(), span));
+                return Err(
+                    self.place(ErrorRecord::runtime("DuplicateKeyInHashLiteral", message).into(), span)
+                );
             }
         }
         Ok(Value::Hashtable(table))
@@ -178,7 +180,8 @@ fn indexed(value: &Value, index: &Value) -> Result<Value, ErrorRecord> {
         return found.map(Value::Array);
     }
     let position = |length: usize| -> Result<Option<usize>, ErrorRecord> {
-        let index = index.to_int().map_err(|error| ErrorRecord::runtime("InvalidIndex", error.to_string()))?;
+        let index =
+            index.to_int().map_err(|error| ErrorRecord::runtime("InvalidIndex", error.to_string()))?;
         let length = i64::try_from(length).unwrap_or(i64::MAX);
         let at = if index < 0 { length + index } else { index };
         Ok(usize::try_from(at).ok().filter(|_| at < length))
@@ -189,7 +192,10 @@ fn indexed(value: &Value, index: &Value) -> Result<Value, ErrorRecord> {
         Value::Hashtable(table) => Ok(table.get(index).cloned().unwrap_or_default()),
         Value::String(text) => {
             let at = position(text.chars().count())?;
-            Ok(at.and_then(|at| text.chars().nth(at)).map(|c| Value::String(c.to_string())).unwrap_or_default())
+            Ok(at
+                .and_then(|at| text.chars().nth(at))
+                .map(|c| Value::String(c.to_string()))
+                .unwrap_or_default())
         }
         Value::Object(object) if matches!(index, Value::String(_)) => cannot_index(object),
         Value::Object(object) => match position(1)? {

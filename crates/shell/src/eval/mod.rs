@@ -24,8 +24,10 @@ use crate::value::{ScriptBlock, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Nested expressions and blocks while running. A block that calls itself ends here, not at the end of the stack.
-const RUN_DEPTH_MAX: usize = 256;
+/// Nested expressions and statements while running, and blocks that run within one another. A block that calls
+/// itself ends here, not at the end of the stack.
+const RUN_DEPTH_MAX: usize = 200;
+const CALL_DEPTH_MAX: usize = 24;
 /// Items of one array and bytes of one string.
 pub(crate) const ITEMS_MAX: usize = 4 << 20;
 pub(crate) const TEXT_BYTES_MAX: usize = 64 << 20;
@@ -65,7 +67,11 @@ pub struct Engine<C: Context> {
     console: Console,
     source: Arc<Source>,
     depth: usize,
+    /// Blocks running within one another.
+    calls: usize,
+    /// Errors printed, and errors met at all.
     errors: usize,
+    errors_met: usize,
     last_ok: bool,
     /// The user answered a question with Yes to All.
     pub(crate) confirmed_all: bool,
@@ -84,6 +90,8 @@ impl<C: Context> Engine<C> {
             source: Source::new("", None),
             depth: 0,
             errors: 0,
+            errors_met: 0,
+            calls: 0,
             last_ok: true,
             confirmed_all: false,
         }
@@ -121,6 +129,7 @@ impl<C: Context> Engine<C> {
         self.scopes.truncate(1);
         self.captures.clear();
         self.depth = 0;
+        self.calls = 0;
         self.errors = 0;
         self.confirmed_all = false;
         self.console.discard();
@@ -176,12 +185,27 @@ impl<C: Context> Engine<C> {
             _ => {}
         }
         let key = if key == "psitem" { "_" } else { key.as_str() };
-        let remote = self.scopes.iter().rposition(|scope| scope.is_remote);
-        let (key, visible) = match key.strip_prefix("using:") {
-            Some(key) => (key, &self.scopes[..remote.unwrap_or(self.scopes.len())]),
-            None => (key, &self.scopes[remote.unwrap_or(0)..]),
-        };
-        visible.iter().rev().find_map(|scope| scope.variables.get(key)).cloned().unwrap_or_default()
+        self.find_variable(key, self.scopes.len()).cloned().unwrap_or_default()
+    }
+
+    /// The variable as seen from below scope `end`: outwards to the block that was last run elsewhere.
+    fn find_variable(&self, key: &str, end: usize) -> Option<&Value> {
+        let start = self.scopes[..end].iter().rposition(|scope| scope.is_remote).unwrap_or(0);
+        self.scopes[start..end].iter().rev().find_map(|scope| scope.variables.get(key))
+    }
+
+    /// The value of a variable in a script, where `$using:x` is the `$x` of whoever ran this block elsewhere.
+    fn read_variable(&self, name: &str) -> Result<Value, ErrorRecord> {
+        let Some((_, local)) = name.split_once(':') else { return Ok(self.variable(name)) };
+        let border = self.scopes.iter().rposition(|scope| scope.is_remote);
+        let found = border.and_then(|border| self.find_variable(&local.to_lowercase(), border));
+        found.cloned().ok_or_else(|| {
+            let message = format!(
+                "The value of the using variable '${name}' cannot be retrieved because it has not been set in the \
+                 local session."
+            );
+            ErrorRecord::runtime("UsingVariableIsUndefined", message)
+        })
     }
 
     /// Sets a variable of the innermost block.
@@ -195,6 +219,7 @@ impl<C: Context> Engine<C> {
 
     /// Reports an error as its action says: prints it, drops it, or makes it the end of the script.
     pub(crate) fn report(&mut self, mut record: ErrorRecord, action: Option<&str>) -> Result<(), Flow> {
+        self.errors_met += 1;
         let preference = match action {
             Some(action) => action.to_owned(),
             None => self.variable("ErrorActionPreference").to_text(),
@@ -204,7 +229,7 @@ impl<C: Context> Engine<C> {
                 record.stops_script = true;
                 return Err(record.into());
             }
-            "silentlycontinue" | "ignore" => self.last_ok = false,
+            "silentlycontinue" | "ignore" => {}
             _ => self.print_error(&record),
         }
         Ok(())
@@ -225,7 +250,11 @@ impl<C: Context> Engine<C> {
     }
 
     /// Runs a block in a scope of its own with arguments, as `&` does.
-    pub(crate) async fn call(&mut self, block: &ScriptBlock, arguments: Vec<Value>) -> Result<Vec<Value>, Flow> {
+    pub(crate) async fn call(
+        &mut self,
+        block: &ScriptBlock,
+        arguments: Vec<Value>,
+    ) -> Result<Vec<Value>, Flow> {
         self.call_scoped(block, arguments, false).await
     }
 
@@ -275,11 +304,16 @@ impl<C: Context> Engine<C> {
 
     /// Runs a block's statements and returns what they wrote.
     async fn run_block(&mut self, block: &ScriptBlock) -> Result<Vec<Value>, Flow> {
+        if self.calls >= CALL_DEPTH_MAX {
+            return Err(too_deep());
+        }
         let outer = std::mem::replace(&mut self.source, Arc::clone(&block.source));
         let body = Arc::clone(&block.body);
+        self.calls += 1;
         self.captures.push(Vec::new());
         let result = self.statements(&body.statements).await;
         let written = self.captures.pop().unwrap_or_default();
+        self.calls -= 1;
         self.source = outer;
         match result {
             Ok(()) | Err(Flow::Return) => Ok(written),
@@ -290,15 +324,15 @@ impl<C: Context> Engine<C> {
     /// Counts one level of nesting, refusing too many. Every success is paired with a decrement by the caller.
     fn deeper(&mut self) -> Result<(), Flow> {
         if self.depth >= RUN_DEPTH_MAX {
-            return Err(ErrorRecord::runtime(
-                "CallDepthOverflow",
-                "The script failed due to call depth overflow.",
-            )
-            .into());
+            return Err(too_deep());
         }
         self.depth += 1;
         Ok(())
     }
+}
+
+fn too_deep() -> Flow {
+    ErrorRecord::runtime("CallDepthOverflow", "The script failed due to call depth overflow.").into()
 }
 
 #[cfg(test)]

@@ -45,7 +45,9 @@ fn join(left: Value, right: &Value) -> Result<Value> {
 }
 
 fn range(left: &Value, right: &Value) -> Result<Value> {
-    let bound = |value: &Value| value.to_int().map_err(|error| ErrorRecord::runtime("InvalidRange", error.to_string()));
+    let bound = |value: &Value| {
+        value.to_int().map_err(|error| ErrorRecord::runtime("InvalidRange", error.to_string()))
+    };
     let (from, to) = (bound(left)?, bound(right)?);
     if from.abs_diff(to) >= ITEMS_MAX as u64 {
         return Err(too_many_items());
@@ -77,7 +79,10 @@ fn add(left: Value, right: Value) -> Result<Value> {
         (Value::Hashtable(mut table), Value::Hashtable(more)) => {
             for (key, value) in more.iter() {
                 if !table.insert(key.clone(), value.clone()) {
-                    let message = format!("Item has already been added. Key in dictionary: '{0}'  Key being added: '{0}'", key.to_text());
+                    let message = format!(
+                        "Item has already been added. Key in dictionary: '{0}'  Key being added: '{0}'",
+                        key.to_text()
+                    );
                     return Err(ErrorRecord::runtime("DuplicateKey", message));
                 }
             }
@@ -163,9 +168,12 @@ fn arithmetic(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
 
 fn number(value: &Value) -> Option<Value> {
     match value {
-        Value::Enum(_) | Value::Bool(_) | Value::Null | Value::Int(_) | Value::Float(_) | Value::String(_) => {
-            value.to_number()
-        }
+        Value::Enum(_)
+        | Value::Bool(_)
+        | Value::Null
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::String(_) => value.to_number(),
         _ => None,
     }
 }
@@ -182,7 +190,9 @@ fn time_arithmetic(op: BinaryOp, left: &Value, right: &Value) -> Option<Value> {
         (Value::DateTime(at), Value::TimeSpan(span)) => {
             Value::DateTime(DateTime { unix_ms: at.unix_ms.saturating_sub(span.ms) })
         }
-        (Value::TimeSpan(a), Value::TimeSpan(b)) => Value::TimeSpan(TimeSpan { ms: a.ms.saturating_sub(b.ms) }),
+        (Value::TimeSpan(a), Value::TimeSpan(b)) => {
+            Value::TimeSpan(TimeSpan { ms: a.ms.saturating_sub(b.ms) })
+        }
         _ => return None,
     })
 }

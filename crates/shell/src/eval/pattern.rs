@@ -198,7 +198,9 @@ pub(super) fn split(left: Value, right: Value, case: CaseRule) -> Result<Value> 
     let mut arguments = right.into_items().into_iter();
     let pattern = arguments.next().unwrap_or_default().to_text();
     let limit = match arguments.next() {
-        Some(limit) => limit.to_int().map_err(|error| ErrorRecord::runtime("BadSplitArgument", error.to_string()))?,
+        Some(limit) => {
+            limit.to_int().map_err(|error| ErrorRecord::runtime("BadSplitArgument", error.to_string()))?
+        }
         None => 0,
     };
     if arguments.next().is_some() || limit < 0 {

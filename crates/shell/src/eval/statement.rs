@@ -13,7 +13,7 @@ impl<C: Context> Engine<C> {
     pub(super) fn statements<'a>(&'a mut self, statements: &'a [Statement]) -> Done<'a> {
         Box::pin(async move {
             for statement in statements {
-                let errors = self.errors;
+                let errors = self.errors_met;
                 self.deeper()?;
                 let depth = self.depth;
                 let result = self.statement(statement).await;
@@ -23,7 +23,7 @@ impl<C: Context> Engine<C> {
                     Err(Flow::Error(error)) if !error.stops_script => self.report(*error, None)?,
                     other => other?,
                 }
-                self.last_ok = !failed && self.errors == errors;
+                self.last_ok = !failed && self.errors_met == errors;
                 if self.captures.is_empty() {
                     self.console.flush();
                 }
@@ -37,7 +37,9 @@ impl<C: Context> Engine<C> {
         Box::pin(async move {
             match statement {
                 Statement::Pipeline(pipeline) => self.pipeline(pipeline).await,
-                Statement::Assign { targets, op, value, span } => self.assign(targets, *op, value, *span).await,
+                Statement::Assign { targets, op, value, span } => {
+                    self.assign(targets, *op, value, *span).await
+                }
                 Statement::If { branches, otherwise } => {
                     for (condition, body) in branches {
                         if self.statement_value(condition).await?.is_true() {
@@ -130,8 +132,11 @@ impl<C: Context> Engine<C> {
                 if target.eq_ignore_ascii_case("null") {
                     continue;
                 }
-                let message = format!("Cannot overwrite variable {target} because it is read-only or constant.");
-                return Err(ErrorRecord::runtime("VariableNotWritable", message).at(&self.source, span).into());
+                let message =
+                    format!("Cannot overwrite variable {target} because it is read-only or constant.");
+                return Err(ErrorRecord::runtime("VariableNotWritable", message)
+                    .at(&self.source, span)
+                    .into());
             }
         }
         let [single] = targets else {

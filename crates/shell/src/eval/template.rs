@@ -28,7 +28,9 @@ pub(super) fn format(template: &str, arguments: &[Value]) -> Result<String> {
             continue;
         }
         let item = after.split_once('}').filter(|_| brace == "{");
-        let Some((item, next)) = item else { return Err(refuse("Input string was not in a correct format..")) };
+        let Some((item, next)) = item else {
+            return Err(refuse("Input string was not in a correct format.."));
+        };
         result.push_str(&field(item, arguments)?);
         check_text(result.len())?;
         rest = next;
@@ -124,7 +126,11 @@ fn grouped(text: &str) -> String {
 fn custom(number: f64, spec: &str) -> Option<String> {
     let (whole, fraction) = spec.split_once('.').unwrap_or((spec, ""));
     let valid = |part: &str, extra: &str| part.chars().all(|c| "0#".contains(c) || extra.contains(c));
-    if !valid(whole, ",") || !valid(fraction, "") || fraction.len() > PRECISION_MAX || whole.len() > PRECISION_MAX {
+    if !valid(whole, ",")
+        || !valid(fraction, "")
+        || fraction.len() > PRECISION_MAX
+        || whole.len() > PRECISION_MAX
+    {
         return None;
     }
     let required = fraction.rfind('0').map_or(0, |at| at + 1);

@@ -55,7 +55,8 @@ fn object_of(value: &Value) -> Option<&Object> {
 
 /// A view's columns as those of a table: as wide as their contents unless the view says.
 pub(crate) fn view_columns(view: &View) -> Vec<TableColumn> {
-    let column = |c: &super::Column| TableColumn { header: c.header.to_owned(), align: c.align, width: c.width };
+    let column =
+        |c: &super::Column| TableColumn { header: c.header.to_owned(), align: c.align, width: c.width };
     view.columns.iter().map(column).collect()
 }
 
@@ -69,7 +70,11 @@ fn plain_table(objects: &[&Object]) -> Table {
     let Some(first) = objects.first() else { return Table::default() };
     let columns = first
         .iter()
-        .map(|(name, value)| TableColumn { header: name.to_owned(), align: cell_alignment(value), width: None })
+        .map(|(name, value)| TableColumn {
+            header: name.to_owned(),
+            align: cell_alignment(value),
+            width: None,
+        })
         .collect();
     let rows = objects.iter().map(|o| o.iter().map(|(_, value)| value.to_display()).collect()).collect();
     Table { columns, rows, ..Table::default() }
@@ -89,7 +94,9 @@ fn hashtables(values: &[Value]) -> Layout {
         Value::Hashtable(table) => Some(table),
         _ => None,
     });
-    let rows = tables.flat_map(|t| t.iter().map(|(key, value)| vec![key.to_display(), value.to_display()])).collect();
+    let rows = tables
+        .flat_map(|t| t.iter().map(|(key, value)| vec![key.to_display(), value.to_display()]))
+        .collect();
     let columns = vec![column("Name", Some(30)), column("Value", None)];
     Layout::Table(Table { columns, rows, ..Table::default() })
 }

@@ -5,8 +5,8 @@ mod default;
 mod list;
 mod table;
 
-pub use console::{Answer, Output};
 pub(crate) use console::Console;
+pub use console::{Answer, Output};
 pub(crate) use default::{cell_alignment, default_layout, shape_of, view_columns};
 pub use list::List;
 pub use table::{Table, TableColumn};

@@ -33,7 +33,8 @@ impl Table {
     pub(crate) fn widths(&self, width: usize) -> Vec<usize> {
         let mut widths: Vec<Option<usize>> =
             (0..self.columns.len()).map(|index| self.wanted_width(index)).collect();
-        let used: usize = widths.iter().map(|w| w.unwrap_or(1)).sum::<usize>() + widths.len().saturating_sub(1);
+        let used: usize =
+            widths.iter().map(|w| w.unwrap_or(1)).sum::<usize>() + widths.len().saturating_sub(1);
         let open = widths.iter().filter(|w| w.is_none()).count();
         if let Some(spare) = width.checked_sub(used).filter(|_| open > 0) {
             let mut extra = spare % open;
@@ -45,7 +46,9 @@ impl Table {
         let mut widths: Vec<usize> = widths.into_iter().map(|w| w.unwrap_or(1)).collect();
         loop {
             let total = widths.iter().sum::<usize>() + widths.len().saturating_sub(1);
-            let (Some(excess), Some(last)) = (total.checked_sub(width), widths.last_mut()) else { return widths };
+            let (Some(excess), Some(last)) = (total.checked_sub(width), widths.last_mut()) else {
+                return widths;
+            };
             match last.checked_sub(excess) {
                 Some(rest) if rest >= 1 => {
                     *last = rest;
@@ -79,13 +82,19 @@ impl Table {
     }
 
     pub(crate) fn rows_text(&self, widths: &[usize]) -> String {
-        self.rows.iter().map(|row| if self.wrap { self.wrapped(row, widths) } else { self.line(row, widths) }).collect()
+        self.rows
+            .iter()
+            .map(|row| if self.wrap { self.wrapped(row, widths) } else { self.line(row, widths) })
+            .collect()
     }
 
     /// Whether the cells of another table fit these widths, so that it can go on below.
     pub(crate) fn fits(&self, widths: &[usize]) -> bool {
         widths.len() == self.columns.len()
-            && self.rows.iter().all(|row| row.iter().zip(widths).all(|(cell, w)| columns_of(&one_line(cell)) <= *w))
+            && self
+                .rows
+                .iter()
+                .all(|row| row.iter().zip(widths).all(|(cell, w)| columns_of(&one_line(cell)) <= *w))
     }
 
     fn line(&self, cells: &[String], widths: &[usize]) -> String {

@@ -57,7 +57,12 @@ impl Bound {
     }
 
     /// Binds a value, if the parameter can still stand beside those bound before.
-    fn bind(&mut self, parameter: &'static Parameter, value: Value, span: Option<Span>) -> Result<(), Refusal> {
+    fn bind(
+        &mut self,
+        parameter: &'static Parameter,
+        value: Value,
+        span: Option<Span>,
+    ) -> Result<(), Refusal> {
         if self.has(parameter) {
             let name = parameter.name;
             let message = format!(
@@ -78,15 +83,41 @@ impl Bound {
         Ok(())
     }
 
-    fn transformed(&mut self, parameter: &'static Parameter, arg: Arg) -> Result<(), Refusal> {
-        let span = Some(arg.span);
+    fn transformed(&mut self, parameter: &'static Parameter, arg: &Arg) -> Result<(), Refusal> {
         let wants_text = matches!(parameter.kind, Kind::String | Kind::Strings);
-        let value = match arg.text {
-            Some(text) if wants_text => Value::String(text),
-            _ => arg.value.unwrap_or_default(),
+        let value = match &arg.text {
+            Some(text) if wants_text => Value::String(text.clone()),
+            _ => arg.value.clone().unwrap_or_default(),
         };
-        let value = transform(parameter, value).map_err(|error| Box::new((error, span)))?;
-        self.bind(parameter, value, span)
+        let value = transform(parameter, value).map_err(|error| Box::new((error, Some(arg.span))))?;
+        self.bind(parameter, value, Some(arg.span))
+    }
+
+    /// Binds to the first parameter whose type takes the argument; if none does, says why not of the first.
+    fn first_fitting(&mut self, candidates: &[&'static Parameter], arg: &Arg) -> Result<(), Refusal> {
+        let mut refusal = None;
+        for parameter in candidates {
+            match self.transformed(parameter, arg) {
+                Ok(()) => return Ok(()),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Binds all arguments left over to one parameter.
+    fn gather(
+        &mut self,
+        parameter: &'static Parameter,
+        args: impl Iterator<Item = Arg>,
+    ) -> Result<(), Refusal> {
+        let mut args: Vec<Arg> = args.collect();
+        let span = args.iter().map(|arg| arg.span).reduce(Span::to).unwrap_or_default();
+        if let [_] = args.as_slice() {
+            return self.transformed(parameter, &args.swap_remove(0));
+        }
+        let value = Value::Array(args.into_iter().map(|arg| arg.value.unwrap_or_default()).collect());
+        self.transformed(parameter, &Arg { name: None, value: Some(value), text: None, span })
     }
 }
 
@@ -114,15 +145,26 @@ pub(crate) fn bind_arguments(parameters: &[&'static Parameter], args: Vec<Arg>) 
                 return Err(refuse(Category::InvalidArgument, "MissingArgument", message, Some(arg.span)));
             }
         }
-        bound.transformed(parameter, arg)?;
+        bound.transformed(parameter, &arg)?;
     }
-    for arg in positional {
-        let parameter = next_positional(parameters, &bound).ok_or_else(|| {
+    let mut positional = positional.into_iter();
+    while let Some(arg) = positional.next() {
+        let candidates = next_positional(parameters, &bound);
+        let Some(first) = candidates.first() else {
             let text = arg.text.clone().unwrap_or_else(|| arg.value.clone().unwrap_or_default().to_text());
             let message = format!("A positional parameter cannot be found that accepts argument '{text}'.");
-            refuse(Category::InvalidArgument, "PositionalParameterNotFound", message, Some(arg.span))
-        })?;
-        bound.transformed(parameter, arg)?;
+            return Err(refuse(
+                Category::InvalidArgument,
+                "PositionalParameterNotFound",
+                message,
+                Some(arg.span),
+            ));
+        };
+        if first.rest {
+            bound.gather(first, std::iter::once(arg).chain(positional.by_ref()))?;
+        } else {
+            bound.first_fitting(&candidates, &arg)?;
+        }
     }
     Ok(bound)
 }
@@ -153,12 +195,19 @@ fn find(parameters: &[&'static Parameter], name: &str, span: Span) -> Result<&'s
     }
 }
 
-fn next_positional(parameters: &[&'static Parameter], bound: &Bound) -> Option<&'static Parameter> {
+/// The parameters that may take the next argument without a name, those of the default set first.
+fn next_positional(parameters: &[&'static Parameter], bound: &Bound) -> Vec<&'static Parameter> {
     let open = || {
-        parameters.iter().filter(|p| p.position.is_some() && !bound.has(p) && p.in_any_of(&bound.sets)).copied()
+        parameters
+            .iter()
+            .filter(|p| p.position.is_some() && !bound.has(p) && p.in_any_of(&bound.sets))
+            .copied()
     };
+    let lowest = open().filter_map(|p| p.position).min();
     let preferred: Vec<&str> = bound.set().into_iter().collect();
-    open().filter(|p| p.in_any_of(&preferred)).min_by_key(|p| p.position).or_else(|| open().min_by_key(|p| p.position))
+    let mut candidates: Vec<_> = open().filter(|p| p.position == lowest).collect();
+    candidates.sort_by_key(|p| !p.in_any_of(&preferred));
+    candidates
 }
 
 /// Binds one object from the pipeline on top of the arguments.

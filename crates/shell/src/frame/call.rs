@@ -162,7 +162,11 @@ impl<'e, C: Context> Call<'e, C> {
             return Ok(true);
         }
         let question = question.unwrap_or(&usual);
-        match self.engine.console().confirm(&format!("Are you sure you want to perform this action?\n{question}")) {
+        match self
+            .engine
+            .console()
+            .confirm(&format!("Are you sure you want to perform this action?\n{question}"))
+        {
             Some(Answer::Yes) => Ok(true),
             Some(Answer::YesToAll) => {
                 self.engine.confirmed_all = true;

@@ -168,7 +168,11 @@ impl fmt::Display for ErrorRecord {
             writeln!(f, "{}", position.source.position_message(position.span))?;
         }
         let (category, target) = (self.category, self.target_text());
-        writeln!(f, "    + CategoryInfo          : {category}: ({target}) [{}], {}", self.activity, self.reason)?;
+        writeln!(
+            f,
+            "    + CategoryInfo          : {category}: ({target}) [{}], {}",
+            self.activity, self.reason
+        )?;
         write!(f, "    + FullyQualifiedErrorId : {}", self.fully_qualified_id())
     }
 }
@@ -199,9 +203,10 @@ mod tests {
     fn prints_as_windows_powershell_does() {
         let source = Source::new("Set-VMProcessor -VMName Nested -Count 2", None);
         let message = "Failed to modify device 'Processor'.\nCannot modify property.";
-        let error = ErrorRecord::new(Category::InvalidOperation, "VirtualizationException", "InvalidState", message)
-            .by("Set-VMProcessor", "Microsoft.HyperV.PowerShell.Commands.SetVMProcessor")
-            .at(&source, Span::new(0, source.text.len()));
+        let error =
+            ErrorRecord::new(Category::InvalidOperation, "VirtualizationException", "InvalidState", message)
+                .by("Set-VMProcessor", "Microsoft.HyperV.PowerShell.Commands.SetVMProcessor")
+                .at(&source, Span::new(0, source.text.len()));
         assert_eq!(
             error.to_string(),
             "Set-VMProcessor : Failed to modify device 'Processor'.\n\
@@ -216,7 +221,8 @@ mod tests {
 
     #[test]
     fn long_targets_lose_their_middle() {
-        let error = ErrorRecord::new(Category::ObjectNotFound, "E", "I", "m").with_target("a".repeat(50), "String");
+        let error =
+            ErrorRecord::new(Category::ObjectNotFound, "E", "I", "m").with_target("a".repeat(50), "String");
         assert!(error.to_string().contains("(aaaaaaaaaaaaaaa...aaaaaaaaaaaaaaa:String)"));
     }
 }

@@ -15,3 +15,6 @@ pub use cmdlet::{Cmdlet, CmdletFuture, CmdletResult, Context, Example, Impact, I
 pub use error::{Category, ErrorRecord, Flow, Position};
 pub use parameter::{EnumType, FromPipeline, Kind, Parameter};
 pub use registry::Registry;
+
+#[cfg(test)]
+mod tests;

@@ -13,12 +13,14 @@ pub struct EnumType {
 impl EnumType {
     /// The member of that name, in any case, or with that number.
     pub fn find(&self, text: &str) -> Option<Value> {
-        let exact = |(name, number): &&(&str, i64)| name.eq_ignore_ascii_case(text) || text.parse() == Ok(*number);
+        let exact =
+            |(name, number): &&(&str, i64)| name.eq_ignore_ascii_case(text) || text.parse() == Ok(*number);
         let by_start: Vec<_> = self
             .members
             .iter()
             .filter(|(name, _)| {
-                !text.is_empty() && name.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text))
+                !text.is_empty()
+                    && name.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text))
             })
             .collect();
         let only = if by_start.len() == 1 { by_start.first().copied() } else { None };
@@ -38,8 +40,14 @@ impl EnumType {
 pub enum Kind {
     String,
     Strings,
-    Int { min: i64, max: i64 },
-    Ints { min: i64, max: i64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
+    Ints {
+        min: i64,
+        max: i64,
+    },
     Bool,
     Switch,
     TimeSpan,
@@ -60,10 +68,7 @@ impl Kind {
     pub const SIZE: Kind = Kind::Int { min: 0, max: i64::MAX };
 
     pub(crate) fn is_list(self) -> bool {
-        matches!(
-            self,
-            Kind::Strings | Kind::Ints { .. } | Kind::Enums(_) | Kind::Objects(_) | Kind::List
-        )
+        matches!(self, Kind::Strings | Kind::Ints { .. } | Kind::Enums(_) | Kind::Objects(_) | Kind::List)
     }
 
     /// Name of the type in help and messages.
@@ -102,6 +107,8 @@ pub struct Parameter {
     pub kind: Kind,
     pub position: Option<u8>,
     pub mandatory: bool,
+    /// Takes all arguments without a name that are left.
+    pub rest: bool,
     pub pipeline: FromPipeline,
     /// Parameter sets it belongs to; none means all. The first set that a cmdlet's parameters name is its default.
     pub sets: &'static [&'static str],
@@ -116,6 +123,7 @@ impl Parameter {
             kind,
             position: None,
             mandatory: false,
+            rest: false,
             pipeline: FromPipeline::No,
             sets: &[],
             help,
@@ -139,6 +147,12 @@ impl Parameter {
     }
 
     #[must_use]
+    pub const fn rest(mut self) -> Self {
+        self.rest = true;
+        self
+    }
+
+    #[must_use]
     pub const fn mandatory(mut self) -> Self {
         self.mandatory = true;
         self
@@ -157,7 +171,8 @@ impl Parameter {
     }
 
     pub(crate) fn answers_to(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name) || self.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
+        self.name.eq_ignore_ascii_case(name)
+            || self.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
     }
 
     pub(crate) fn in_any_of(&self, sets: &[&str]) -> bool {

@@ -33,7 +33,10 @@ pub(crate) fn transform(parameter: &Parameter, value: Value) -> Result<Value> {
         if items.is_empty() {
             return Err(invalid(
                 "ParameterArgumentValidationErrorEmptyArrayNotAllowed",
-                format!("Cannot bind argument to parameter '{}' because it is an empty array.", parameter.name),
+                format!(
+                    "Cannot bind argument to parameter '{}' because it is an empty array.",
+                    parameter.name
+                ),
             ));
         }
         let items: Result<Vec<Value>> = items.into_iter().map(|item| single(parameter, item)).collect();
@@ -55,7 +58,12 @@ fn single(parameter: &Parameter, value: Value) -> Result<Value> {
         Kind::Int { min, max } | Kind::Ints { min, max } => integer(name, &value, min, max),
         Kind::TimeSpan => match value.to_time_span() {
             Some(span) => Ok(Value::TimeSpan(span)),
-            None => Err(cannot_convert(name, &value, "System.TimeSpan", "String was not recognized as a valid TimeSpan.")),
+            None => Err(cannot_convert(
+                name,
+                &value,
+                "System.TimeSpan",
+                "String was not recognized as a valid TimeSpan.",
+            )),
         },
         Kind::Enum(members) | Kind::Enums(members) => member(name, value, members),
         Kind::ScriptBlock if matches!(value, Value::ScriptBlock(_)) => Ok(value),
@@ -164,13 +172,13 @@ fn conversion(name: &str, why: String) -> ErrorRecord {
 }
 
 fn cannot_convert(name: &str, value: &Value, wanted: &str, reason: &str) -> ErrorRecord {
-    conversion(name, format!("Cannot convert value \"{}\" to type \"{wanted}\". Error: \"{reason}\"", value.to_text()))
+    conversion(
+        name,
+        format!("Cannot convert value \"{}\" to type \"{wanted}\". Error: \"{reason}\"", value.to_text()),
+    )
 }
 
 fn wrong_type(name: &str, value: &Value, wanted: &str) -> ErrorRecord {
     let (text, have) = (value.to_text(), value.type_name());
-    conversion(
-        name,
-        format!("Cannot convert the \"{text}\" value of type \"{have}\" to type \"{wanted}\"."),
-    )
+    conversion(name, format!("Cannot convert the \"{text}\" value of type \"{have}\" to type \"{wanted}\"."))
 }

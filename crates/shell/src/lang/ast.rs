@@ -32,11 +32,26 @@ pub struct BlockParameter {
 pub enum Statement {
     Pipeline(Pipeline),
     /// `$x = ...`, `$x += ...`, or `$a, $b = ...` which share out an array.
-    Assign { targets: Vec<String>, op: Option<BinaryOp>, value: Box<Statement>, span: Span },
-    If { branches: Vec<(Statement, Vec<Statement>)>, otherwise: Option<Vec<Statement>> },
-    Foreach { variable: String, items: Box<Statement>, body: Vec<Statement> },
+    Assign {
+        targets: Vec<String>,
+        op: Option<BinaryOp>,
+        value: Box<Statement>,
+        span: Span,
+    },
+    If {
+        branches: Vec<(Statement, Vec<Statement>)>,
+        otherwise: Option<Vec<Statement>>,
+    },
+    Foreach {
+        variable: String,
+        items: Box<Statement>,
+        body: Vec<Statement>,
+    },
     For(Box<ForLoop>),
-    While { condition: Box<Statement>, body: Vec<Statement> },
+    While {
+        condition: Box<Statement>,
+        body: Vec<Statement>,
+    },
     Break,
     Continue,
     Return(Option<Box<Statement>>),

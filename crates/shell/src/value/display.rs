@@ -20,7 +20,8 @@ impl Value {
             Value::Array(items) => items.iter().map(Value::to_text).collect::<Vec<_>>().join(" "),
             Value::ScriptBlock(block) => block.text().to_owned(),
             Value::Object(object) if object.is_custom() => {
-                let fields: Vec<String> = object.iter().map(|(n, v)| format!("{n}={}", v.to_text())).collect();
+                let fields: Vec<String> =
+                    object.iter().map(|(n, v)| format!("{n}={}", v.to_text())).collect();
                 format!("@{{{}}}", fields.join("; "))
             }
             Value::Object(object) => match object.get("Name") {
@@ -62,7 +63,8 @@ pub fn format_float(value: f64) -> String {
     if value == 0.0 || (-5..15).contains(&exponent) {
         let decimals = usize::try_from((14 - exponent).max(0)).unwrap_or(0);
         let fixed = format!("{value:.decimals$}");
-        let trimmed = if fixed.contains('.') { fixed.trim_end_matches('0').trim_end_matches('.') } else { &fixed };
+        let trimmed =
+            if fixed.contains('.') { fixed.trim_end_matches('0').trim_end_matches('.') } else { &fixed };
         return if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() };
     }
     let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
@@ -77,8 +79,17 @@ mod tests {
     #[test]
     fn floats_look_as_in_dotnet() {
         let cases = [
-            (0.1 + 0.2, "0.3"), (1.0, "1"), (-0.0, "0"), (2.5, "2.5"), (1e15, "1E+15"), (123_456_789_012_345.0, "123456789012345"),
-            (1.5e-7, "1.5E-07"), (0.0001, "0.0001"), (1.0 / 3.0, "0.333333333333333"), (1e300, "1E+300"), (-1234.5, "-1234.5"),
+            (0.1 + 0.2, "0.3"),
+            (1.0, "1"),
+            (-0.0, "0"),
+            (2.5, "2.5"),
+            (1e15, "1E+15"),
+            (123_456_789_012_345.0, "123456789012345"),
+            (1.5e-7, "1.5E-07"),
+            (0.0001, "0.0001"),
+            (1.0 / 3.0, "0.333333333333333"),
+            (1e300, "1E+300"),
+            (-1234.5, "-1234.5"),
         ];
         for (value, text) in cases {
             assert_eq!(format_float(value), text);

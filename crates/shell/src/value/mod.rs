@@ -135,7 +135,9 @@ impl Value {
         let own = match self {
             Value::Object(object) => object.get(name).cloned(),
             Value::Hashtable(table) => table.member(name),
-            Value::String(text) if name.eq_ignore_ascii_case("Length") => Some(Value::Int(text.chars().count() as i64)),
+            Value::String(text) if name.eq_ignore_ascii_case("Length") => {
+                Some(Value::Int(text.chars().count() as i64))
+            }
             Value::DateTime(at) => at.member(name),
             Value::TimeSpan(span) => span.member(name),
             Value::Enum(e) if name.eq_ignore_ascii_case("value__") => Some(Value::Int(e.number)),
@@ -143,7 +145,8 @@ impl Value {
                 if name.eq_ignore_ascii_case("Count") || name.eq_ignore_ascii_case("Length") {
                     return Value::Int(items.len() as i64);
                 }
-                let found = items.iter().map(|item| item.member_value(name)).filter(|v| !v.is_null()).collect();
+                let found =
+                    items.iter().map(|item| item.member_value(name)).filter(|v| !v.is_null()).collect();
                 return Value::from_results(found);
             }
             _ => None,

@@ -43,7 +43,8 @@ impl DateTime {
         let shifted = days + 719_468;
         let era = shifted.div_euclid(146_097);
         let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
@@ -76,7 +77,10 @@ impl DateTime {
     pub fn to_iso(self) -> String {
         let c = self.civil();
         let (date, time) = ((c.year, c.month, c.day), (c.hour, c.minute, c.second, c.ms));
-        format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", date.0, date.1, date.2, time.0, time.1, time.2, time.3)
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            date.0, date.1, date.2, time.0, time.1, time.2, time.3
+        )
     }
 
     pub(super) fn member(self, name: &str) -> Option<Value> {
@@ -97,8 +101,16 @@ impl DateTime {
 
 impl TimeSpan {
     pub const MEMBERS: &'static [&'static str] = &[
-        "Days", "Hours", "Milliseconds", "Minutes", "Seconds", "TotalDays", "TotalHours", "TotalMilliseconds",
-        "TotalMinutes", "TotalSeconds",
+        "Days",
+        "Hours",
+        "Milliseconds",
+        "Minutes",
+        "Seconds",
+        "TotalDays",
+        "TotalHours",
+        "TotalMilliseconds",
+        "TotalMinutes",
+        "TotalSeconds",
     ];
 
     pub fn from_seconds(seconds: i64) -> Self {

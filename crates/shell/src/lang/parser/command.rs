@@ -35,7 +35,9 @@ impl Parser {
             self.bump();
             self.skip_space()?;
             return match self.peek() {
-                Some(c) if matches!(c, '$' | '{' | '(') || is_single_quote(c) || is_double_quote(c) => self.postfix(),
+                Some(c) if matches!(c, '$' | '{' | '(') || is_single_quote(c) || is_double_quote(c) => {
+                    self.postfix()
+                }
                 Some(c) if !ends_word(c) => self.word(Parts::default()),
                 _ => Err(self.missing("MissingExpression", "Missing expression after '&'.")),
             };
@@ -43,7 +45,8 @@ impl Parser {
         match self.peek() {
             Some(c) if ends_word(c) => return Err(self.unexpected()),
             Some('.') if self.peek_second().is_none_or(|c| ends_word(c) || c == '$') => {
-                return Err(self.not_supported("Running a script in the current scope is", Span::new(start, start + 1)));
+                return Err(self
+                    .not_supported("Running a script in the current scope is", Span::new(start, start + 1)));
             }
             _ => {}
         }
@@ -112,7 +115,8 @@ impl Parser {
             _ => {
                 let word = self.word(Parts::default())?;
                 // A word with quotes or escapes in it stays text, as `"1"` does.
-                let plain = matches!(&word.kind, ExprKind::Text(text) if text == self.source.slice(word.span));
+                let plain =
+                    matches!(&word.kind, ExprKind::Text(text) if text == self.source.slice(word.span));
                 match plain.then(|| number::from_word(self.source.slice(word.span))).flatten() {
                     Some(kind) => Ok(Expr { kind, span: word.span }),
                     None => Ok(word),
@@ -156,4 +160,3 @@ impl Parser {
         Ok(Expr { kind: parts.finish(), span: self.span_from(start) })
     }
 }
-

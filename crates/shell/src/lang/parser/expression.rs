@@ -62,7 +62,9 @@ impl Parser {
                 self.at += 2;
                 Some(BinaryOp::Range)
             }
-            Some(sign @ ('+' | '*' | '/' | '%')) if second != Some('=') && !(sign == '+' && second == Some('+')) => {
+            Some(sign @ ('+' | '*' | '/' | '%'))
+                if second != Some('=') && !(sign == '+' && second == Some('+')) =>
+            {
                 self.at += 1;
                 Some(match sign {
                     '+' => BinaryOp::Add,
@@ -146,7 +148,9 @@ impl Parser {
             }
             let span = parser.span_from(start);
             parser.skip_space()?;
-            if matches!(parser.peek(), None | Some(')' | '}' | ']' | ';' | '|')) || parser.peek().is_some_and(is_newline) {
+            if matches!(parser.peek(), None | Some(')' | '}' | ']' | ';' | '|'))
+                || parser.peek().is_some_and(is_newline)
+            {
                 let text = parser.source.slice(span).to_owned();
                 let message = format!("Missing expression after unary operator '{text}'.");
                 return Err(parser.missing("MissingExpressionAfterOperator", message));
@@ -268,7 +272,11 @@ impl Parser {
                     return Err(parser.missing("ExpectedExpression", "An expression was expected after '('."));
                 }
                 let inner = if parser.peek().is_none() {
-                    return Err(parser.incomplete("ExpectedExpression", "An expression was expected after '('.", open));
+                    return Err(parser.incomplete(
+                        "ExpectedExpression",
+                        "An expression was expected after '('.",
+                        open,
+                    ));
                 } else {
                     parser.simple_statement()?
                 };
@@ -310,7 +318,10 @@ impl Parser {
         self.skip_lines()?;
         let open = Span::new(self.at, self.at + 1);
         if !self.eat('(') {
-            return Err(self.missing("MissingOpenParenthesisAfterKeyword", "Missing opening '(' after keyword 'param'."));
+            return Err(self.missing(
+                "MissingOpenParenthesisAfterKeyword",
+                "Missing opening '(' after keyword 'param'.",
+            ));
         }
         let mut parameters = Vec::new();
         loop {
@@ -319,7 +330,10 @@ impl Parser {
                 break;
             }
             if self.peek() != Some('$') {
-                return Err(self.missing("MissingParameterName", "A parameter's '$name' was expected; types and attributes are not supported here."));
+                return Err(self.missing(
+                    "MissingParameterName",
+                    "A parameter's '$name' was expected; types and attributes are not supported here.",
+                ));
             }
             let name = self.variable()?;
             self.skip_lines()?;
@@ -359,7 +373,10 @@ impl Parser {
             };
             self.skip_space()?;
             if !self.eat('=') {
-                return Err(self.missing("MissingEqualsInHashLiteral", "Missing '=' operator after key in hash literal."));
+                return Err(self.missing(
+                    "MissingEqualsInHashLiteral",
+                    "Missing '=' operator after key in hash literal.",
+                ));
             }
             self.skip_lines()?;
             if matches!(self.peek(), Some(';' | '}')) {

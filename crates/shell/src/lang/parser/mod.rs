@@ -87,7 +87,11 @@ impl Parser {
                 Some('`') if self.peek_second().is_none_or(is_newline) => {
                     if self.peek_second().is_none() {
                         let span = Span::new(self.at, self.at + 1);
-                        return Err(self.incomplete("IncompleteLine", "The line is continued, but no line follows.", span));
+                        return Err(self.incomplete(
+                            "IncompleteLine",
+                            "The line is continued, but no line follows.",
+                            span,
+                        ));
                     }
                     self.at += 1;
                     self.newline();
@@ -189,7 +193,8 @@ impl Parser {
         let start = self.at;
         let rest = self.rest();
         if rest.starts_with("&&") || rest.starts_with("||") {
-            let message = format!("The token '{}' is not a valid statement separator in this version.", &rest[..2]);
+            let message =
+                format!("The token '{}' is not a valid statement separator in this version.", &rest[..2]);
             return self.error("InvalidEndOfLine", message, Span::new(start, start + 2));
         }
         if rest.starts_with(['>', '<']) {
@@ -197,9 +202,11 @@ impl Parser {
             let what = "Redirection is (use Out-Null to drop output, -ErrorAction to drop errors)";
             return self.not_supported(what, span);
         }
-        let token: String = rest.chars().enumerate().map_while(|(n, c)| {
-            (n == 0 || !(c.is_whitespace() || ")}];,|(".contains(c))).then_some(c)
-        }).collect();
+        let token: String = rest
+            .chars()
+            .enumerate()
+            .map_while(|(n, c)| (n == 0 || !(c.is_whitespace() || ")}];,|(".contains(c))).then_some(c))
+            .collect();
         let span = Span::new(start, start + token.len());
         self.error("UnexpectedToken", format!("Unexpected token '{token}' in expression or statement."), span)
     }

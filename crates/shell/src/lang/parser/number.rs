@@ -38,7 +38,8 @@ pub(crate) fn from_word(word: &str) -> Option<ExprKind> {
 /// The number at the start of the text and its length in bytes.
 fn scan(text: &str) -> Option<(ExprKind, usize)> {
     let bytes = text.as_bytes();
-    let digits = |from: usize, accept: fn(&u8) -> bool| bytes[from..].iter().take_while(|b| accept(b)).count();
+    let digits =
+        |from: usize, accept: fn(&u8) -> bool| bytes[from..].iter().take_while(|b| accept(b)).count();
     if bytes.len() > 2 && bytes[0] == b'0' && bytes[1].eq_ignore_ascii_case(&b'x') {
         let count = digits(2, u8::is_ascii_hexdigit);
         let value = u64::from_str_radix(text.get(2..2 + count)?, 16).ok()?;

@@ -7,8 +7,25 @@ use crate::lang::source::Span;
 
 /// Keywords of PowerShell that this shell does not know; taken for a command they would do something else.
 const FOREIGN_KEYWORDS: &[&str] = &[
-    "switch", "do", "until", "try", "catch", "finally", "throw", "trap", "function", "filter", "workflow", "class",
-    "enum", "using", "param", "else", "elseif", "dynamicparam", "configuration",
+    "switch",
+    "do",
+    "until",
+    "try",
+    "catch",
+    "finally",
+    "throw",
+    "trap",
+    "function",
+    "filter",
+    "workflow",
+    "class",
+    "enum",
+    "using",
+    "param",
+    "else",
+    "elseif",
+    "dynamicparam",
+    "configuration",
 ];
 
 impl Parser {
@@ -36,7 +53,9 @@ impl Parser {
         self.skip_lines()?;
         let open = Span::new(self.at, self.at + 1);
         if !self.eat('{') {
-            return Err(self.missing("MissingStatementBlock", format!("Missing statement block after {after}.")));
+            return Err(
+                self.missing("MissingStatementBlock", format!("Missing statement block after {after}."))
+            );
         }
         self.nested(|parser| {
             let statements = parser.statements(Some('}'))?;
@@ -137,7 +156,11 @@ impl Parser {
         let variable = self.primary()?;
         let ExprKind::Variable(variable) = variable.kind else {
             let span = self.span_from(start);
-            return Err(self.error("MissingVariableNameAfterForeach", "Missing variable name after foreach.", span));
+            return Err(self.error(
+                "MissingVariableNameAfterForeach",
+                "Missing variable name after foreach.",
+                span,
+            ));
         };
         self.skip_lines()?;
         let word: String = self.rest().chars().take_while(char::is_ascii_alphabetic).collect();
@@ -274,10 +297,18 @@ impl Parser {
             self.skip_lines()?;
             match self.peek() {
                 None => {
-                    return Err(self.incomplete("EmptyPipeElement", "An empty pipe element is not allowed.", pipe));
+                    return Err(self.incomplete(
+                        "EmptyPipeElement",
+                        "An empty pipe element is not allowed.",
+                        pipe,
+                    ));
                 }
                 Some('|' | ';' | ')' | '}') => {
-                    return Err(self.error("EmptyPipeElement", "An empty pipe element is not allowed.", pipe));
+                    return Err(self.error(
+                        "EmptyPipeElement",
+                        "An empty pipe element is not allowed.",
+                        pipe,
+                    ));
                 }
                 Some(_) if self.at_expression() => {
                     let message = "Expressions are only allowed as the first element of a pipeline.";

@@ -202,7 +202,8 @@ impl Parser {
         let expandable = self.bump().is_some_and(is_double_quote);
         self.take_while(is_space);
         if !self.peek().is_none_or(is_newline) {
-            let message = "No characters are allowed after a here-string header but before the end of the line.";
+            let message =
+                "No characters are allowed after a here-string header but before the end of the line.";
             return Err(self.missing("UnexpectedCharactersAfterHereStringHeader", message));
         }
         self.newline();
