@@ -65,7 +65,7 @@ impl Property {
                 Some(&&"name" | &&"label") => result.label = Some(value.to_text()),
                 Some(&&"expression") => property = Some(Self::new(value)?.source),
                 Some(&&"width") => {
-                    result.width = usize::try_from(value.to_int().unwrap_or(0)).ok().filter(|w| *w > 0)
+                    result.width = usize::try_from(value.to_int().unwrap_or(0)).ok().filter(|w| *w > 0);
                 }
                 Some(&&"alignment") => {
                     result.align = match value.to_text().to_ascii_lowercase().as_str() {

@@ -171,7 +171,7 @@ impl<C: Context> Engine<C> {
     ) -> Result<(), Flow> {
         let mut call = Call::new(self, Arc::clone(cmdlet), bound, position.clone(), input);
         match (cmdlet.run)(&mut call).await {
-            Err(Flow::Error(error)) => Err(call.complete(*error).into()),
+            Err(Flow::Error(error)) => Err(call.complete(error).into()),
             other => other,
         }
     }

@@ -26,7 +26,7 @@ impl<C: Context> Engine<C> {
 
     fn place(&self, flow: Flow, span: Span) -> Flow {
         match flow {
-            Flow::Error(error) => Flow::Error(Box::new(error.at(&self.source, span))),
+            Flow::Error(error) => Flow::Error(error.at(&self.source, span)),
             flow => flow,
         }
     }

@@ -28,11 +28,11 @@ pub(crate) fn apply_binary(op: BinaryOp, left: Value, right: Value) -> Result<Va
         BinaryOp::Compare(comparison, case) => compare_op(comparison, case, &left, &right),
         BinaryOp::Join => join(left, &right),
         BinaryOp::Split(case) => pattern::split(left, right, case),
-        BinaryOp::Replace(case) => pattern::replace(left, right, case),
+        BinaryOp::Replace(case) => pattern::replace(&left, right, case),
         BinaryOp::Format => template::format(&left.to_text(), &right.into_items()).map(Value::String),
         BinaryOp::Range => range(&left, &right),
         BinaryOp::Add => add(left, right),
-        BinaryOp::Multiply => multiply(left, right),
+        BinaryOp::Multiply => multiply(&left, &right),
         BinaryOp::Subtract | BinaryOp::Divide | BinaryOp::Remainder => arithmetic(op, &left, &right),
     }
 }
@@ -99,7 +99,7 @@ fn add(left: Value, right: Value) -> Result<Value> {
     }
 }
 
-fn multiply(left: Value, right: Value) -> Result<Value> {
+fn multiply(left: &Value, right: &Value) -> Result<Value> {
     let times = |value: &Value| -> Result<usize> {
         let count = value.to_int().map_err(|error| not_a_number(&error.to_string()))?;
         usize::try_from(count).map_err(|_| {
@@ -108,19 +108,19 @@ fn multiply(left: Value, right: Value) -> Result<Value> {
     };
     match left {
         Value::String(text) => {
-            let count = times(&right)?;
+            let count = times(right)?;
             check_text(text.len().saturating_mul(count))?;
             Ok(Value::String(text.repeat(if text.is_empty() { 0 } else { count })))
         }
         Value::Array(items) => {
-            let count = times(&right)?;
+            let count = times(right)?;
             let length = items.len().saturating_mul(count);
             if length > ITEMS_MAX {
                 return Err(too_many_items());
             }
             Ok(Value::Array(items.iter().cycle().take(length).cloned().collect()))
         }
-        left => arithmetic(BinaryOp::Multiply, &left, &right),
+        left => arithmetic(BinaryOp::Multiply, left, right),
     }
 }
 

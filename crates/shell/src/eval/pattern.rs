@@ -129,7 +129,7 @@ pub(super) fn matches_of(op: BinaryOp, subject: &Value, pattern: &Value) -> Opti
     Some(groups)
 }
 
-pub(super) fn replace(left: Value, right: Value, case: CaseRule) -> Result<Value> {
+pub(super) fn replace(left: &Value, right: Value, case: CaseRule) -> Result<Value> {
     let mut arguments = right.into_items().into_iter();
     let (pattern, replacement) = (arguments.next(), arguments.next());
     if arguments.next().is_some() {
@@ -141,7 +141,7 @@ pub(super) fn replace(left: Value, right: Value, case: CaseRule) -> Result<Value
     let regex = regex(&pattern.unwrap_or_default().to_text(), case == CaseRule::Exact)?;
     let replacement = replacement.unwrap_or_default().to_text();
     let one = |value: &Value| replace_in(&regex, &value.to_text(), &replacement).map(Value::String);
-    match &left {
+    match left {
         Value::Array(items) => items.iter().map(one).collect::<Result<_>>().map(Value::Array),
         single => one(single),
     }
@@ -219,8 +219,7 @@ pub(super) fn split(left: Value, right: Value, case: CaseRule) -> Result<Value> 
 /// Parts between matches, with what the pattern's groups caught in between, as .NET splits.
 fn split_text(regex: &Regex, text: &str, limit: usize, parts: &mut Vec<Value>) {
     let mut start = 0;
-    let mut count = 1;
-    for captures in regex.captures_iter(text) {
+    for (count, captures) in (1..).zip(regex.captures_iter(text)) {
         if limit > 0 && count >= limit {
             break;
         }
@@ -228,7 +227,6 @@ fn split_text(regex: &Regex, text: &str, limit: usize, parts: &mut Vec<Value>) {
         parts.push(Value::from(&text[start..whole.start()]));
         parts.extend(captures.iter().skip(1).flatten().map(|group| Value::from(group.as_str())));
         start = whole.end();
-        count += 1;
     }
     parts.push(Value::from(&text[start..]));
 }

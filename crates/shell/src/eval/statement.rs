@@ -20,7 +20,7 @@ impl<C: Context> Engine<C> {
                 self.depth = depth - 1;
                 let failed = result.is_err();
                 match result {
-                    Err(Flow::Error(error)) if !error.stops_script => self.report(*error, None)?,
+                    Err(Flow::Error(error)) if !error.stops_script => self.report(error, None)?,
                     other => other?,
                 }
                 self.last_ok = !failed && self.errors_met == errors;

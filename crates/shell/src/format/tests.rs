@@ -31,7 +31,7 @@ fn tables() {
     );
     check(
         "[pscustomobject]@{A='one two three four'; B=$true} | ft @{e='A';width=9}, B -Wrap",
-        &format!("\nA         B\n-         -\none two   True\nthree\nfour\n\n"),
+        "\nA         B\n-         -\none two   True\nthree\nfour\n\n",
     );
     check(
         "[pscustomobject]@{A=1,2,3,4,5; B=@()} | ft -a",

@@ -79,11 +79,8 @@ impl<'e, C: Context> Call<'e, C> {
 
     /// The objects of a list; empty if it was not given.
     pub fn objects(&self, name: &str) -> Vec<&Object> {
-        let object = |value| match value {
-            &Value::Object(ref object) => Some(object),
-            _ => None,
-        };
-        self.list(name).iter().filter_map(object).collect()
+        let items = self.list(name).iter();
+        items.filter_map(|item| if let Value::Object(object) = item { Some(object) } else { None }).collect()
     }
 
     pub fn int(&self, name: &str) -> Option<i64> {

@@ -50,8 +50,13 @@ pub struct Position {
 }
 
 /// One error. What the command itself does not say (its name, its place) the frame fills in.
+///
+/// Kept behind one pointer, so that the results of everything that may fail stay small.
 #[derive(Clone, Debug)]
-pub struct ErrorRecord {
+pub struct ErrorRecord(Box<ErrorDetails>);
+
+#[derive(Clone, Debug)]
+pub struct ErrorDetails {
     pub message: String,
     pub category: Category,
     /// The exception's type, such as `VirtualizationException`.
@@ -78,7 +83,7 @@ impl ErrorRecord {
         id: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Self {
-        Self {
+        Self(Box::new(ErrorDetails {
             message: message.into(),
             category,
             reason: reason.into(),
@@ -89,7 +94,7 @@ impl ErrorRecord {
             activity: String::new(),
             position: None,
             stops_script: false,
-        }
+        }))
     }
 
     /// An error of the language itself rather than of a command.
@@ -158,6 +163,20 @@ fn shortened(name: &str) -> String {
     format!("{start}...{end}")
 }
 
+impl std::ops::Deref for ErrorRecord {
+    type Target = ErrorDetails;
+
+    fn deref(&self) -> &ErrorDetails {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for ErrorRecord {
+    fn deref_mut(&mut self) -> &mut ErrorDetails {
+        &mut self.0
+    }
+}
+
 impl fmt::Display for ErrorRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(prefix) = self.prefix.as_deref().filter(|p| !p.is_empty()) {
@@ -182,7 +201,7 @@ impl std::error::Error for ErrorRecord {}
 /// Why evaluation leaves its normal course.
 #[derive(Debug)]
 pub enum Flow {
-    Error(Box<ErrorRecord>),
+    Error(ErrorRecord),
     Break,
     Continue,
     Return,
@@ -191,7 +210,7 @@ pub enum Flow {
 
 impl From<ErrorRecord> for Flow {
     fn from(record: ErrorRecord) -> Self {
-        Flow::Error(Box::new(record))
+        Flow::Error(record)
     }
 }
 

@@ -65,7 +65,7 @@ fn single(parameter: &Parameter, value: Value) -> Result<Value> {
                 "String was not recognized as a valid TimeSpan.",
             )),
         },
-        Kind::Enum(members) | Kind::Enums(members) => member(name, value, members),
+        Kind::Enum(members) | Kind::Enums(members) => member(name, &value, members),
         Kind::ScriptBlock if matches!(value, Value::ScriptBlock(_)) => Ok(value),
         Kind::Hashtable if matches!(value, Value::Hashtable(_)) => Ok(value),
         Kind::Object(wanted) | Kind::Objects(wanted) => match &value {
@@ -81,7 +81,7 @@ fn text(parameter: &Parameter, value: Value) -> Result<Value> {
         Value::Array(_) | Value::Hashtable(_) => {
             return Err(conversion(
                 parameter.name,
-                format!("Cannot convert value to type {}.", parameter.kind.type_name()),
+                &format!("Cannot convert value to type {}.", parameter.kind.type_name()),
             ));
         }
         // An object stands for its name, as `-VMName $vm` does on Windows.
@@ -143,7 +143,7 @@ fn integer(name: &str, value: &Value, min: i64, max: i64) -> Result<Value> {
     ))
 }
 
-fn member(name: &str, value: Value, members: &EnumType) -> Result<Value> {
+fn member(name: &str, value: &Value, members: &EnumType) -> Result<Value> {
     if let Some(found) = members.find(&value.to_text()) {
         return Ok(found);
     }
@@ -154,7 +154,7 @@ fn member(name: &str, value: Value, members: &EnumType) -> Result<Value> {
          enumerator names and try again:\n{}",
         names.join(", ")
     );
-    Err(cannot_convert(name, &value, members.name, &reason))
+    Err(cannot_convert(name, value, members.name, &reason))
 }
 
 /// `Cannot validate argument on parameter 'X'. ...`, also for checks that a cmdlet makes itself.
@@ -162,7 +162,7 @@ pub(crate) fn invalid(id: &'static str, message: String) -> ErrorRecord {
     ErrorRecord::new(Category::InvalidData, "ParameterBindingValidationException", id, message)
 }
 
-fn conversion(name: &str, why: String) -> ErrorRecord {
+fn conversion(name: &str, why: &str) -> ErrorRecord {
     ErrorRecord::new(
         Category::InvalidArgument,
         "ParameterBindingException",
@@ -174,11 +174,11 @@ fn conversion(name: &str, why: String) -> ErrorRecord {
 fn cannot_convert(name: &str, value: &Value, wanted: &str, reason: &str) -> ErrorRecord {
     conversion(
         name,
-        format!("Cannot convert value \"{}\" to type \"{wanted}\". Error: \"{reason}\"", value.to_text()),
+        &format!("Cannot convert value \"{}\" to type \"{wanted}\". Error: \"{reason}\"", value.to_text()),
     )
 }
 
 fn wrong_type(name: &str, value: &Value, wanted: &str) -> ErrorRecord {
     let (text, have) = (value.to_text(), value.type_name());
-    conversion(name, format!("Cannot convert the \"{text}\" value of type \"{have}\" to type \"{wanted}\"."))
+    conversion(name, &format!("Cannot convert the \"{text}\" value of type \"{have}\" to type \"{wanted}\"."))
 }

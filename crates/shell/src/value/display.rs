@@ -25,7 +25,7 @@ impl Value {
                 format!("@{{{}}}", fields.join("; "))
             }
             Value::Object(object) => match object.get("Name") {
-                Some(name) => format!("{} (Name = '{}')", object.type_name(), name.to_text()),
+                Some(name) => name.to_text(),
                 None => object.type_name().to_owned(),
             },
             Value::Hashtable(_) | Value::Formatted(_) => self.type_name().to_owned(),

@@ -118,11 +118,8 @@ impl Parser {
 
     /// One line end of either kind.
     fn newline(&mut self) {
-        if self.eat('\r') {
-            self.eat('\n');
-        } else {
-            self.eat('\n');
-        }
+        self.eat('\r');
+        self.eat('\n');
     }
 
     fn skip_lines(&mut self) -> Result<()> {
