@@ -49,7 +49,8 @@ pub(crate) async fn reach(
             None => origin.insert(remember(host, &now, &steps).await?),
         };
         // A foreign link that this round changes and the first one did not.
-        for (name, link) in goal.links.keys().filter_map(|name| Some((name, now.links.get(name)?))) {
+        for (name, link) in now.links.iter().filter(|(name, link)| !link.is_ours() && goal.links.contains_key(*name))
+        {
             before.links.entry(name.clone()).or_insert_with(|| link.clone());
         }
         before.links.retain(|name, link| link.is_ours() || goal.links.contains_key(name));

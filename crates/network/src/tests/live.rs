@@ -147,13 +147,13 @@ async fn fails_cleanly_everywhere(network: &Network, wish: &Desired) -> usize {
             return k;
         }
         assert!(matches!(result, Err(NetworkError::Step { .. })), "step {k}: {result:?}");
-        pretty(&before, &everything_there_is(), k);
+        same(&before, &everything_there_is(), k);
         assert!(k < 200);
     }
     unreachable!()
 }
 
-fn pretty(before: &str, after: &str, k: usize) {
+fn same(before: &str, after: &str, k: usize) {
     let lost: Vec<_> = before.lines().filter(|l| !after.contains(l)).collect();
     let new: Vec<_> = after.lines().filter(|l| !before.contains(l)).collect();
     assert!(before == after, "failed at step {k}; lost {lost:#?}, new {new:#?}");
