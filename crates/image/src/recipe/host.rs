@@ -4,7 +4,7 @@
 //! under emulation. A VM writes to an overlay on it, which therefore holds the VM's whole state.
 
 use super::pebble::write_archive;
-use super::{AGENT, POWER_BUTTON, SHUTDOWN, UDHCPC, Workshop};
+use super::{AGENT, FAST_BOOT, POWER_BUTTON, SHUTDOWN, UDHCPC, Workshop};
 use crate::ImageError;
 use crate::command::{EPOCH_SECS, Tool};
 use crate::cpio::Archive;
@@ -30,11 +30,27 @@ pub const PACKAGES: &[&str] = &[
 const INIT: &str = include_str!("../../assets/host/init");
 const RC: &str = include_str!("../../assets/host/rc");
 const RC_SHUTDOWN: &str = include_str!("../../assets/host/rc.shutdown");
+const RC_LATE: &str = include_str!("../../assets/host/rc.late");
+const FSTAB: &str = include_str!("../../assets/host/fstab");
 const NODE: &str = include_str!("../../assets/host/node");
 const INITTAB: &str = include_str!("../../assets/host/inittab");
 const PROFILE: &str = include_str!("../../assets/host/profile");
-pub const SOURCES: &[&str] =
-    &[INIT, RC, RC_SHUTDOWN, NODE, INITTAB, PROFILE, AGENT, POWER_BUTTON, SHUTDOWN, UDHCPC, APPEND];
+pub const SOURCES: &[&str] = &[
+    INIT,
+    RC,
+    RC_LATE,
+    RC_SHUTDOWN,
+    FSTAB,
+    NODE,
+    INITTAB,
+    PROFILE,
+    AGENT,
+    POWER_BUTTON,
+    SHUTDOWN,
+    UDHCPC,
+    FAST_BOOT,
+    APPEND,
+];
 
 const PROGRAMS: &[(&str, &str)] = &[
     ("bash", "usr/bin/bash"),
@@ -139,13 +155,14 @@ const MODULES: &[&str] = &[
     "act_mirred",
     "act_gact",
 ];
-const INITRAMFS_MODULES: &[&str] = &["virtio_pci", "virtio_blk"];
+const INITRAMFS_MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "kvm-amd", "kvm-intel"];
 
 const MEMORY_BYTES: u64 = 1 << 30;
 const DISK_BYTES: u64 = 16 << 30;
 
-pub const APPEND: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check nokaslr \
-    rcupdate.rcu_expedited=1 cryptomgr.notests random.trust_cpu=on";
+/// Memory that is added later must not become unmovable, or it could not be taken away again.
+const APPEND: &str = "memhp_default_state=online_movable";
 
 pub fn build(workshop: &Workshop, binary: &Path, pebble: &Image) -> Result<Manifest, ImageError> {
     workshop.steps.next("host: writing kernel and initramfs")?;
@@ -162,7 +179,7 @@ pub fn build(workshop: &Workshop, binary: &Path, pebble: &Image) -> Result<Manif
     let mut manifest = Manifest::new(ImageKind::Host);
     manifest.kernel = Some("vmlinux".to_owned());
     manifest.initrd = Some("initrd.cpio".to_owned());
-    manifest.append = APPEND.split_whitespace().collect::<Vec<_>>().join(" ");
+    manifest.append = format!("{FAST_BOOT} {APPEND}");
     manifest.disk = Some("disk.qcow2".to_owned());
     manifest.disk_format = DiskFormat::Qcow2;
     manifest.disk_virtual_bytes = DISK_BYTES;
@@ -245,6 +262,8 @@ fn install_applets(workshop: &Workshop, root: &Root) -> Result<(), ImageError> {
 fn configuration(root: &Root, release: &str) -> Result<(), ImageError> {
     root.file("etc/rc", 0o755, RC)?;
     root.file("etc/rc.shutdown", 0o755, RC_SHUTDOWN)?;
+    root.file("etc/rc.late", 0o755, RC_LATE)?;
+    root.file("etc/fstab", 0o644, FSTAB)?;
     root.file("etc/node", 0o755, NODE)?;
     root.file("etc/agent", 0o755, AGENT)?;
     root.file("etc/inittab", 0o644, INITTAB)?;
