@@ -44,10 +44,13 @@ pub(crate) fn diff(from: &State, to: &State) -> Vec<Step> {
     if from.rules != to.rules {
         steps.push(Step::LoadRules { rules: to.rules.clone() });
     }
-    detach(&pairs, &mut steps);
-    addresses(&pairs, &mut steps);
+    detach_ports(&pairs, &mut steps);
+    switch_on(&pairs, &mut steps, |link| link.kind != LinkKind::Tap);
+    add_addresses_and_routes(&pairs, &mut steps);
     attach(&pairs, &mut steps);
-    routes(&pairs, &mut steps);
+    switch_on(&pairs, &mut steps, |link| link.kind == LinkKind::Tap);
+    release_uplinks(&pairs, &mut steps);
+    remove_routes_and_addresses(&pairs, &mut steps);
     if from.forwarding != to.forwarding {
         steps.push(Step::SetForwarding { on: to.forwarding });
     }
@@ -81,48 +84,66 @@ fn create<'a>(from: &State, to: &'a State, steps: &mut Vec<Step>) -> Vec<Pair<'a
 }
 
 /// A port is switched off before it leaves its switch: a tap that is on and in no switch would reach
-/// the host itself. An uplink stays on: the host uses it.
-fn detach(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
-    for (name, now, want) in pairs {
+/// the host itself.
+fn detach_ports(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
+    for (name, now, want) in pairs.iter().filter(|(_, now, _)| now.is_ours()) {
         let link = (*name).clone();
         if now.up && !want.up {
             steps.push(Step::SetUp { link: link.clone(), up: false });
         }
-        if now.master.is_some() && now.master != want.master {
+        if now.master.is_some() && want.master.is_none() {
             steps.push(Step::SetMaster { link, master: None });
         }
     }
 }
 
-fn attach(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
-    for (name, now, want) in pairs {
-        if want.master.is_some() && now.master != want.master {
-            steps.push(Step::SetMaster { link: (*name).clone(), master: want.master.clone() });
-        }
-    }
-    for (name, now, want) in pairs {
+fn switch_on(pairs: &[Pair<'_>], steps: &mut Vec<Step>, which: impl Fn(&Link) -> bool) {
+    for (name, now, want) in pairs.iter().filter(|(_, now, _)| which(now)) {
         if want.up && !now.up {
             steps.push(Step::SetUp { link: (*name).clone(), up: true });
         }
     }
 }
 
-fn addresses(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
+/// Routes to neighbours before routes through them.
+fn add_addresses_and_routes(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
     for (name, now, want) in pairs {
         for address in want.addresses.iter().filter(|a| !now.addresses.iter().any(|b| b.same(a))) {
             steps.push(Step::AddAddress { link: (*name).clone(), address: *address });
         }
     }
-}
-
-/// New routes first, then the old ones go, then the addresses that they need: secondary addresses
-/// before primary ones, which would take them along.
-fn routes(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
     for (name, now, want) in pairs {
         let mut new: Vec<_> = want.routes.iter().filter(|r| !now.routes.contains(r)).collect();
         new.sort_by_key(|route| route.gateway.is_some());
         steps.extend(new.into_iter().map(|r| Step::AddRoute { link: (*name).clone(), route: *r }));
     }
+}
+
+/// From one switch to another in one step: what an uplink's addresses are on is never in doubt.
+fn attach(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
+    for (name, now, want) in pairs {
+        if want.master.is_some() && now.master != want.master {
+            steps.push(Step::SetMaster { link: (*name).clone(), master: want.master.clone() });
+        }
+    }
+}
+
+/// An uplink leaves its switch once it has its addresses back, and stays on unless it was off before
+/// (undo): the host uses it.
+fn release_uplinks(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
+    for (name, now, want) in pairs.iter().filter(|(_, now, _)| !now.is_ours()) {
+        if now.master.is_some() && want.master.is_none() {
+            steps.push(Step::SetMaster { link: (*name).clone(), master: None });
+        }
+        if now.up && !want.up {
+            steps.push(Step::SetUp { link: (*name).clone(), up: false });
+        }
+    }
+}
+
+/// Routes before the addresses that they need; secondary addresses before primary ones, which would
+/// take them along.
+fn remove_routes_and_addresses(pairs: &[Pair<'_>], steps: &mut Vec<Step>) {
     for (name, now, want) in pairs {
         let mut old: Vec<_> = now.routes.iter().filter(|r| !want.routes.contains(r)).collect();
         old.sort_by_key(|route| route.gateway.is_none());

@@ -95,8 +95,8 @@ impl Want<'_> {
         let mut bridge = Link { mac, up: true, ipv6: Some(host), ..Link::new(LinkKind::Bridge) };
         if host {
             give_managed(&mut bridge, switch);
-            if let Some(now) = self.actual.links.get(&name).filter(|_| !self.returned.contains(&name)) {
-                take_hosts_own(&mut bridge, now);
+            if let Some(now) = self.left_on(&name) {
+                take_hosts_own(&mut bridge, &now);
             }
         }
         if let SwitchKind::External { uplink, .. } = &switch.kind {
@@ -109,16 +109,25 @@ impl Want<'_> {
                         take_hosts_own(&mut bridge, &port);
                         port.addresses.clear();
                         port.routes.clear();
-                    } else if let Some(now) =
-                        self.actual.links.get(&name).filter(|_| !self.returned.contains(&name))
-                    {
-                        take_hosts_own(&mut port, now);
+                    } else if let Some(now) = self.left_on(&name) {
+                        take_hosts_own(&mut port, &now);
                     }
                     self.state.links.insert(uplink.clone(), port);
                 }
             }
         }
         self.state.links.insert(name, bridge);
+    }
+
+    /// What a bridge has of the host's own: nothing once it went back to an uplink, and not what an
+    /// interface of the host has too (after a crash while it was being moved).
+    fn left_on(&self, bridge: &str) -> Option<Link> {
+        let mut link = self.actual.links.get(bridge).filter(|_| !self.returned.contains(bridge))?.clone();
+        for foreign in self.actual.links.values().filter(|l| !l.is_ours()) {
+            link.addresses.retain(|a| !foreign.addresses.iter().any(|b| b.same(a)));
+            link.routes.retain(|r| !foreign.routes.contains(r));
+        }
+        Some(link)
     }
 
     /// The link that shall be the switch's uplink, as it would be without the switch.

@@ -1,6 +1,6 @@
 //! Real frames through ports, rules and NAT.
 
-use std::time::Duration;
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use nestling_model::SwitchKind;
 
@@ -10,8 +10,6 @@ use super::{
     sample::{self, TAG, adapter, external, internal, mac, mapping, nat, port, switch},
 };
 use crate::Desired;
-
-const TAP_1: &str = "nt0af100000001";
 
 /// The machine on port `n` of the switch, with an address.
 fn machine(n: u32, address: &str) -> Machine {
@@ -165,9 +163,13 @@ fn machines_behind_nat_reach_the_outside_and_are_reached_by_mappings_only() {
 
         // The mapping, from the outside, from the host itself and from the machine's own network.
         one.run(|| {
-            sh("busybox timeout 60 socat tcp-listen:80,reuseaddr,fork 'system:echo hello' </dev/null >/dev/null 2>&1 &");
+            let server = std::net::TcpListener::bind("0.0.0.0:80").unwrap();
+            std::thread::spawn(move || {
+                for connection in server.incoming() {
+                    connection.unwrap().write_all(b"hello\n").unwrap();
+                }
+            });
         });
-        eventually("the server listens", || one.succeeds("socat -u tcp:127.0.0.1:80 /dev/null"));
         assert_eq!(outside.sh("socat -T 5 -u tcp:10.9.0.5:8080,connect-timeout=3 -"), "hello\n");
         assert_eq!(sh("socat -T 5 -u tcp:10.9.0.5:8080,connect-timeout=3 -"), "hello\n");
         assert_eq!(neighbour.sh("socat -T 5 -u tcp:10.9.0.5:8080,connect-timeout=3 -"), "hello\n");
@@ -271,6 +273,17 @@ fn an_inner_external_switch_needs_spoofing_on_the_outer_port_and_the_inner_host_
     });
 }
 
+/// Leaves no server behind when a test fails.
+struct EndServer(PathBuf);
+
+impl Drop for EndServer {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(&self.0) {
+            succeeds(&format!("kill {pid}"));
+        }
+    }
+}
+
 #[test]
 fn a_nat_network_offers_addresses_and_names() {
     in_namespace(|| async {
@@ -287,10 +300,12 @@ fn a_nat_network_offers_addresses_and_names() {
             switches: vec![inner],
             nats: vec![nat.clone()],
         };
+        let pid_file = dir.path().join("network/dhcp-192.168.100.0-24.pid");
+        let _end = EndServer(pid_file.clone());
         let outcome = network.reconcile(&wish).await.unwrap();
         assert_eq!(outcome.problems, vec![]);
         assert_eq!(network.reconcile(&wish).await.unwrap().changes, 0);
-        let one = Machine::on_tap(TAP_1, &mac(1));
+        let one = Machine::on_tap("nt0af100000001", &mac(1));
         let lease = "busybox udhcpc -f -q -n -t 10 -T 1 -i eth0 -x hostname:pebble -s /bin/true";
         assert!(one.succeeds(lease));
         let leases = network.leases(&nat).await.unwrap();
@@ -300,7 +315,6 @@ fn a_nat_network_offers_addresses_and_names() {
         assert!((50..=60).contains(&leases[0].address.octets()[3]));
 
         // A server that dies is started again; one that a former node started is taken over.
-        let pid_file = dir.path().join("network/dhcp-192.168.100.0-24.pid");
         let pid = || std::fs::read_to_string(&pid_file).unwrap_or_default();
         let first = pid();
         sh(&format!("kill -9 {first}"));
