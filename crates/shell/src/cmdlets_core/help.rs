@@ -2,11 +2,11 @@
 
 use crate::eval::Wildcard;
 use crate::format::{Column, View};
+use crate::frame::help::{Extent, help_text};
 use crate::frame::{
     Call, Category, Cmdlet, CmdletResult, Context, ErrorRecord, Example, Impact, Input, Kind, Parameter,
 };
 use crate::value::{Object, Value};
-use std::fmt::Write;
 
 pub(super) fn all<C: Context>() -> Vec<Cmdlet<C>> {
     vec![get_command(), get_help(), get_member()]
@@ -110,18 +110,22 @@ fn get_help<C: Context>() -> Cmdlet<C> {
         class: "Microsoft.PowerShell.Commands.GetHelpCommand",
         summary: "Explains a command: its parameters and examples.",
         parameters: const {
-            &[Parameter::new(
-                "Name",
-                Kind::String,
-                "The command; without it, or with a pattern, a list of commands.",
-            )
-            .at(0)]
+            &[
+                Parameter::new(
+                    "Name",
+                    Kind::String,
+                    "The command; without it, or with a pattern, a list of commands.",
+                )
+                .at(0),
+                Parameter::switch("Full", "Explains each parameter too."),
+                Parameter::switch("Examples", "Shows only the examples."),
+            ]
         },
         input: Input::All,
         impact: Impact::None,
         views: &[],
         examples: &[
-            Example { code: "Get-Help Sort-Object", says: "All about one command." },
+            Example { code: "Get-Help Sort-Object -Full", says: "All about one command." },
             Example { code: "help *-Json", says: "Commands by pattern." },
         ],
         run: |call| Box::pin(run_get_help(call)),
@@ -132,7 +136,12 @@ async fn run_get_help<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     let name = call.text("Name").unwrap_or_else(|| "*".to_owned());
     let registry = call.engine().registry().clone();
     if let Some(cmdlet) = registry.find(&name) {
-        call.emit(help_text(cmdlet));
+        let extent = match (call.switch("Full"), call.switch("Examples")) {
+            (true, _) => Extent::Full,
+            (_, true) => Extent::Examples,
+            _ => Extent::Usual,
+        };
+        call.emit(help_text(cmdlet, extent));
         return Ok(());
     }
     let pattern = Wildcard::new(&name);
@@ -148,58 +157,6 @@ async fn run_get_help<C: Context>(call: &mut Call<'_, C>) -> CmdletResult {
     }
     found.into_iter().for_each(|cmdlet| call.emit(command_object(cmdlet)));
     Ok(())
-}
-
-/// `-Name <String[]>`
-fn parameter_line(parameter: &Parameter) -> String {
-    let type_name = parameter.kind.type_name().rsplit('.').next().unwrap_or_default();
-    let list = if parameter.kind.is_list() { "[]" } else { "" };
-    match parameter.kind {
-        Kind::Switch => format!("-{}", parameter.name),
-        _ => format!("-{} <{type_name}{list}>", parameter.name),
-    }
-}
-
-/// The parameter in the syntax line: brackets mark what may be left out.
-fn syntax(parameter: &Parameter) -> String {
-    let line = parameter_line(parameter);
-    let whole = match (parameter.position, line.split_once(' ')) {
-        (Some(_), Some((name, value))) => format!("[{name}] {value}"),
-        _ => line,
-    };
-    if parameter.mandatory { whole } else { format!("[{whole}]") }
-}
-
-fn help_text<C: Context>(cmdlet: &Cmdlet<C>) -> String {
-    let mut text = format!("\nNAME\n    {}\n\nSYNOPSIS\n    {}\n\nSYNTAX\n", cmdlet.name, cmdlet.summary);
-    for set in cmdlet.parameter_sets() {
-        let of_set = cmdlet.all_parameters().filter(|p| p.sets.is_empty() || p.sets.contains(&set));
-        let parts: Vec<String> = of_set.map(syntax).collect();
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "    {} {}\n", cmdlet.name, parts.join(" "));
-    }
-    if !cmdlet.aliases.is_empty() {
-        let _ = writeln!(text, "ALIASES\n    {}\n", cmdlet.aliases.join(", "));
-    }
-    text.push_str("PARAMETERS\n");
-    for parameter in cmdlet.all_parameters() {
-        let _ = writeln!(text, "    {}", parameter_line(parameter));
-        let _ = writeln!(text, "        {}", parameter.help);
-        if !parameter.aliases.is_empty() {
-            let _ = writeln!(text, "        Aliases: {}", parameter.aliases.join(", "));
-        }
-        if let Kind::Enum(members) | Kind::Enums(members) = parameter.kind {
-            let names: Vec<&str> = members.members.iter().map(|(name, _)| *name).collect();
-            let _ = writeln!(text, "        Values: {}", names.join(", "));
-        }
-    }
-    text.push_str("\nEXAMPLES\n");
-    for example in cmdlet.examples {
-        let _ = writeln!(text, "    PS> {}\n        {}\n", example.code, example.says);
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    text
 }
 
 const MEMBER_VIEW: View = View {

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::frame::bind::{Arg, bind_arguments, bind_record, check_mandatory};
+use crate::frame::help::{Extent, help_text};
 use crate::frame::{Call, Category, Cmdlet, Context, ErrorRecord, Flow, Input, Parameter, Position};
 use crate::lang::Span;
 use crate::lang::ast::{Argument, Command, Element, Expr, ExprKind, Pipeline};
@@ -63,6 +64,10 @@ impl<C: Context> Engine<C> {
             return Err(self.not_found(&name, command.name.span).into());
         };
         let args = self.arguments(&command.arguments).await?;
+        if args.iter().any(|arg| arg.name.as_deref() == Some("?")) {
+            self.emit(Value::String(help_text(&cmdlet, Extent::Usual)));
+            return Ok(());
+        }
         self.run_cmdlet(cmdlet, args, input, command.span).await
     }
 

@@ -208,6 +208,14 @@ impl<C: Context> Engine<C> {
         })
     }
 
+    /// Names of the variables there are, for completion.
+    pub fn variable_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.scopes.iter().flat_map(|scope| scope.variables.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Sets a variable of the innermost block.
     pub fn set_variable(&mut self, name: &str, value: Value) {
         let key = name.to_lowercase();

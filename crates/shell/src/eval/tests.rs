@@ -112,6 +112,8 @@ fn statements() {
     check("$i = 0; while ($true) { $i++; if ($i -gt 3) { break } }; $i", "4");
     check("for ($i = 0; $i -lt 3; $i++) { $i }", "0\n1\n2");
     check("1..3 |\n  % { $_ } | # comment\n  Sort-Object `\n  -Descending <# block #>", "3\n2\n1");
+    check("if (1) { 1 } foreach ($i in 2) { $i } 3", "1\n2\n3");
+    check("Write-Output a`\n b; Write-Output c`\r\n", "a\nb\nc");
     check("1; exit 3; 2", "1");
     assert_eq!(run("exit 3").outcome.status(), 3);
     check("& { return 5; 6 }; 7", "5\n7");

@@ -5,13 +5,16 @@
 pub(crate) mod bind;
 mod call;
 mod cmdlet;
+mod complete;
 mod error;
+pub(crate) mod help;
 pub(crate) mod parameter;
 mod registry;
 pub(crate) mod transform;
 
 pub use call::Call;
 pub use cmdlet::{Cmdlet, CmdletFuture, CmdletResult, Context, Example, Impact, Input};
+pub use complete::Completion;
 pub use error::{Category, ErrorRecord, Flow, Position};
 pub use parameter::{EnumType, FromPipeline, Kind, Parameter};
 pub use registry::Registry;

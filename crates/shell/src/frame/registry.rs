@@ -1,4 +1,4 @@
-//! The cmdlets that a shell knows, and completion of what a user began to type.
+//! The cmdlets that a shell knows.
 
 use super::cmdlet::{Cmdlet, Context};
 use crate::format::View;
@@ -53,20 +53,4 @@ impl<C: Context> Registry<C> {
     pub(crate) fn views(&self) -> HashMap<&'static str, &'static View> {
         self.cmdlets.iter().flat_map(|cmdlet| cmdlet.views).map(|view| (view.type_name, *view)).collect()
     }
-
-    /// Names of commands that begin so.
-    pub fn complete_command(&self, start: &str) -> Vec<&'static str> {
-        let names = self.cmdlets().into_iter().map(|cmdlet| cmdlet.name);
-        names.filter(|name| begins(name, start)).collect()
-    }
-
-    /// Names of the command's parameters that begin so; both without the dash.
-    pub fn complete_parameter(&self, command: &str, start: &str) -> Vec<&'static str> {
-        let Some(cmdlet) = self.find(command) else { return Vec::new() };
-        cmdlet.all_parameters().map(|parameter| parameter.name).filter(|name| begins(name, start)).collect()
-    }
-}
-
-fn begins(name: &str, start: &str) -> bool {
-    name.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }

@@ -239,13 +239,25 @@ fn completion_and_help() {
     let registry = registry();
     assert_eq!(registry.complete_command("get-v"), ["Get-VM"]);
     assert_eq!(registry.complete_parameter("set-vm", "vm"), ["VMName", "VM"]);
-    let help = run("Get-Help Set-VM").data;
+    let complete = |line: &str| {
+        let found = registry.complete(line, line.len(), &["vmName".to_owned()]);
+        (found.start, found.candidates.join(" "))
+    };
+    assert_eq!(complete("Get-VM | set-v"), (9, "Set-VM".to_owned()));
+    assert_eq!(complete("$x = Get-V"), (5, "Get-VM".to_owned()));
+    assert_eq!(complete("Get-VM 'a|b' -"), (13, "-Name -ErrorAction".to_owned()));
+    assert_eq!(complete("Set-VM x –mac"), (9, "-MacAddressSpoofing".to_owned()));
+    assert_eq!(complete("Set-VM x -MacAddressSpoofing o"), (29, "On Off".to_owned()));
+    assert_eq!(complete("Get-VM $v"), (7, "$vmName".to_owned()));
+    assert_eq!(complete("Get-VM é"), (7, String::new()));
+    let help = run("Get-Help Set-VM -Full").data;
     for part in [
-        "Set-VM [-VMName] <String[]> [-ExposeVirtualizationExtensions <Boolean>] [-MacAddressSpoofing <OnOffState>]",
+        "Set-VM [-VMName] <String[]> [-ExposeVirtualizationExtensions <Boolean>] [-MacAddressSpoofing {On | Off}]",
         "Set-VM [-VM] <VirtualMachine[]>",
-        "Values: On, Off",
         "[-WhatIf] [-Confirm]",
     ] {
         assert!(help.contains(part), "{part}: {help}");
     }
+    assert!(run("Set-VM -?").data.contains("NAME\n    Set-VM"));
+    assert!(!run("Get-Help Sort-Object -Examples").data.contains("SYNTAX"));
 }

@@ -58,6 +58,15 @@ pub enum Statement {
     Exit(Option<Box<Statement>>),
 }
 
+impl Statement {
+    pub(super) fn ends_with_brace(&self) -> bool {
+        matches!(
+            self,
+            Statement::If { .. } | Statement::Foreach { .. } | Statement::For(_) | Statement::While { .. }
+        )
+    }
+}
+
 #[derive(Debug)]
 pub struct ForLoop {
     pub init: Option<Statement>,

@@ -147,6 +147,7 @@ impl Parser {
             match self.peek() {
                 None => break,
                 Some(c) if ends_word(c) => break,
+                Some('`') if self.peek_second().is_none_or(is_newline) => break,
                 Some('`') => self.escape(&mut parts),
                 Some('$') => self.dollar(&mut parts)?,
                 Some(c) if is_single_quote(c) => parts.append(self.single_quoted()?),

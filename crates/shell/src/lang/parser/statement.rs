@@ -41,6 +41,8 @@ impl Parser {
             }
             self.skip_space()?;
             match self.peek() {
+                // A block's closing brace ends its statement.
+                Some(_) if statements.last().is_some_and(Statement::ends_with_brace) => {}
                 None | Some(';') => {}
                 Some(c) if is_newline(c) || Some(c) == close => {}
                 Some(_) => return Err(self.unexpected()),
