@@ -4,7 +4,10 @@
 //! and writes the answer; who may do what, and what follows, is the node's business.
 
 pub mod client;
+mod convert;
 pub mod limits;
+mod server;
 pub mod v1;
 
 pub use client::{Client, ClientError};
+pub use server::{openapi, serve};

@@ -234,7 +234,7 @@ impl Client {
         self.json(Method::POST, "images", Some(new)).await
     }
 
-    /// Builds an image. The last line has `image` or `error`; dropping the lines does not end the build.
+    /// Builds an image. The last line has `image` or `error`; dropping the lines ends the build.
     pub async fn build_image(&self, name: &str, build: &BuildImage) -> Result<Lines<BuildProgress>> {
         let path = format!("{}/build", of("images", name));
         self.stream(Method::POST, &path, json_body(&path, Some(build))?).await.map(Lines::new)

@@ -1,14 +1,13 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::body::Body;
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::Request;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{clean, proxy::Inside};
+use super::{clean, lines, proxy::Inside};
 use crate::{client::Lines, v1::Event};
 
 /// Events that wait for a slow reader. One that is slower still misses some, which the gap in the
@@ -40,13 +39,7 @@ pub(super) fn body<I: Insides>(
             () = tell(own, insides, &sender) => {}
         }
     });
-    Body::from_stream(ReceiverStream::new(receiver).map(|event| line(&event)))
-}
-
-fn line(event: &Event) -> Result<Bytes, serde_json::Error> {
-    let mut line = serde_json::to_vec(event)?;
-    line.push(b'\n');
-    Ok(line.into())
+    Body::from_stream(ReceiverStream::new(receiver).map(|event| lines::line(&event)))
 }
 
 async fn tell<I: Insides>(
@@ -91,9 +84,7 @@ async fn tell<I: Insides>(
 async fn follow<C: Inside>(vm: String, channel: Arc<C>, sender: mpsc::Sender<Event>) -> String {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = http::Uri::from_static("http://node/v1/events?follow_inside=true");
-    let Ok(Ok(answer)) = tokio::time::timeout(BEGIN_TIMEOUT, channel.request(request)).await else {
-        return vm;
-    };
+    let Ok(answer) = channel.ask(request, BEGIN_TIMEOUT).await else { return vm };
     if !answer.status().is_success() {
         return vm;
     }

@@ -2,7 +2,7 @@ use std::{
     collections::HashMap,
     io,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,50 +41,59 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long calls under way may still take when the node stops.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Binds the node's socket. Anybody may connect: who may do what is decided for each request, so that a user
-/// without permission is told so in words.
-pub(super) fn bind(socket: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(socket) {
-        // A socket left by a node that was killed: this node holds the home's lock, so nobody listens there.
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
+/// The node's socket.
+pub(super) struct Listener {
+    socket: PathBuf,
+    listener: UnixListener,
 }
 
-/// Serves everybody who connects, until `stop`; then ends what is under way within a few seconds.
-pub(super) async fn accept(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let connections = TaskTracker::new();
-    let users = Users::default();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                // Usually descriptors ran out: calls that end give some back.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Some((uid, place)) = peer(&stream).and_then(|uid| Some((uid, users.place(uid)?))) else {
-            continue;
-        };
-        let serving = connection(stream, Identity::Local { uid }, router.clone(), stop.clone());
-        connections.spawn(async move {
-            serving.await;
-            drop(place);
-        });
+impl Listener {
+    /// Binds the socket. Anybody may connect: who may do what is decided for each request, so that a user
+    /// without permission is told so in words.
+    pub(super) fn bind(socket: PathBuf) -> io::Result<Self> {
+        match std::fs::remove_file(&socket) {
+            // Left by a node that was killed: this node holds the home's lock, so nobody listens there.
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let listener = UnixListener::bind(&socket)?;
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))?;
+        Ok(Self { socket, listener })
     }
-    connections.close();
-    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
-        tracing::info!("calls that were under way were cut off");
+
+    /// Serves everybody who connects, until `stop`; then ends what is under way within a few seconds.
+    pub(super) async fn serve(self, router: Router, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        let users = Users::default();
+        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Usually descriptors ran out: calls that end give some back.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Some((uid, place)) = peer(&stream).and_then(|uid| Some((uid, users.place(uid)?))) else {
+                continue;
+            };
+            let serving = connection(stream, Identity::Local { uid }, router.clone(), stop.clone());
+            connections.spawn(async move {
+                serving.await;
+                drop(place);
+            });
+        }
+        // Gone first, so that nobody waits for an answer from a node that ends.
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            tracing::debug!(%error, socket = %self.socket.display(), "the socket was gone already");
+        }
+        drop(self.listener);
+        connections.close();
+        if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+            tracing::info!("calls that were under way were cut off");
+        }
     }
 }
 
@@ -147,7 +156,10 @@ impl Users {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let held = users.entry(uid).or_default();
         if *held >= CONNECTIONS_PER_USER {
-            tracing::warn!(uid, "a user with {CONNECTIONS_PER_USER} open connections was refused another one");
+            tracing::warn!(
+                uid,
+                "a user with {CONNECTIONS_PER_USER} open connections was refused another one"
+            );
             return None;
         }
         *held += 1;
@@ -168,16 +180,5 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_user_cannot_take_all_connections() {
-        let users = Users::default();
-        let held: Vec<_> = (0..CONNECTIONS_PER_USER).map(|_| users.place(1000).unwrap()).collect();
-        assert!(users.place(1000).is_none());
-        assert!(users.place(0).is_some());
-        drop(held);
-        assert!(users.place(1000).is_some());
-    }
-}
+#[path = "listen_tests.rs"]
+mod tests;

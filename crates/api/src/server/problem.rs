@@ -3,6 +3,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use nestling_node::NodeError;
 
 use crate::v1::{ErrorBody, ErrorCode};
 
@@ -46,5 +47,11 @@ pub(super) const fn status(code: ErrorCode) -> StatusCode {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         (status(self.0.code), Json(self.0)).into_response()
+    }
+}
+
+impl From<NodeError> for Problem {
+    fn from(error: NodeError) -> Self {
+        Self(error.into())
     }
 }

@@ -5,10 +5,13 @@
 //! it, and of its head only a known status and a known kind of content pass. This module must never read
 //! what an answer means, errors excepted, which are made harmless first.
 
+use std::time::Duration;
+
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use nestling_hypervisor::ChannelClient;
 use nestling_model::path::PATH_LEVELS_MAX;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,11 +30,22 @@ const CONTENTS: [&str; 2] = ["application/json", "application/x-ndjson"];
 
 /// A channel to the node inside a machine.
 pub(super) trait Inside: Sync {
-    /// Hands over a request; an error says in words why there is no answer.
-    fn request(
+    /// Hands over a request. The answer's head comes within `head_timeout`, or an error says in words why not.
+    fn ask(
         &self,
         request: Request<Body>,
+        head_timeout: Duration,
     ) -> impl Future<Output = Result<Response<Incoming>, String>> + Send;
+}
+
+impl Inside for ChannelClient {
+    async fn ask(
+        &self,
+        request: Request<Body>,
+        head_timeout: Duration,
+    ) -> Result<Response<Incoming>, String> {
+        self.request(request, head_timeout).await.map_err(|error| error.to_string())
+    }
 }
 
 /// Hands `request` to the node inside the machine `vm`, where it is for `/v1/{rest}`.
@@ -46,17 +60,12 @@ pub(super) async fn forward<C: Inside>(
         return Err(Problem::invalid(format!("a path has at most {PATH_LEVELS_MAX} levels")));
     }
     let asked_at = Instant::now();
-    let deadline = asked_at + limits.head_timeout;
-    let answer = timeout_at(deadline, channel.request(rebased(rest, request)?)).await;
-    let answer = match answer {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(why)) => return Err(absent(vm, &why)),
-        Err(_) => return Err(silent(vm, limits.head_timeout.as_secs())),
-    };
+    let answer =
+        channel.ask(rebased(rest, request)?, limits.head_timeout).await.map_err(|why| absent(vm, &why))?;
     let status = answer.status();
     if status.is_client_error() || status.is_server_error() {
-        let refused = timeout_at(deadline, refusal(vm, answer)).await;
-        return Ok(refused.unwrap_or_else(|_| silent(vm, limits.head_timeout.as_secs()).into_response()));
+        let refused = timeout_at(asked_at + limits.head_timeout, refusal(vm, answer)).await;
+        return refused.map_err(|_| absent(vm, "it began to answer and stopped"));
     }
     if !matches!(status, StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT) {
         return Err(nonsense(vm, &format!("its status is {}", status.as_u16())));
@@ -104,16 +113,10 @@ async fn refusal(vm: &str, answer: Response<Incoming>) -> Response<Body> {
     (problem::status(body.code), axum::Json(body)).into_response()
 }
 
-fn absent(vm: &str, why: &str) -> Problem {
-    Problem::new(ErrorCode::GuestAbsent, format!("the node inside \"{vm}\" can't be reached: {why}"))
+pub(super) fn absent(vm: &str, why: &str) -> Problem {
+    Problem::new(ErrorCode::GuestAbsent, format!("the node inside \"{vm}\" does not answer: {why}"))
         .object(vm)
-}
-
-fn silent(vm: &str, seconds: u64) -> Problem {
-    let message = format!("the node inside \"{vm}\" did not answer within {seconds} seconds");
-    Problem::new(ErrorCode::GuestAbsent, message)
-        .object(vm)
-        .hint("look at the machine's console, or restart the node inside it")
+        .hint("see at its console whether it has started, and whether a Nestling node runs in it")
 }
 
 fn nonsense(vm: &str, why: &str) -> Problem {

