@@ -210,7 +210,8 @@ impl<C: Context> Engine<C> {
 
     /// Names of the variables there are, for completion.
     pub fn variable_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.scopes.iter().flat_map(|scope| scope.variables.keys()).cloned().collect();
+        let mut names: Vec<String> =
+            self.scopes.iter().flat_map(|scope| scope.variables.keys()).cloned().collect();
         names.sort();
         names.dedup();
         names

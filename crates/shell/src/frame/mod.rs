@@ -1,6 +1,12 @@
 //! The frame that every cmdlet stands in: what a cmdlet is, how its parameters are bound, how it fails.
 //!
 //! Knows the language, never what cmdlets act on: that is the context `C`.
+//!
+//! A new cmdlet is one [`Cmdlet`] value, given to [`Registry::add`]. Its `run` reads parameters from the
+//! [`Call`], writes objects with [`Call::emit`], reports what failed for one object with [`Call::write_error`]
+//! and returns an [`ErrorRecord`] for what ends it. The frame adds the command's name and its place, runs it
+//! once for every object from the pipeline ([`Input::EachRecord`]), and adds `-ErrorAction`, and `-WhatIf` and
+//! `-Confirm` where [`Impact`] says that it changes something.
 
 pub(crate) mod bind;
 mod call;

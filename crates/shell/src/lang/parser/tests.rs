@@ -8,6 +8,70 @@ fn error(text: &str) -> ParseError {
     }
 }
 
+/// The commands of a line in plain ASCII: name, parameters and literal values.
+fn plain(text: &str) -> String {
+    use crate::lang::ast::{Argument, Element, ExprKind, Statement};
+    let source = Source::new(text, None);
+    let script = parse(&source).unwrap();
+    let value = |kind: &ExprKind, span| match kind {
+        ExprKind::Text(text) => format!("'{text}'"),
+        _ => source.slice(span).to_owned(),
+    };
+    let mut commands = Vec::new();
+    for statement in &script.body.statements {
+        let Statement::Pipeline(pipeline) = statement else { panic!("{statement:?}") };
+        for element in &pipeline.elements {
+            let Element::Command(command) = element else { panic!("{element:?}") };
+            let mut words = vec![source.slice(command.name.span).to_owned()];
+            for argument in &command.arguments {
+                words.push(match argument {
+                    Argument::Value(v) => value(&v.kind, v.span),
+                    Argument::Parameter { name, value: None, .. } => format!("-{name}"),
+                    other => panic!("{other:?}"),
+                });
+            }
+            commands.push(words.join(" "));
+        }
+    }
+    commands.join(" | ")
+}
+
+#[test]
+fn commands_pasted_from_a_page() {
+    let cases = [
+        ("Get-VMProcessor -VMName Server2016 | fl *", "Get-VMProcessor -VMName 'Server2016' | fl '*'"),
+        (
+            "Set-VMProcessor -VMName Server2016 -ExposeVirtualizationExtensions $true",
+            "Set-VMProcessor -VMName 'Server2016' -ExposeVirtualizationExtensions $true",
+        ),
+        (
+            "Get-VMNetworkAdapter -VMname Server2016 | Set-VMNetworkAdapter -MacAddressSpoofing On",
+            "Get-VMNetworkAdapter -VMname 'Server2016' | Set-VMNetworkAdapter -MacAddressSpoofing 'On'",
+        ),
+        (
+            "New-VMSwitch -Name “NAT-Switch” -SwitchType Internal",
+            "New-VMSwitch -Name 'NAT-Switch' -SwitchType 'Internal'",
+        ),
+        (
+            "New-NetNat -Name “NAT-net” –InternalIPInterfaceAddressPrefix ‘192.168.100.0/24’",
+            "New-NetNat -Name 'NAT-net' -InternalIPInterfaceAddressPrefix '192.168.100.0/24'",
+        ),
+        ("Get-NetAdapter | ft -Autosize", "Get-NetAdapter | ft -Autosize"),
+        (
+            "Get-NetAdapter “vEthernet (NAT-Switch)” | New-NetIPAddress -IPAddress 192.168.100.1 -AddressFamily IPv4 -PrefixLength 24",
+            "Get-NetAdapter 'vEthernet (NAT-Switch)' | New-NetIPAddress -IPAddress '192.168.100.1' -AddressFamily 'IPv4' -PrefixLength 24",
+        ),
+        (
+            "Get-VM\u{a0}C:\\VMs\\a_b.vhdx https://x/y?z=1#t a,b",
+            "Get-VM 'C:\\VMs\\a_b.vhdx' 'https://x/y?z=1#t' a,b",
+        ),
+        ("%{1};?{2}", "% {1} | ? {2}"),
+    ];
+    for (pasted, expected) in cases {
+        assert_eq!(plain(pasted), expected);
+    }
+}
+
 #[test]
 fn errors_mark_the_place() {
     assert_eq!(
