@@ -345,4 +345,6 @@ fn too_deep() -> Flow {
 }
 
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests;
