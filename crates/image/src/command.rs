@@ -29,6 +29,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),
+    ("mmd", "mtools"),
     ("sfdisk", "fdisk"),
     ("lz4", "lz4"),
     ("xz", "xz-utils"),

@@ -40,6 +40,8 @@ pub enum ImageError {
     Busy(PathBuf),
     #[error("cannot make the cloud-init seed: {0}")]
     Seed(String),
+    #[error("building the image '{0}' needs root: packages are installed into it")]
+    NeedsRoot(&'static str),
     #[error("the build was cancelled")]
     Cancelled,
 }

@@ -58,7 +58,8 @@ pub struct Image {
     /// Space that the files take.
     pub size_bytes: u64,
     pub default_memory_bytes: u64,
-    /// 1: BIOS, 2: UEFI. Direct kernel boot works with 1 only.
+    /// The generation to create a VM with: 1 is BIOS or direct kernel boot, 2 is UEFI. The disk of `debian` boots
+    /// with both.
     pub generation: u8,
     /// Reads a NoCloud seed at its first boot.
     pub cloud_init: bool,

@@ -5,6 +5,7 @@
 //! This crate must never write outside the store's directory, use loop devices or mounts, or change what is
 //! installed on the host. All functions block; an asynchronous caller runs them on a blocking thread.
 
+mod boot_disk;
 mod command;
 mod cpio;
 mod error;

@@ -40,6 +40,10 @@ impl<'a> PackageCache<'a> {
         Ok(Self { dir: dir.to_owned(), progress })
     }
 
+    pub fn archives(&self) -> PathBuf {
+        self.dir.join("archives")
+    }
+
     fn apt(&self, doing: &str) -> Tool<'a> {
         let option = |name: &str, path: &str| format!("-o{name}={}", self.dir.join(path).display());
         Tool::new("apt-get", doing, self.progress).args(["-y", "-q", "--no-install-recommends"]).args([
@@ -77,13 +81,41 @@ impl<'a> PackageCache<'a> {
         });
         let doing = "downloading packages (if files are not found, run `apt-get update` first)";
         self.apt(doing).args(["--download-only", "install"]).args(pinned).run()?;
-        let archives = self.dir.join("archives");
+        let archives = self.archives();
         let file = |(name, (version, architecture)): (&String, &(String, String))| {
             let path = archives.join(format!("{name}_{}_{architecture}.deb", version.replace(':', "%3a")));
             if path.is_file() { Ok(path) } else { Err(missing(name, &path.display().to_string())) }
         };
         selection.packages.iter().map(file).collect()
     }
+}
+
+const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The release that this machine runs on, and its own Debian sources as a sources.list.
+pub fn debian_sources(progress: &dyn Progress) -> Result<(String, String), ImageError> {
+    let doing = "reading the machine's package sources";
+    let signed_by = if Path::new(DEBIAN_KEYRING).exists() {
+        format!("[signed-by={DEBIAN_KEYRING}] ")
+    } else {
+        String::new()
+    };
+    let format = format!("deb {signed_by}$(REPO_URI) $(RELEASE) $(COMPONENT)");
+    let output = Tool::new("apt-get", doing, progress)
+        .args(["indextargets", "--format", &format, "Identifier: Packages", "Origin: Debian"])
+        .run()?;
+    let text = String::from_utf8_lossy(&output);
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    // The base suite is the one whose updates are listed as SUITE-updates; it has the shortest name.
+    let suites = lines.iter().filter_map(|line| line.rsplit(' ').nth(1));
+    let suite = suites.filter(|suite| !suite.contains(['/', '-'])).min_by_key(|suite| suite.len());
+    let Some(suite) = suite else {
+        let reason = "no Debian source is configured, or `apt-get update` was never run".to_owned();
+        return Err(ImageError::Output { doing: doing.into(), program: "apt-get".into(), reason });
+    };
+    Ok((suite.to_owned(), lines.join("\n") + "\n"))
 }
 
 /// `Inst libc6 (2.36-9+deb12u14 Debian:12.12/oldstable [amd64]) []`

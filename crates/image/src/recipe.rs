@@ -1,6 +1,7 @@
 //! The recipes. Each turns a quarry of unpacked packages into the files of one image; a new recipe is a new
 //! module and a new line in every `match` here.
 
+mod debian;
 mod host;
 mod pebble;
 
@@ -20,6 +21,7 @@ const VERSION: &str = "1";
 pub enum Recipe {
     Pebble,
     Host,
+    Debian,
 }
 
 /// What a recipe works with. Everything it writes goes below `work` (removed afterwards) or `out` (the image).
@@ -28,6 +30,8 @@ pub struct Workshop<'a> {
     pub steps: &'a Steps<'a>,
     pub work: &'a Path,
     pub out: &'a Path,
+    /// The packages as they were fetched.
+    pub archives: &'a Path,
 }
 
 impl<'a> Workshop<'a> {
@@ -37,7 +41,7 @@ impl<'a> Workshop<'a> {
 }
 
 impl Recipe {
-    pub const ALL: [Self; 2] = [Self::Pebble, Self::Host];
+    pub const ALL: [Self; 3] = [Self::Pebble, Self::Host, Self::Debian];
 
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|recipe| recipe.name() == name)
@@ -47,6 +51,7 @@ impl Recipe {
         match self {
             Self::Pebble => "pebble",
             Self::Host => "host",
+            Self::Debian => "debian",
         }
     }
 
@@ -55,20 +60,29 @@ impl Recipe {
         match self {
             Self::Pebble => "the smallest guest: kernel, busybox, network tools, guest agent",
             Self::Host => "a small Debian that is a Nestling host itself",
+            Self::Debian => "a usual server: systemd, ssh, guest agent, cloud-init",
         }
     }
 
-    pub(crate) fn packages(self) -> &'static [&'static str] {
+    pub(crate) fn packages(self) -> Vec<&'static str> {
         match self {
-            Self::Pebble => pebble::PACKAGES,
-            Self::Host => host::PACKAGES,
+            Self::Pebble => pebble::PACKAGES.to_vec(),
+            Self::Host => host::PACKAGES.to_vec(),
+            Self::Debian => debian::packages(),
         }
+    }
+
+    /// Whether this package is unpacked into the quarry. The `debian` recipe installs the packages properly and
+    /// only takes the boot loader apart.
+    pub(crate) fn quarries(self, deb: &Path) -> bool {
+        let name = deb.file_name().unwrap_or_default().to_string_lossy();
+        self != Self::Debian || name.starts_with("grub-") || name.starts_with("lib")
     }
 
     pub(crate) fn step_count(self) -> u32 {
         match self {
             Self::Pebble => 4,
-            Self::Host => 6,
+            Self::Host | Self::Debian => 6,
         }
     }
 
@@ -77,6 +91,7 @@ impl Recipe {
         let own = match self {
             Self::Pebble => pebble::SOURCES,
             Self::Host => host::SOURCES,
+            Self::Debian => debian::SOURCES,
         };
         [&[VERSION], own].concat()
     }
@@ -107,6 +122,7 @@ impl Recipe {
         match (self, binary, pebble) {
             (Self::Pebble, ..) => pebble::build(workshop),
             (Self::Host, Some(binary), Some(pebble)) => host::build(workshop, binary, pebble),
+            (Self::Debian, ..) => debian::build(workshop),
             (Self::Host, ..) => Err(ImageError::NotFound("pebble".to_owned())),
         }
     }

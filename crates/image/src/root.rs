@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime};
 
 /// Any constant will do: a VM's file systems are told apart by their disks.
 const FILE_SYSTEM_UUID: &str = "6e657374-6c69-4e67-a000-000000000001";
-const JOURNAL_MIB: u32 = 16;
-/// An inode per 256 KiB: the node stores few and large files, and inode tables must be read.
-const BYTES_PER_INODE: u32 = 256 << 10;
+const FIXED: &str = "hash_seed=6e657374-6c69-4e67-a000-000000000001,root_owner=0:0,nodiscard";
+const SMALL_JOURNAL_MIB: u32 = 16;
+const FEW_INODES_BYTES: u32 = 256 << 10;
 
 pub struct Root {
     path: PathBuf,
@@ -25,6 +25,10 @@ impl Root {
     pub fn create(path: &Path) -> Result<Self, ImageError> {
         merged_usr(path)?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    pub fn existing(path: &Path) -> Self {
+        Self { path: path.to_owned() }
     }
 
     pub fn path(&self) -> &Path {
@@ -65,28 +69,27 @@ impl Root {
         Ok(full)
     }
 
-    /// Gives every file and directory the same time; links keep theirs, which nothing reads.
-    pub fn set_times(&self, unix_secs: u64) -> Result<(), ImageError> {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_secs);
+    /// Makes nothing younger than this, as reproducible builds do; links keep their times, which nothing reads.
+    pub fn clamp_times(&self, unix_secs: u64) -> Result<(), ImageError> {
+        let limit = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_secs);
         let mut waiting = vec![self.path.clone()];
         while let Some(dir) = waiting.pop() {
             for entry in fs::read_dir(&dir).at("list", &dir)? {
-                let entry = entry.at("list", &dir)?;
-                let kind = entry.file_type().at("examine", entry.path())?;
+                let path = entry.at("list", &dir)?.path();
+                let kind = path.symlink_metadata().at("examine", &path)?.file_type();
                 if kind.is_dir() {
-                    waiting.push(entry.path());
+                    waiting.push(path);
                 } else if kind.is_file() {
-                    File::open(entry.path())
-                        .and_then(|file| file.set_modified(time))
-                        .at("set the time of", entry.path())?;
+                    clamp_time(&path, limit)?;
                 }
             }
-            File::open(&dir).and_then(|file| file.set_modified(time)).at("set the time of", &dir)?;
+            clamp_time(&dir, limit)?;
         }
         Ok(())
     }
 
-    /// Writes the tree as a file system that fills `disk`, which becomes `bytes` long and sparse.
+    /// Writes the tree as a file system that fills `disk`, which becomes `bytes` long and sparse. For disks of
+    /// few and large files: inode tables are small, because a guest must read them.
     pub fn write_ext4(
         &self,
         disk: &Path,
@@ -96,16 +99,61 @@ impl Root {
     ) -> Result<(), ImageError> {
         let file = File::create(disk).at("create", disk)?;
         file.set_len(bytes).at("resize", disk)?;
-        let doing = format!("writing the file system '{label}'");
-        as_root("mkfs.ext4", &doing, progress)
-            .args(["-q", "-F", "-m", "0", "-L", label, "-U", FILE_SYSTEM_UUID])
-            .args(["-J", &format!("size={JOURNAL_MIB}"), "-i", &BYTES_PER_INODE.to_string()])
-            .args(["-E", &format!("hash_seed={FILE_SYSTEM_UUID},root_owner=0:0,nodiscard"), "-d"])
+        self.mkfs(label, progress)
+            .args(["-J", &format!("size={SMALL_JOURNAL_MIB}"), "-i", &FEW_INODES_BYTES.to_string()])
+            .arg("-E")
+            .arg(FIXED)
+            .arg("-d")
             .arg(&self.path)
             .arg(disk)
             .run()?;
         Ok(())
     }
+
+    /// Writes the tree as a file system into a part of `disk`.
+    pub fn write_ext4_at(
+        &self,
+        disk: &Path,
+        offset_bytes: u64,
+        bytes: u64,
+        label: &str,
+        progress: &dyn Progress,
+    ) -> Result<(), ImageError> {
+        // GRUB of Debian 12 does not read file systems with these features.
+        self.mkfs(label, progress)
+            .args(["-O", "^metadata_csum_seed,^orphan_file", "-E"])
+            .arg(format!("{FIXED},offset={offset_bytes}"))
+            .arg("-d")
+            .arg(&self.path)
+            .arg(disk)
+            .arg(format!("{}k", bytes / 1024))
+            .run()?;
+        Ok(())
+    }
+
+    fn mkfs<'a>(&self, label: &str, progress: &'a dyn Progress) -> Tool<'a> {
+        let doing = format!("writing the file system '{label}'");
+        as_root("mkfs.ext4", &doing, progress).args([
+            "-q",
+            "-F",
+            "-b",
+            "4096",
+            "-m",
+            "0",
+            "-L",
+            label,
+            "-U",
+            FILE_SYSTEM_UUID,
+        ])
+    }
+}
+
+fn clamp_time(path: &Path, limit: SystemTime) -> Result<(), ImageError> {
+    let file = File::open(path).at("open", path)?;
+    if file.metadata().and_then(|metadata| metadata.modified()).at("examine", path)? > limit {
+        file.set_modified(limit).at("set the time of", path)?;
+    }
+    Ok(())
 }
 
 /// Files must belong to root inside the image. Who is not root builds in a user namespace where they do.

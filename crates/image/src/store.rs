@@ -87,7 +87,7 @@ impl ImageStore {
         let steps = Steps::new(progress, recipe.step_count());
         steps.next(&format!("{}: finding the packages", recipe.name()))?;
         let cache = PackageCache::open(&self.dir.join(CACHE), progress)?;
-        let selection = cache.resolve(recipe.packages())?;
+        let selection = cache.resolve(&recipe.packages())?;
         let binary = recipe.binary(options)?;
         let key = key(recipe, &selection, binary.as_deref(), pebble)?;
         if !options.force
@@ -97,13 +97,16 @@ impl ImageStore {
             return Ok(image);
         }
         steps.next(&format!("{}: downloading {} packages", recipe.name(), selection.versions().len()))?;
+        let archives = cache.archives();
         let debs = cache.download(&selection)?;
         let work = self.work_dir()?;
         steps.next(&format!("{}: unpacking the packages", recipe.name()))?;
-        let quarry = Quarry::unpack(&debs, &work.path.join("quarry"), progress)?;
+        let quarried: Vec<PathBuf> = debs.into_iter().filter(|deb| recipe.quarries(deb)).collect();
+        let quarry = Quarry::unpack(&quarried, &work.path.join("quarry"), progress)?;
         let out = work.path.join("out");
         fs::create_dir_all(&out).at("create", &out)?;
-        let workshop = Workshop { quarry: &quarry, steps: &steps, work: &work.path, out: &out };
+        let workshop =
+            Workshop { quarry: &quarry, steps: &steps, work: &work.path, out: &out, archives: &archives };
         let mut manifest = recipe.build(&workshop, binary.as_deref(), pebble)?;
         manifest.key = key;
         manifest.packages = selection.versions();

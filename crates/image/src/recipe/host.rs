@@ -6,6 +6,7 @@
 use super::pebble::write_archive;
 use super::{AGENT, FAST_BOOT, POWER_BUTTON, SHUTDOWN, UDHCPC, Workshop};
 use crate::ImageError;
+use crate::boot_disk;
 use crate::command::{EPOCH_SECS, Tool};
 use crate::cpio::Archive;
 use crate::image::{DiskFormat, Image, ImageKind, Manifest};
@@ -21,6 +22,7 @@ pub const PACKAGES: &[&str] = &[
     "iproute2",
     "kmod",
     "nftables",
+    "ovmf",
     "qemu-guest-agent",
     "qemu-system-x86",
     "qemu-utils",
@@ -68,6 +70,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Loaded by the programs themselves, so the loader does not list them.
 const PLUGINS: &[(&str, &str)] = &[("qemu-system-x86", "usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so")];
 const FIRMWARE: &[(&str, &str)] = &[
+    ("ovmf", "usr/share/OVMF/OVMF_CODE_4M.fd"),
+    ("ovmf", "usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("seabios", "usr/share/seabios/bios-256k.bin"),
     ("seabios", "usr/share/seabios/vgabios-stdvga.bin"),
     ("qemu-system-data", "usr/share/qemu/kvmvapic.bin"),
@@ -173,7 +177,7 @@ pub fn build(workshop: &Workshop, binary: &Path, pebble: &Image) -> Result<Manif
     let root = Root::create(&workshop.work.join("root"))?;
     lay_out(workshop, &kernel, &root, binary)?;
     add_pebble(&root, pebble)?;
-    root.set_times(EPOCH_SECS)?;
+    root.clamp_times(EPOCH_SECS)?;
     workshop.steps.next("host: writing the disk")?;
     write_disk(workshop, &root)?;
     let mut manifest = Manifest::new(ImageKind::Host);
@@ -298,10 +302,5 @@ fn add_pebble(root: &Root, pebble: &Image) -> Result<(), ImageError> {
 fn write_disk(workshop: &Workshop, root: &Root) -> Result<(), ImageError> {
     let raw = workshop.work.join("disk.raw");
     root.write_ext4(&raw, DISK_BYTES, "nestling-host", workshop.progress())?;
-    Tool::new("qemu-img", "writing the disk of 'host'", workshop.progress())
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .arg(&raw)
-        .arg(workshop.out.join("disk.qcow2"))
-        .run()?;
-    Ok(())
+    boot_disk::to_qcow2(&raw, &workshop.out.join("disk.qcow2"), "host", workshop.progress())
 }
