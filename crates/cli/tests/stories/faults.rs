@@ -46,7 +46,10 @@ fn a_stranger_is_refused() {
     let nest = Nest::new("stranger");
     nest.ps("New-VM -Name A -NoVHD").ok();
     let said: Said = nest
-        .command_as("setpriv --reuid 65534 --regid 65534 --clear-groups", ["-c", "Get-VM"])
+        .command_as(
+            "setpriv --reuid 65534 --regid 65534 --clear-groups",
+            [env!("CARGO_BIN_EXE_nestling"), "-c", "Get-VM"],
+        )
         .output()
         .expect("setpriv runs")
         .into();

@@ -6,6 +6,7 @@
 mod bad_input;
 mod faults;
 mod firmware;
+mod guide;
 mod life;
 mod nest;
 mod nested;

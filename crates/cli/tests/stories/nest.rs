@@ -113,16 +113,15 @@ impl Nest {
 
     /// The program, on this host.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        self.command_as("env", args)
+        self.command_as(env!("CARGO_BIN_EXE_nestling"), args)
     }
 
-    /// The program, run by another: `setpriv`, `env`.
+    /// Another program with the environment of the host's commands.
     pub fn command_as<S: AsRef<OsStr>>(&self, runner: &str, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", &self.namespace])
             .args(runner.split(' '))
-            .arg(env!("CARGO_BIN_EXE_nestling"))
             .args(args)
             .env("NESTLING_HOME", &self.home)
             .env("NO_COLOR", "1")
