@@ -43,13 +43,14 @@ pub struct Client {
     connection: Arc<Connection>,
     /// `/v1/`, or `/v1/in/NAME/...` for a node inside a machine.
     base: String,
+    hosts: Vec<VmName>,
 }
 
 impl Client {
     /// Connects to the node of a home. Fails at once when none runs there ([`ClientError::is_unreachable`]).
     pub async fn connect(home: &Path) -> Result<Self> {
         let connection = Connection::open(home.join(SOCKET_NAME)).await?;
-        Ok(Self { connection: Arc::new(connection), base: "/v1/".to_owned() })
+        Ok(Self { connection: Arc::new(connection), base: "/v1/".to_owned(), hosts: Vec::new() })
     }
 
     /// The node inside a machine: `hosts` are the machines to pass through, outermost first. None gives this
@@ -61,7 +62,12 @@ impl Client {
             base.push_str(&segment(host.as_str()));
             base.push('/');
         }
-        Self { connection: self.connection.clone(), base }
+        Self { connection: self.connection.clone(), base, hosts: [&self.hosts, hosts].concat() }
+    }
+
+    /// The machines that are passed through on the way to the node, outermost first.
+    pub fn hosts(&self) -> &[VmName] {
+        &self.hosts
     }
 
     /// Asks for JSON, with or without JSON to go with it.

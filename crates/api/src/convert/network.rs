@@ -93,7 +93,7 @@ impl From<model::Dhcp> for v1::Dhcp {
     }
 }
 
-fn dhcp(dhcp: v1::Dhcp) -> Result<model::Dhcp, NodeError> {
+fn dhcp(dhcp: &v1::Dhcp) -> Result<model::Dhcp, NodeError> {
     Ok(model::Dhcp {
         first: ipv4(&dhcp.first)?,
         last: ipv4(&dhcp.last)?,
@@ -109,7 +109,7 @@ impl TryFrom<v1::NewNat> for node::NewNat {
         Ok(Self {
             name: new.name.parse()?,
             internal_prefix: read("IPv4 network, such as 192.168.100.0/24", &new.internal_prefix)?,
-            dhcp: new.dhcp.map(dhcp).transpose()?,
+            dhcp: new.dhcp.as_ref().map(dhcp).transpose()?,
         })
     }
 }
@@ -122,7 +122,7 @@ impl TryFrom<v1::NatChange> for node::NatChange {
             (Some(_), true) => {
                 return Err(NodeError::invalid("leases can't be offered and no longer offered at once"));
             }
-            (Some(settings), false) => Some(Some(dhcp(settings)?)),
+            (Some(settings), false) => Some(Some(dhcp(&settings)?)),
             (None, true) => Some(None),
             (None, false) => None,
         };

@@ -101,3 +101,93 @@ async fn follow<C: Inside>(vm: String, channel: Arc<C>, sender: mpsc::Sender<Eve
     }
     vm
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Mutex};
+
+    use axum::{Router, body::Body, routing::get};
+    use http_body_util::BodyExt;
+    use serde_json::json;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::{
+        super::fake::{Channel, node_inside},
+        *,
+    };
+
+    type Named = (String, Arc<Channel>);
+
+    #[derive(Clone, Default)]
+    struct Machines(Arc<Mutex<Vec<Named>>>);
+
+    impl Machines {
+        fn add(&self, name: &str, channel: Arc<Channel>) {
+            self.0.lock().unwrap().push((name.into(), channel));
+        }
+    }
+
+    impl Insides for Machines {
+        type Channel = Channel;
+
+        async fn channels(&self) -> Vec<Named> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    fn event(kind: &str, object: &str) -> Event {
+        Event {
+            sequence: 1,
+            at_ms: 1,
+            kind: kind.into(),
+            object: object.into(),
+            message: String::new(),
+            path: None,
+        }
+    }
+
+    /// A machine that tells the same event for ever.
+    async fn chatterbox(path: Option<&str>) -> Arc<Channel> {
+        let said = json!({"sequence": 1, "at_ms": 1, "kind": "vm-state", "object": "x\u{7}", "message": "",
+            "path": path});
+        let said = format!("{said}\n");
+        let tell = get(async move || {
+            Body::from_stream(futures_util::stream::repeat(Ok::<_, Infallible>(said.clone())))
+        });
+        Arc::new(node_inside(Router::new().route("/v1/events", tell)).await)
+    }
+
+    async fn next(body: &mut Body) -> Event {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        serde_json::from_slice(&frame).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_talks_for_ever_drowns_nobody() {
+        let machines = Machines::default();
+        machines.add("L1", chatterbox(Some("L2")).await);
+        let (own, events) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let own_events = UnboundedReceiverStream::new(events);
+        let mut body = body(own_events, Some(machines.clone()), stop.clone());
+        let first = next(&mut body).await;
+        assert_eq!((first.path.as_deref(), first.object.as_str()), (Some("L1/L2"), "x\u{fffd}"));
+
+        own.send(event("vm-state", "mine")).unwrap();
+        let mut read = 0;
+        while next(&mut body).await.path.is_some() {
+            read += 1;
+            assert!(read < 4 * QUEUE, "the host's own event does not get through");
+        }
+
+        // Another machine's channel comes up.
+        machines.add("M1", chatterbox(None).await);
+        own.send(event("channel", "M1")).unwrap();
+        while next(&mut body).await.path.as_deref() != Some("M1") {}
+
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), async { while body.frame().await.is_some() {} })
+            .await
+            .expect("the stream ends when the node stops");
+    }
+}

@@ -115,7 +115,7 @@ pub(super) async fn connection(
     stop: CancellationToken,
 ) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(caller);
         router.clone().oneshot(request)
     });
     let mut server = auto::Builder::new(TokioExecutor::new());

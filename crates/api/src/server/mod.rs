@@ -8,6 +8,8 @@ mod clean;
 mod console;
 mod endpoints;
 mod events;
+#[cfg(test)]
+mod fake;
 mod guarded;
 mod input;
 mod lines;

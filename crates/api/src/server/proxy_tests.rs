@@ -10,63 +10,18 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::Method;
-use hyper::client::conn::http2;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    service::TowerToHyperService,
-};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
-use super::*;
+use super::{
+    super::fake::{Channel, answers, channel, node_inside},
+    *,
+};
 use crate::limits::{self, BODY_BYTES_MAX};
 
 /// The time that calls get here: a hostile machine must use it up in some tests.
 const SOON: Duration = Duration::from_secs(2);
-
-/// The host's end of a channel whose other end is in the machine.
-struct Channel(http2::SendRequest<Body>);
-
-impl Inside for Channel {
-    async fn ask(
-        &self,
-        request: Request<Body>,
-        head_timeout: Duration,
-    ) -> Result<Response<Incoming>, String> {
-        let asked = tokio::time::timeout(head_timeout, self.0.clone().send_request(request)).await;
-        asked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-    }
-}
-
-/// A channel to a machine that does with its end what `child` says.
-async fn channel<F: Future<Output = ()> + Send + 'static>(child: impl FnOnce(DuplexStream) -> F) -> Channel {
-    let (ours, theirs) = tokio::io::duplex(64 << 10);
-    tokio::spawn(child(theirs));
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(64 << 10)
-        .max_header_list_size(16 << 10)
-        .handshake(TokioIo::new(ours))
-        .await
-        .unwrap();
-    tokio::spawn(async { connection.await.ok() });
-    Channel(sender)
-}
-
-/// A channel to a machine whose node answers as `router` does.
-async fn node_inside(router: Router) -> Channel {
-    channel(async move |io| {
-        let service = TowerToHyperService::new(router);
-        let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        server.max_header_list_size(1 << 20).serve_connection(TokioIo::new(io), service).await.ok();
-    })
-    .await
-}
-
-/// A machine whose node answers every request with this.
-async fn answers(answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Channel {
-    node_inside(Router::new().fallback(any(move || std::future::ready(answer())))).await
-}
 
 async fn ask(channel: &Channel, method: Method, rest: &str) -> Result<Response<Body>, Problem> {
     let request = Request::builder().method(method).uri("/v1/in/L1/x").body(Body::empty()).unwrap();
@@ -286,7 +241,7 @@ async fn refusals_are_cleaned() {
 
 #[tokio::test]
 async fn ten_thousand_calls_into_a_hung_machine_leave_the_host_alone() {
-    let hung = Arc::new(node_inside(Router::new().fallback(any(|| std::future::pending::<()>()))).await);
+    let hung = Arc::new(node_inside(Router::new().fallback(any(std::future::pending::<()>))).await);
     let own = Router::new()
         .route("/v1/node", get(|| std::future::ready("mine")))
         .route(

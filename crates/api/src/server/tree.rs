@@ -92,3 +92,74 @@ async fn told<C: Inside>(channel: &C, time: Duration) -> Result<Tree, String> {
     clean::error(&mut refused);
     Err(refused.message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::{Router, routing::get};
+    use http::Response;
+    use serde_json::json;
+
+    use super::{
+        super::fake::{answers, node_inside},
+        *,
+    };
+
+    const SOON: Duration = Duration::from_millis(500);
+
+    fn vm(name: &str) -> serde_json::Value {
+        json!({"name": name, "state": "Running", "processor_count": 1, "cpu_usage_percent": 0,
+            "memory_bytes": 1, "addresses": []})
+    }
+
+    fn host(vms: &[serde_json::Value]) -> serde_json::Value {
+        json!({"host": "inner", "engine": "tcg", "logical_processors": 1, "memory_bytes": 1, "vms": vms})
+    }
+
+    #[tokio::test]
+    async fn a_level_below_gets_less_time() {
+        let inside = Router::new().route(
+            "/v1/tree",
+            get(|request: Request<Body>| async move {
+                assert_eq!(request.uri().query(), Some("timeout_ms=375"));
+                axum::Json(host(&[vm("a\u{1b}[2J")]))
+            }),
+        );
+        let tree = ask(&node_inside(inside).await, "L1", SOON).await.unwrap();
+        assert_eq!(tree.vms[0].name, "a\u{fffd}[2J");
+    }
+
+    #[tokio::test]
+    async fn a_host_of_a_million_machines_is_cut_short() {
+        let many = host(&vec![vm("x"); TOLD_VMS_MAX * 2]).to_string();
+        let channel = answers(move || Response::new(Body::from(many.clone()))).await;
+        assert_eq!(ask(&channel, "L1", SOON).await.unwrap().vms.len(), TOLD_VMS_MAX);
+    }
+
+    #[tokio::test]
+    async fn whatever_is_no_tree_is_said_to_be_none() {
+        let endless = || {
+            let spaces = futures_util::stream::repeat(Ok::<_, Infallible>(" ".repeat(10_000)));
+            Response::new(Body::from_stream(spaces))
+        };
+        let told = ask(&answers(endless).await, "L1", SOON).await.unwrap_err();
+        assert!(told.contains("length limit exceeded"), "{told}");
+
+        // Deeper than any parser goes.
+        let deep = r#"{"vms":["#.repeat(100_000);
+        let told = ask(&answers(move || Response::new(Body::from(deep.clone()))).await, "L1", SOON).await;
+        assert!(told.unwrap_err().contains("is no tree"));
+
+        let told = ask(&node_inside(Router::new()).await, "L1", SOON).await.unwrap_err();
+        assert_eq!(told, "the node inside \"L1\" does not answer: its answer's status is 404");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_is_silent_costs_its_time_and_no_more() {
+        let hung = node_inside(Router::new().fallback(std::future::pending::<()>)).await;
+        let began = std::time::Instant::now();
+        assert!(ask(&hung, "L1", SOON).await.is_err());
+        assert!(began.elapsed() < SOON * 2);
+    }
+}

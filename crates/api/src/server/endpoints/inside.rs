@@ -70,7 +70,7 @@ async fn events(
             Err(BroadcastStreamRecvError::Lagged(_)) => None,
         })
     });
-    let insides = asked.follow_inside.then(|| NodeInsides { node: app.node, caller });
+    let insides = asked.follow_inside.then_some(NodeInsides { node: app.node, caller });
     Ok(lines::answer(events::body(own, insides, app.stop)))
 }
 
