@@ -77,3 +77,78 @@ fn reserved(prefix: Ipv4Net) -> Option<&'static str> {
         (net.contains(&prefix) || prefix.contains(&net)).then_some(why)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAG: Tag = Tag([0, 1]);
+
+    fn nat(prefix: &str) -> Nat {
+        let (name, internal_prefix) = ("Lab".parse().unwrap(), prefix.parse().unwrap());
+        Nat { name, internal_prefix, mappings: vec![], dhcp: None }
+    }
+
+    fn switch(kind: SwitchKind) -> Switch {
+        let id = nestling_model::SwitchId(uuid::Uuid::from_u128(7));
+        Switch { id, name: "S".parse().unwrap(), kind, notes: String::new(), addresses: vec![] }
+    }
+
+    fn address(interface: &str, text: &str, managed: bool) -> InterfaceAddress {
+        let net: IpNet = text.parse().unwrap();
+        let (address, prefix_len) = (net.addr(), net.prefix_len());
+        InterfaceAddress { interface: interface.into(), index: 1, address, prefix_len, managed }
+    }
+
+    fn route(text: &str, interface: &str) -> InterfaceRoute {
+        let (destination, interface) = (text.parse().unwrap(), Some(interface.into()));
+        InterfaceRoute { destination, gateway: None, interface, metric: 0, managed: false }
+    }
+
+    fn conflict(prefix: &str, others: &[Nat], switches: &[Switch]) -> Option<String> {
+        let bridge = TAG.bridge(nestling_model::SwitchId(uuid::Uuid::from_u128(7)));
+        let addresses = [
+            address("lo", "127.0.0.1/8", false),
+            address("eth0", "10.9.0.5/24", false),
+            address(&bridge, "192.168.100.1/24", true),
+            address("eth0", "fd00::1/64", false),
+        ];
+        let routes = [
+            route("0.0.0.0/0", "eth0"),
+            route("10.9.0.0/24", "eth0"),
+            route("172.16.0.0/12", "eth0"),
+            route("192.168.100.0/24", &bridge),
+        ];
+        let prefix = prefix.parse().unwrap();
+        nat_conflict(TAG, prefix, others, switches, &addresses, &routes).map(|c| c.to_string())
+    }
+
+    #[test]
+    fn a_free_prefix_and_that_of_an_internal_switch_are_fine() {
+        let internal = [switch(SwitchKind::Internal)];
+        assert_eq!(conflict("192.168.100.0/24", &[], &internal), None);
+        assert_eq!(conflict("192.168.101.0/24", &[nat("192.168.102.0/24")], &internal), None);
+        // The same interface on an External switch is the world outside.
+        let external = [switch(SwitchKind::External { uplink: "eth0".into(), allow_management_os: true })];
+        let said = conflict("192.168.100.0/24", &[], &external).unwrap();
+        assert!(said.contains("interface \"nb0001"), "{said}");
+    }
+
+    #[test]
+    fn every_overlap_has_its_reason() {
+        for (prefix, reason) in [
+            ("10.0.0.0/8", "10.9.0.0/24, which the host's interface \"eth0\" has"),
+            ("10.9.0.128/25", "10.9.0.0/24, which the host's interface"),
+            ("172.20.0.0/16", "the host's route to 172.16.0.0/12"),
+            ("127.1.0.0/16", "loopback"),
+            ("0.0.0.0/0", "this network"),
+            ("224.0.0.0/8", "multicast"),
+            ("169.254.3.0/24", "link-local"),
+            ("192.168.9.0/31", "no room"),
+            ("192.168.50.77/24", "NAT network \"Lab\""),
+        ] {
+            let said = conflict(prefix, &[nat("192.168.0.0/18")], &[]).unwrap();
+            assert!(said.contains(reason), "{prefix}: {said}");
+        }
+    }
+}

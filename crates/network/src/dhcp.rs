@@ -187,7 +187,7 @@ async fn ended(pidfd: &OwnedFd, deadline: Duration) -> bool {
 
 /// The server's process, if it runs. The command line tells it from one that got its number later.
 fn process(files: &Files) -> Option<OwnedFd> {
-    let pid: i32 = fs::read_to_string(&files.pid).ok()?.trim().parse().ok()?;
+    let pid: i32 = fs::read_to_string(&files.pid).ok()?.trim().parse().ok().filter(|pid| *pid > 0)?;
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let ours = format!("--conf-file={}", files.config.display());
@@ -311,4 +311,35 @@ fn parse_leases(text: &str, now: u64) -> Vec<Lease> {
         })
     };
     text.lines().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_read_and_what_is_none_is_skipped() {
+        let text = "2000 00:15:5d:00:00:01 192.168.100.50 web01 01:00:15:5d:00:00:01\n\
+                    2000 00:15:5d:00:00:02 192.168.100.51 * *\n\
+                    900 00:15:5d:00:00:03 192.168.100.52 ended *\n\
+                    2000 00:15:5d:00:00:04 192.168.100.53 $(reboot) *\n\
+                    duid 00:01:00:01\n\
+                    2000 nonsense 192.168.100.54 x *\n";
+        let leases = parse_leases(text, 1000);
+        let shown: Vec<_> = leases.iter().map(|l| (l.address.octets()[3], l.host_name.as_deref())).collect();
+        assert_eq!(shown, [(50, Some("web01")), (51, None), (53, None)]);
+    }
+
+    #[test]
+    fn a_recycled_process_number_is_not_taken_for_the_server() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let files = Files::new(dir.path(), "192.168.100.0/24".parse().unwrap());
+        assert!(process(&files).is_none());
+        fs::write(&files.pid, std::process::id().to_string()).unwrap();
+        assert!(process(&files).is_none());
+        for bad in ["", "0", "-1", "99999999999", "x"] {
+            fs::write(&files.pid, bad).unwrap();
+            assert!(process(&files).is_none(), "{bad}");
+        }
+    }
 }

@@ -67,9 +67,10 @@ fn create<'a>(from: &State, to: &'a State, steps: &mut Vec<Step>) -> Vec<Pair<'a
     let mut pairs = Vec::new();
     for (name, want) in &to.links {
         let now = match (from.links.get(name), want.kind) {
-            (Some(now), _) => now.clone(),
+            (Some(now), _) if now.is_ours() == want.is_ours() => now.clone(),
             (None, LinkKind::Foreign { .. }) => continue,
-            (None, kind) => {
+            // Something else of that name makes this fail, as it must: it is not ours.
+            (_, kind) => {
                 let link = name.clone();
                 steps.push(match kind {
                     LinkKind::Bridge => Step::CreateBridge { link, mac: want.mac },

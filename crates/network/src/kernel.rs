@@ -5,9 +5,7 @@ use std::{fs, io, net::IpAddr, time::Duration};
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
-    packet_core::{
-        NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-    },
+    packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, CacheInfo},
@@ -44,7 +42,9 @@ pub(crate) struct Kernel<'a> {
 /// What is so already counts as done: others work on the same kernel.
 fn unless(result: io::Result<()>, fine: &[rustix::io::Errno]) -> io::Result<()> {
     match result {
-        Err(e) if e.raw_os_error().is_some_and(|code| fine.iter().any(|f| f.raw_os_error() == code)) => Ok(()),
+        Err(e) if e.raw_os_error().is_some_and(|code| fine.iter().any(|f| f.raw_os_error() == code)) => {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -59,8 +59,7 @@ impl Kernel<'_> {
 
     async fn apply_inner(&mut self, step: &Step) -> Result<(), StepError> {
         use rustix::io::Errno;
-        const GONE: [Errno; 5] =
-            [Errno::NODEV, Errno::NXIO, Errno::NOENT, Errno::SRCH, Errno::ADDRNOTAVAIL];
+        const GONE: [Errno; 5] = [Errno::NODEV, Errno::NXIO, Errno::NOENT, Errno::SRCH, Errno::ADDRNOTAVAIL];
         match step {
             Step::LoadRules { rules } => self.nft.load(rules).await?,
             Step::CreateBridge { link, mac } => self.create_bridge(link, *mac).await?,

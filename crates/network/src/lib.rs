@@ -20,9 +20,9 @@ mod reconcile;
 mod rules;
 mod state;
 mod tap;
-mod tool;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod want;
 
 use std::{collections::BTreeMap, io, path::PathBuf};
@@ -31,8 +31,8 @@ pub use conflict::{NatConflict, nat_conflict};
 pub use desired::{Desired, Outcome, Port, Problem};
 pub use error::NetworkError;
 pub use host::{AdapterKind, HostAdapter, InterfaceAddress, InterfaceRoute, Lease, PortCounters};
-use nestling_model::{AdapterId, Nat};
 pub use names::{Ours, Tag};
+use nestling_model::{AdapterId, Nat};
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
@@ -103,8 +103,7 @@ impl Network {
         let mut inner = self.inner.lock().await;
         let mut host = self.host(&mut inner.nft);
         let mut outcome = reconcile::reach(&mut host, |now| want::wanted(tag, desired, now)).await?;
-        let (changes, problems) =
-            inner.servers.reconcile(&self.settings.state_dir, tag, desired).await;
+        let (changes, problems) = inner.servers.reconcile(&self.settings.state_dir, tag, desired).await;
         outcome.changes += changes;
         outcome.problems.extend(problems);
         Ok(outcome)
@@ -147,8 +146,8 @@ impl Network {
         })?;
         let counters: BTreeMap<String, u64> = counters.into_iter().collect();
         let of = |id: &AdapterId| {
-            let [spoofed, dhcp, router] = rules::COUNTERS
-                .map(|kind| counters.get(&rules::counter(kind, *id)).copied());
+            let [spoofed, dhcp, router] =
+                rules::COUNTERS.map(|kind| counters.get(&rules::counter(kind, *id)).copied());
             Some(PortCounters {
                 spoofed_packets: spoofed?,
                 dhcp_guard_packets: dhcp?,

@@ -80,7 +80,8 @@ mod tests {
         assert!(tag.tap(AdapterId(id)).len() <= 15);
         assert_eq!(tag.owns("nb0af1deadbeef"), Some(Ours::Bridge));
         assert_eq!(tag.owns("nt0af1deadbeef"), Some(Ours::Tap));
-        for foreign in ["nt0af2deadbeef", "nt0af1deadbee", "nt0af1DEADBEEF", "nt0af1deadbeefa", "eth0", "lo", ""]
+        for foreign in
+            ["nt0af2deadbeef", "nt0af1deadbee", "nt0af1DEADBEEF", "nt0af1deadbeefa", "eth0", "lo", ""]
         {
             assert_eq!(tag.owns(foreign), None, "{foreign}");
         }

@@ -249,9 +249,7 @@ fn link(adapter: &HostAdapter) -> Link {
         (Some(Ours::Tap), _) => LinkKind::Tap,
         (None, AdapterKind::Loopback) => LinkKind::Foreign { unfit: Some("is the loopback interface") },
         (None, AdapterKind::Bridge) => LinkKind::Foreign { unfit: Some("is a bridge itself") },
-        (None, _) if adapter.mac.is_none() => {
-            LinkKind::Foreign { unfit: Some("is no Ethernet interface") }
-        }
+        (None, _) if adapter.mac.is_none() => LinkKind::Foreign { unfit: Some("is no Ethernet interface") },
         (None, _) => LinkKind::Foreign { unfit: None },
     };
     let ours = adapter.ours.is_some();

@@ -48,12 +48,12 @@ pub(crate) async fn reach(
             Some(before) => before,
             None => origin.insert(remember(host, &now, &steps).await?),
         };
-        // A foreign link that this round changes and the first one did not.
-        for (name, link) in now.links.iter().filter(|(name, link)| !link.is_ours() && goal.links.contains_key(*name))
+        // Only what is changed is put back: the rest of the host's links are others' business.
+        for (name, link) in
+            now.links.iter().filter(|(name, link)| !link.is_ours() && goal.links.contains_key(*name))
         {
             before.links.entry(name.clone()).or_insert_with(|| link.clone());
         }
-        before.links.retain(|name, link| link.is_ours() || goal.links.contains_key(name));
         for step in &steps {
             debug!(%step, "network");
             if let Err(error) = host.apply(step).await {
@@ -79,6 +79,7 @@ async fn read(host: &mut impl Host) -> Result<State, NetworkError> {
 /// The state to come back to.
 async fn remember(host: &mut impl Host, now: &State, steps: &[Step]) -> Result<State, NetworkError> {
     let mut before = now.clone();
+    before.links.retain(|_, link| link.is_ours());
     if now.rules == Rules::Unknown && steps.iter().any(|s| matches!(s, Step::LoadRules { .. })) {
         before.rules = host.saved_rules().await.map_err(|e| classify("read the rules".into(), e))?;
     }
@@ -88,16 +89,26 @@ async fn remember(host: &mut impl Host, now: &State, steps: &[Step]) -> Result<S
 async fn undo(host: &mut impl Host, before: &State, failed: &Step, error: StepError) -> NetworkError {
     warn!(step = %failed, %error, "a change to the network failed and is being undone");
     let mut first = None;
-    match host.read().await {
-        Ok(now) => {
-            for step in diff(&now, before) {
-                if let Err(error) = host.apply(&step).await {
-                    warn!(%step, %error, "undo failed");
-                    first.get_or_insert(format!("can't {step}: {error}"));
-                }
+    for _ in 0..ROUNDS {
+        let steps = match host.read().await {
+            Ok(now) => diff(&now, before),
+            Err(error) => {
+                first.get_or_insert(format!("can't read the network: {error}"));
+                break;
+            }
+        };
+        if steps.is_empty() {
+            break;
+        }
+        for step in &steps {
+            if let Err(error) = host.apply(step).await {
+                warn!(%step, %error, "undo failed");
+                first.get_or_insert(format!("can't {step}: {error}"));
             }
         }
-        Err(error) => first = Some(format!("can't read the network: {error}")),
+        if first.is_some() {
+            break;
+        }
     }
     match first {
         None => classify(failed.to_string(), error),

@@ -90,12 +90,8 @@ fn bridge_table(out: &mut String, tag: Tag, desired: &Desired, want: &State) {
 
 /// The ports and uplinks of switches without a host interface.
 fn isolated(tag: Tag, desired: &Desired, want: &State) -> Vec<String> {
-    let bridges: Vec<String> = desired
-        .switches
-        .iter()
-        .filter(|s| s.host_interface().is_none())
-        .map(|s| tag.bridge(s.id))
-        .collect();
+    let bridges: Vec<String> =
+        desired.switches.iter().filter(|s| s.host_interface().is_none()).map(|s| tag.bridge(s.id)).collect();
     let on_isolated = |master: &Option<String>| master.as_ref().is_some_and(|m| bridges.contains(m));
     want.links.iter().filter(|(_, link)| on_isolated(&link.master)).map(|(name, _)| name.clone()).collect()
 }
@@ -197,7 +193,10 @@ fn nat_chains(out: &mut String, nats: &[&Nat]) {
         line(out, format_args!("{external} {protocol} dport {port} dnat ip to {to}:{to_port}"));
     }
     line(out, format_args!("}}"));
-    line(out, format_args!("chain prerouting {{ type nat hook prerouting priority dstnat; jump mappings; }}"));
+    line(
+        out,
+        format_args!("chain prerouting {{ type nat hook prerouting priority dstnat; jump mappings; }}"),
+    );
     line(out, format_args!("chain output {{ type nat hook output priority -100; jump mappings; }}"));
     line(out, format_args!("chain postrouting {{ type nat hook postrouting priority srcnat;"));
     for nat in nats {

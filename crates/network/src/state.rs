@@ -1,6 +1,10 @@
 //! The part of the host's network that a node reads and changes, as values.
 
-use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr}, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 

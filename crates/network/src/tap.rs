@@ -28,15 +28,14 @@ struct InterfaceRequest {
 
 /// Creates a tap that is off and in no bridge.
 pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(|e| {
-        match e.kind() {
+    let file =
+        OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => io::Error::new(
                 e.kind(),
                 "/dev/net/tun does not exist: the kernel's module tun is not loaded (modprobe tun)",
             ),
             _ => e,
-        }
-    })?;
+        })?;
     set_interface(&file, name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)?;
     if let Some(uid) = owner {
         // SAFETY: TUNSETOWNER takes its argument by value.

@@ -1,6 +1,6 @@
 //! The state that a wish means on this host, given what is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::{IpNet, Ipv4Net};
 use nestling_model::{Switch, SwitchId, SwitchKind};
@@ -19,7 +19,9 @@ pub(crate) fn validate(tag: Tag, desired: &Desired) -> Result<(), NetworkError> 
     let bridges = desired.switches.iter().map(|s| tag.bridge(s.id));
     for name in bridges.chain(desired.ports.iter().map(|p| tag.tap(p.adapter))) {
         if !names.insert(name.clone()) {
-            return Err(NetworkError::Invalid(format!("two switches or two adapters would be called {name}")));
+            return Err(NetworkError::Invalid(format!(
+                "two switches or two adapters would be called {name}"
+            )));
         }
     }
     for address in desired.switches.iter().flat_map(|s| &s.addresses) {
@@ -38,10 +40,11 @@ pub(crate) fn wanted(tag: Tag, desired: &Desired, actual: &State) -> (State, Vec
         tag,
         actual,
         state: State { forwarding, ..State::default() },
+        owners: owners(tag, desired, actual),
         returned: BTreeSet::new(),
         problems: Vec::new(),
     };
-    want.release_uplinks(desired);
+    want.release_uplinks();
     for switch in &desired.switches {
         want.add_switch(switch);
     }
@@ -57,10 +60,27 @@ pub(crate) fn wanted(tag: Tag, desired: &Desired, actual: &State) -> (State, Vec
     (state, problems)
 }
 
+/// Of several switches that want one uplink, the one that has it keeps it; else the first gets it.
+fn owners(tag: Tag, desired: &Desired, actual: &State) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for switch in &desired.switches {
+        if let SwitchKind::External { uplink, .. } = &switch.kind {
+            let bridge = tag.bridge(switch.id);
+            let has = actual.links.get(uplink).and_then(|l| l.master.as_ref()) == Some(&bridge);
+            if has || !owners.contains_key(uplink) {
+                owners.insert(uplink.clone(), bridge);
+            }
+        }
+    }
+    owners
+}
+
 struct Want<'a> {
     tag: Tag,
     actual: &'a State,
     state: State,
+    /// The bridge that each uplink belongs to.
+    owners: BTreeMap<String, String>,
     /// The bridges whose host addresses went back to an uplink that leaves them.
     returned: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -68,20 +88,16 @@ struct Want<'a> {
 
 impl Want<'_> {
     /// Gives every uplink that is on the wrong bridge, or on one that goes away, its addresses back.
-    fn release_uplinks(&mut self, desired: &Desired) {
+    fn release_uplinks(&mut self) {
         let foreign = self.actual.links.iter().filter(|(_, link)| !link.is_ours());
         for (name, link) in foreign {
             let Some(bridge) = link.master.as_ref().filter(|m| self.tag.owns(m).is_some()) else { continue };
-            let wanted_here = desired.switches.iter().any(|s| {
-                self.tag.bridge(s.id) == *bridge
-                    && matches!(&s.kind, SwitchKind::External { uplink, .. } if uplink == name)
-            });
-            if wanted_here {
+            if self.owners.get(name) == Some(bridge) {
                 continue;
             }
             let mut released = Link { master: None, ..link.clone() };
-            if let Some(now) = self.actual.links.get(bridge) {
-                take_hosts_own(&mut released, now);
+            if let Some(now) = hosts_only(self.actual, bridge, Some(name)) {
+                take_hosts_own(&mut released, &now);
             }
             self.returned.insert(bridge.clone());
             self.state.links.insert(name.clone(), released);
@@ -119,15 +135,9 @@ impl Want<'_> {
         self.state.links.insert(name, bridge);
     }
 
-    /// What a bridge has of the host's own: nothing once it went back to an uplink, and not what an
-    /// interface of the host has too (after a crash while it was being moved).
+    /// What a bridge still has of the host's own: nothing once it went back to an uplink.
     fn left_on(&self, bridge: &str) -> Option<Link> {
-        let mut link = self.actual.links.get(bridge).filter(|_| !self.returned.contains(bridge))?.clone();
-        for foreign in self.actual.links.values().filter(|l| !l.is_ours()) {
-            link.addresses.retain(|a| !foreign.addresses.iter().any(|b| b.same(a)));
-            link.routes.retain(|r| !foreign.routes.contains(r));
-        }
-        Some(link)
+        if self.returned.contains(bridge) { None } else { hosts_only(self.actual, bridge, None) }
     }
 
     /// The link that shall be the switch's uplink, as it would be without the switch.
@@ -153,13 +163,25 @@ impl Want<'_> {
             return refused(why.into());
         }
         match link.master.as_deref() {
-            Some(_) if self.state.links.contains_key(uplink) => {
+            _ if self.owners.get(uplink) != Some(&self.tag.bridge(switch.id)) => {
                 refused("is the uplink of another switch already".into())
             }
             Some(master) if self.tag.owns(master).is_none() => refused(format!("is part of {master}")),
             _ => Ok(link.clone()),
         }
     }
+}
+
+/// A bridge without what an interface of the host (other than `except`) has too: after a crash while
+/// addresses were being moved, they are on both and belong to the interface.
+fn hosts_only(actual: &State, bridge: &str, except: Option<&str>) -> Option<Link> {
+    let mut link = actual.links.get(bridge)?.clone();
+    let foreign = actual.links.iter().filter(|(name, l)| !l.is_ours() && Some(name.as_str()) != except);
+    for (_, other) in foreign {
+        link.addresses.retain(|a| !other.addresses.iter().any(|b| b.same(a)));
+        link.routes.retain(|r| !other.routes.contains(r));
+    }
+    Some(link)
 }
 
 /// Adds what the host (not we) has on `from`.

@@ -276,7 +276,8 @@ fn a_tap_in_use_stays_the_machines_own_when_its_port_moves() {
         let mut wish = everything();
         network.reconcile(&wish).await.unwrap();
         let _held = hold_tap("nt0af10000000b");
-        let index = sh("cat /sys/class/net/nt0af10000000b/ifindex 2>/dev/null || ip -o link show nt0af10000000b");
+        let index =
+            sh("cat /sys/class/net/nt0af10000000b/ifindex 2>/dev/null || ip -o link show nt0af10000000b");
         wish.ports[0].switch = Some(wish.switches[1].id);
         network.reconcile(&wish).await.unwrap();
         assert!(sh("ip link show nt0af10000000b").contains("master nb0af100000002"));
@@ -287,6 +288,40 @@ fn a_tap_in_use_stays_the_machines_own_when_its_port_moves() {
         network.reconcile(&wish).await.unwrap();
         assert!(!succeeds("ip link show nt0af10000000b"));
         drop(index);
+    });
+}
+
+#[test]
+fn a_busy_tap_name_or_a_foreign_thing_of_our_name_is_an_error_and_stays() {
+    in_namespace(|| async {
+        sh("ip link add nb0af100000001 type veth peer name x");
+        let before = everything_there_is();
+        let (network, _dir) = network(TAG).await;
+        let error = network.reconcile(&everything()).await.unwrap_err().to_string();
+        assert!(error.contains("can't create the bridge nb0af100000001: File exists"), "{error}");
+        assert_eq!(everything_there_is(), before);
+    });
+}
+
+#[test]
+fn without_the_right_to_change_the_network_it_says_so() {
+    in_namespace(|| async {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let (network, _dir) = network(TAG).await;
+        network.reconcile(&everything()).await.unwrap();
+        let before = everything_there_is();
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        assert!(matches!(Network::permission(), Err(NetworkError::Permission)));
+        let (second, _dir) = self::network(TAG).await;
+        // Reading needs no right.
+        assert!(second.host_adapters().await.unwrap().len() > 3);
+        let result = second.reconcile(&Desired::default()).await;
+        assert!(matches!(result, Err(NetworkError::Permission)), "{result:?}");
+        sets.effective.insert(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        assert_eq!(everything_there_is(), before);
     });
 }
 

@@ -226,11 +226,30 @@ fn a_switch(n: u32) -> impl Strategy<Value = Switch> {
         Just(switch(n, SwitchKind::Internal)),
         (1_u8..4, 1_u8..4).prop_map(move |(third, last)| {
             let mut switch = internal(n, &format!("192.168.{third}.{last}"), 24);
-            switch.addresses[0].gateway = (last == 1).then(|| format!("192.168.{third}.254").parse().unwrap());
+            switch.addresses[0].gateway =
+                (last == 1).then(|| format!("192.168.{third}.254").parse().unwrap());
             switch
         }),
         (uplink, any::<bool>()).prop_map(move |(uplink, host)| external(n, uplink, host)),
     ]
+}
+
+/// A wish that is shown in one line when a test fails.
+#[derive(Clone)]
+struct Wish(Desired);
+
+impl std::fmt::Debug for Wish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for s in &self.0.switches {
+            let addresses: Vec<_> = s.addresses.iter().map(|a| (a.address, a.gateway)).collect();
+            write!(f, "{} {:?} {addresses:?}; ", TAG.bridge(s.id), s.kind)?;
+        }
+        for p in &self.0.ports {
+            let switch = p.switch.map(|id| TAG.bridge(id));
+            write!(f, "{} on {switch:?} {}; ", TAG.tap(p.adapter), p.mac_spoofing)?;
+        }
+        write!(f, "{} NATs", self.0.nats.len())
+    }
 }
 
 prop_compose! {
@@ -239,18 +258,18 @@ prop_compose! {
         present in prop::array::uniform3(any::<bool>()),
         ports in prop::collection::vec((0_usize..4, any::<bool>()), 0..4),
         with_nat in any::<bool>(),
-    ) -> Desired {
+    ) -> Wish {
         let all = [switches.0, switches.1, switches.2];
         let ports = ports.iter().enumerate().map(|(n, (on, spoofing))| {
             let mut port = port(u32::try_from(n).unwrap() + 20, all.get(*on));
             port.mac_spoofing = *spoofing;
             port
         });
-        Desired {
+        Wish(Desired {
             ports: ports.collect(),
             switches: all.clone().into_iter().zip(present).filter_map(|(s, p)| p.then_some(s)).collect(),
             nats: if with_nat { vec![nat("192.168.1.0/24")] } else { vec![] },
-        }
+        })
     }
 }
 
@@ -280,10 +299,12 @@ fn as_before(host: &Simulated) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn every_wish_is_reached_from_every_other_and_gone_in_the_end(wishes in prop::collection::vec(a_wish(), 1..5)) {
         let mut host = host();
-        for wish in &wishes {
+        for Wish(wish) in &wishes {
             host.reach(wish).unwrap();
             settled(&mut host, wish);
         }
@@ -292,7 +313,7 @@ proptest! {
     }
 
     #[test]
-    fn a_failed_step_leaves_the_former_state(first in a_wish(), second in a_wish(), at in 0_usize..40) {
+    fn a_failed_step_leaves_the_former_state(Wish(first) in a_wish(), Wish(second) in a_wish(), at in 0_usize..40) {
         let mut host = host();
         host.reach(&first).unwrap();
         let before = host.state.clone();
@@ -307,7 +328,7 @@ proptest! {
 
     #[test]
     fn after_a_crash_at_any_step_any_wish_is_reached(
-        first in a_wish(), second in a_wish(), third in a_wish(), at in 0_usize..40
+        Wish(first) in a_wish(), Wish(second) in a_wish(), Wish(third) in a_wish(), at in 0_usize..40
     ) {
         let mut host = host();
         host.reach(&first).unwrap();
@@ -335,8 +356,7 @@ fn sorted(state: &State) -> State {
 fn the_walkthroughs_switch_is_made_in_a_safe_order() {
     let wish = sample::everything();
     let now = State::default();
-    let steps: Vec<String> =
-        diff(&now, &wanted(TAG, &wish, &now).0).iter().map(Step::to_string).collect();
+    let steps: Vec<String> = diff(&now, &wanted(TAG, &wish, &now).0).iter().map(Step::to_string).collect();
     let expected = [
         "create the bridge nb0af100000001",
         "create the bridge nb0af100000002",

@@ -77,7 +77,8 @@ fn arp_and_neighbour_discovery_cannot_claim_a_foreign_address() {
             machine.sh(&format!("ip addr add {address}/64 dev eth0"));
         }
         eventually("IPv6", || one.pings("fd00::2"));
-        let counted = || async { network.port_counters(&[adapter(1)]).await.unwrap()[&adapter(1)].spoofed_packets };
+        let counted =
+            || async { network.port_counters(&[adapter(1)]).await.unwrap()[&adapter(1)].spoofed_packets };
         assert_eq!(counted().await, 0);
 
         // A frame of the machine's own address that claims another one inside (sent raw).
@@ -87,7 +88,10 @@ fn arp_and_neighbour_discovery_cannot_claim_a_foreign_address() {
         let lladdr_option = format!("0201{liar}");
         let neighbour = format!(
             "333300000001{own}86dd60000000002{}3aff{}{}8800{}20000000{}{lladdr_option}",
-            "0", "fd000000000000000000000000000009", "ff020000000000000000000000000001", "0000",
+            "0",
+            "fd000000000000000000000000000009",
+            "ff020000000000000000000000000001",
+            "0000",
             "fd000000000000000000000000000009"
         );
         for (n, frame) in [(1, arp), (2, neighbour)] {
@@ -219,8 +223,7 @@ fn an_external_switch_puts_machines_on_the_real_network() {
         let outside = outside();
         let (network, _dir) = network(TAG).await;
         let lan = external(1, "eth0", true);
-        let wish =
-            Desired { ports: vec![port(1, Some(&lan))], switches: vec![lan], nats: vec![] };
+        let wish = Desired { ports: vec![port(1, Some(&lan))], switches: vec![lan], nats: vec![] };
         network.reconcile(&wish).await.unwrap();
         let one = machine(1, "10.9.0.7/24");
         eventually("the machine is on the network", || one.pings("10.9.0.1"));
@@ -239,8 +242,7 @@ fn an_inner_external_switch_needs_spoofing_on_the_outer_port_and_the_inner_host_
     in_namespace(|| async {
         let (outer, _dir) = network(TAG).await;
         let lan = internal(1, "10.99.0.254", 24);
-        let mut wish =
-            Desired { ports: vec![port(1, Some(&lan))], switches: vec![lan], nats: vec![] };
+        let mut wish = Desired { ports: vec![port(1, Some(&lan))], switches: vec![lan], nats: vec![] };
         outer.reconcile(&wish).await.unwrap();
         let level_1 = machine(1, "10.99.0.1/24");
         level_1.sh("ip route add default via 10.99.0.254");
@@ -252,8 +254,7 @@ fn an_inner_external_switch_needs_spoofing_on_the_outer_port_and_the_inner_host_
             runtime.block_on(async {
                 let (inner, _dir) = network(inner_tag).await;
                 let lan = external(9, "eth0", true);
-                let wish =
-                    Desired { ports: vec![port(9, Some(&lan))], switches: vec![lan], nats: vec![] };
+                let wish = Desired { ports: vec![port(9, Some(&lan))], switches: vec![lan], nats: vec![] };
                 let outcome = inner.reconcile(&wish).await.unwrap();
                 assert_eq!(outcome.problems, vec![]);
             });
@@ -295,11 +296,8 @@ fn a_nat_network_offers_addresses_and_names() {
         let inner = internal(1, "192.168.100.1", 24);
         let mut nat = nat("192.168.100.0/24");
         nat.dhcp = Some(sample::dhcp("192.168.100.50", "192.168.100.60"));
-        let mut wish = Desired {
-            ports: vec![port(1, Some(&inner))],
-            switches: vec![inner],
-            nats: vec![nat.clone()],
-        };
+        let mut wish =
+            Desired { ports: vec![port(1, Some(&inner))], switches: vec![inner], nats: vec![nat.clone()] };
         let pid_file = dir.path().join("network/dhcp-192.168.100.0-24.pid");
         let _end = EndServer(pid_file.clone());
         let outcome = network.reconcile(&wish).await.unwrap();
