@@ -16,10 +16,12 @@ mod packages;
 mod progress;
 mod recipe;
 mod root;
+mod seed;
 mod store;
 
 pub use error::ImageError;
 pub use image::{DiskFormat, Image, ImageKind};
 pub use progress::{Progress, Silent};
 pub use recipe::Recipe;
+pub use seed::{Addressing, Seed, SeedNetwork, SeedUser};
 pub use store::{BuildOptions, ImageStore};

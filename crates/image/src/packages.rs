@@ -121,7 +121,8 @@ pub fn debian_sources(progress: &dyn Progress) -> Result<(String, String), Image
 /// `Inst libc6 (2.36-9+deb12u14 Debian:12.12/oldstable [amd64]) []`
 fn parse_inst(line: &str) -> Option<(String, (String, String))> {
     let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
-    let inside = &rest[rest.find('(')? + 1..rest.find(')')?];
+    let (_, inside) = rest.split_once('(')?;
+    let (inside, _) = inside.split_once(')')?;
     let version = inside.split_whitespace().next()?;
     let architecture = inside.rsplit_once('[')?.1.strip_suffix(']')?;
     Some((name.to_owned(), (version.to_owned(), architecture.to_owned())))
