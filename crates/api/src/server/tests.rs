@@ -1,16 +1,22 @@
 //! The endpoints as a whole, on a real node.
 
+use std::time::Duration;
+
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use nestling_node::{Identity, Node, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::endpoints::{self, App};
-use crate::v1::{ErrorBody, ErrorCode};
+use crate::{
+    client::Client,
+    v1::{ErrorBody, ErrorCode, NewVm, VmChange, VmState},
+};
 
 /// A user of the host who is nobody here.
 const STRANGER: Identity = Identity::Local { uid: 54_321 };
@@ -109,4 +115,115 @@ fn the_document_names_each_operation_once() {
             }
         }
     }
+}
+
+/// A node that serves its home, and a client of it.
+struct Served {
+    client: Client,
+    node: Node,
+    home: TempDir,
+    stop: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let (node, home) = node().await;
+        let stop = CancellationToken::new();
+        let serving = {
+            let (node, home, stop) = (node.clone(), home.path().to_owned(), stop.clone());
+            tokio::spawn(async move { super::serve(node, &home, None, stop).await })
+        };
+        let client = loop {
+            match Client::connect(home.path()).await {
+                Ok(client) => break client,
+                Err(error) => assert!(error.is_unreachable() && !serving.is_finished(), "{error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        Self { client, node, home, stop, serving }
+    }
+
+    /// Waits until the server has ended.
+    async fn ended(self) {
+        tokio::time::timeout(Duration::from_secs(10), self.serving).await.unwrap().unwrap().unwrap();
+        assert!(Client::connect(self.home.path()).await.unwrap_err().is_unreachable());
+        self.node.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_machine_is_made_changed_and_removed() {
+    let served = Served::start().await;
+    let client = &served.client;
+    assert_eq!(client.node().await.unwrap().pid, std::process::id());
+    let mut events = client.events(true).await.unwrap();
+
+    let new = NewVm { name: "Web 01".into(), processor_count: Some(1), ..NewVm::default() };
+    let made = client.create_vm(&new).await.unwrap();
+    assert_eq!(made.state, VmState::Off);
+    assert_eq!(client.create_vm(&new).await.unwrap_err().code, ErrorCode::Exists);
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if event.kind == "vm-created" {
+            assert_eq!(event.object, "Web 01");
+            break;
+        }
+    }
+    let change = VmChange { notes: Some("n".into()), ..VmChange::default() };
+    let changed = client.change_vm(&made.id.to_string(), &change).await.unwrap();
+    assert_eq!((changed.notes.as_str(), changed.id), ("n", made.id));
+    assert_eq!(client.vms().await.unwrap(), [client.vm("web 01").await.unwrap()]);
+
+    let tree = client.tree().await.unwrap();
+    assert_eq!((tree.vms.len(), tree.vms[0].name.as_str()), (1, "Web 01"));
+
+    client.remove_vm("Web 01", true).await.unwrap();
+    assert_eq!(client.vm("Web 01").await.unwrap_err().code, ErrorCode::NotFound);
+    served.stop.cancel();
+    while events.next().await.is_some_and(|e| e.is_ok()) {}
+    served.ended().await;
+}
+
+#[tokio::test]
+async fn nobody_is_inside_a_machine_that_is_off() {
+    let served = Served::start().await;
+    served.client.create_vm(&NewVm { name: "L1".into(), ..NewVm::default() }).await.unwrap();
+    let inside = served.client.inside(&["L1".parse().unwrap(), "L2".parse().unwrap()]);
+    let error = inside.vms().await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::GuestAbsent);
+    assert_eq!(served.client.console("L1").await.err().map(|e| e.code), Some(ErrorCode::GuestAbsent));
+    served.stop.cancel();
+    served.ended().await;
+}
+
+#[tokio::test]
+async fn a_node_ends_when_it_is_asked_to() {
+    let served = Served::start().await;
+    served.client.stop_node().await.unwrap();
+    served.ended().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_in_words() {
+    let (node, _home) = node().await;
+    let router = router(&node);
+    let owner = Identity::Local { uid: rustix::process::getuid().as_raw() };
+    let cases = [
+        (Method::POST, "/v1/vms", json!([]), StatusCode::BAD_REQUEST),
+        (Method::POST, "/v1/vms", json!({"name": "a/b"}), StatusCode::BAD_REQUEST),
+        (Method::POST, "/v1/vms", json!({"name": "x".repeat(2 << 20)}), StatusCode::BAD_REQUEST),
+        (Method::POST, "/v1/vms/x/explode", json!({}), StatusCode::BAD_REQUEST),
+        (Method::GET, "/v1/vms/%FF", json!({}), StatusCode::BAD_REQUEST),
+        (Method::GET, "/v1/disks", json!({}), StatusCode::BAD_REQUEST),
+        (Method::GET, "/v2/vms", json!({}), StatusCode::NOT_FOUND),
+        (Method::DELETE, "/v1/vms", json!({}), StatusCode::NOT_FOUND),
+    ];
+    for (method, path, body, expected) in cases {
+        let (status, answer) = ask(&router, owner, method.clone(), path, body).await;
+        assert_eq!(status, expected, "{method} {path}");
+        let refused: ErrorBody = serde_json::from_slice(&answer).unwrap();
+        assert!(!refused.message.is_empty() && refused.message.len() < 1000, "{}", refused.message);
+    }
+    node.close().await;
 }
