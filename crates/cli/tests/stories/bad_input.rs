@@ -17,7 +17,11 @@ fn names_and_numbers_that_cannot_be() {
     let nest = Nest::new("bad-names");
     nest.ps("New-VM -Name Web01 -MemoryStartupBytes 64MB -NoVHD").ok();
 
-    refused(&nest, "Get-VM nowhere", &["Hyper-V was unable to find a virtual machine with name \"nowhere\"."]);
+    refused(
+        &nest,
+        "Get-VM nowhere",
+        &["Hyper-V was unable to find a virtual machine with name \"nowhere\"."],
+    );
     refused(&nest, "New-VM -Name WEB01 -NoVHD", &["WEB01", "already"]);
     refused(&nest, "New-VM -Name 'a/b' -NoVHD", &["\"/\""]);
     refused(&nest, "New-VM -Name \"a`nb\" -NoVHD", &["control character"]);
@@ -51,15 +55,24 @@ fn disks_that_cannot_serve() {
     let dir = nest.home.join("try");
     fs::create_dir_all(&dir).expect("a directory");
     let path = |name: &str| dir.join(name).display().to_string();
-    nest.ps("New-VM -Name A -NoVHD -MemoryStartupBytes 64MB; New-VM -Name B -NoVHD -MemoryStartupBytes 64MB").ok();
+    nest.ps("New-VM -Name A -NoVHD -MemoryStartupBytes 64MB; New-VM -Name B -NoVHD -MemoryStartupBytes 64MB")
+        .ok();
 
-    refused(&nest, &format!("Add-VMHardDiskDrive A -Path {}", path("none.qcow2")), &["none.qcow2", "No such file"]);
+    refused(
+        &nest,
+        &format!("Add-VMHardDiskDrive A -Path {}", path("none.qcow2")),
+        &["none.qcow2", "No such file"],
+    );
 
     fs::write(dir.join("junk.qcow2"), b"QFI\xfbjunk and more junk").expect("junk");
     refused(&nest, &format!("Add-VMHardDiskDrive A -Path {}", path("junk.qcow2")), &["junk.qcow2"]);
 
     nest.ps(&format!("New-VHD -Path {} -SizeBytes 64MB -Dynamic", path("a.qcow2"))).ok();
-    refused(&nest, &format!("New-VHD -Path {} -SizeBytes 64MB -Dynamic", path("a.qcow2")), &["a.qcow2", "exists"]);
+    refused(
+        &nest,
+        &format!("New-VHD -Path {} -SizeBytes 64MB -Dynamic", path("a.qcow2")),
+        &["a.qcow2", "exists"],
+    );
     nest.ps(&format!("Add-VMHardDiskDrive A -Path {}", path("a.qcow2"))).ok();
     refused(&nest, &format!("Add-VMHardDiskDrive B -Path {}", path("a.qcow2")), &["a.qcow2", "A"]);
 
@@ -81,8 +94,12 @@ fn a_full_disk_leaves_no_half_made_image() {
         exe = env!("CARGO_BIN_EXE_nestling"),
     );
     let mut command = std::process::Command::new("unshare");
-    let said: crate::nest::Said =
-        command.args(["-m", "sh", "-c", &script]).env("NESTLING_HOME", &nest.home).output().expect("unshare runs").into();
+    let said: crate::nest::Said = command
+        .args(["-m", "sh", "-c", &script])
+        .env("NESTLING_HOME", &nest.home)
+        .output()
+        .expect("unshare runs")
+        .into();
     assert_ne!(said.status, 0);
     assert!(said.stderr.contains("No space left"), "{}", said.stderr);
     assert_eq!(said.stdout.trim(), "", "something was left behind");
@@ -122,7 +139,10 @@ fn a_store_that_is_damaged_or_newer_is_left_alone() {
     fs::write(&store, b"this is not a database, it only looks like a file of ours").expect("damage");
     let complaint = nest.ps("Get-VM").fails();
     assert!(complaint.contains("nestling.db"), "{complaint}");
-    assert!(fs::read(&store).expect("still there").starts_with(b"this is not"), "the evidence was overwritten");
+    assert!(
+        fs::read(&store).expect("still there").starts_with(b"this is not"),
+        "the evidence was overwritten"
+    );
 }
 
 #[test]
@@ -132,7 +152,11 @@ fn two_commands_at_once_on_one_machine() {
     let children: Vec<_> = (0..6)
         .map(|i| {
             let line = if i % 2 == 0 { "Start-VM A" } else { "Stop-VM A -TurnOff" };
-            nest.command(["-c", line]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs")
+            nest.command(["-c", line])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .expect("runs")
         })
         .collect();
     for child in children {

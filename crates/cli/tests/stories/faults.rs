@@ -17,10 +17,9 @@ fn without_qemu_the_rest_still_answers() {
 #[test]
 fn a_qemu_that_is_too_old_or_hangs_is_named() {
     use std::os::unix::fs::PermissionsExt;
-    for (name, body, word) in [
-        ("old-qemu", "echo 'QEMU emulator version 6.2.0'", "6.2"),
-        ("hung-qemu", "exec sleep 1000", "QEMU"),
-    ] {
+    for (name, body, word) in
+        [("old-qemu", "echo 'QEMU emulator version 6.2.0'", "6.2"), ("hung-qemu", "exec sleep 1000", "QEMU")]
+    {
         let nest = Nest::new(name);
         let bin = nest.home.join("bin");
         std::fs::create_dir_all(&bin).expect("a directory");
@@ -54,5 +53,8 @@ fn a_stranger_is_refused() {
         .expect("setpriv runs")
         .into();
     let complaint = said.fails();
-    assert!(complaint.contains("You do not have the required permission to complete this task."), "{complaint}");
+    assert!(
+        complaint.contains("You do not have the required permission to complete this task."),
+        "{complaint}"
+    );
 }

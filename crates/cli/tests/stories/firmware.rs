@@ -11,13 +11,29 @@ fn boots(generation: &str) {
     let nest = Nest::new(&format!("debian{generation}"));
     nest.image("debian");
     nest.run(&[
-        "vm", "create", "D", "--image", "debian", "--generation", generation, "--memory", "1GB",
-        "--seed-user", "ada", "--seed-password", "lovelace", "--start",
+        "vm",
+        "create",
+        "D",
+        "--image",
+        "debian",
+        "--generation",
+        generation,
+        "--memory",
+        "1GB",
+        "--seed-user",
+        "ada",
+        "--seed-password",
+        "lovelace",
+        "--start",
     ])
     .ok();
-    nest.wait("login prompt", SERVER_DEADLINE, &["console", "D", "--log"], |said| said.stdout.contains("login:"));
+    nest.wait("login prompt", SERVER_DEADLINE, &["console", "D", "--log"], |said| {
+        said.stdout.contains("login:")
+    });
     nest.wait("agent", SERVER_DEADLINE, &["vm", "exec", "D", "--", "true"], |said| said.status == 0);
-    nest.wait("first-boot user", SERVER_DEADLINE, &["vm", "exec", "D", "--", "id", "ada"], |said| said.status == 0);
+    nest.wait("first-boot user", SERVER_DEADLINE, &["vm", "exec", "D", "--", "id", "ada"], |said| {
+        said.status == 0
+    });
     let efi = nest.run(&["vm", "exec", "D", "--", "test", "-d", "/sys/firmware/efi"]).status == 0;
     assert_eq!(efi, generation == "2");
     nest.ps("Stop-VM D").ok();

@@ -12,7 +12,9 @@ fn a_machine_starts_is_asked_and_shuts_down() {
     let nest = Nest::new("life");
     pebble(&nest, "P");
     nest.ps("Start-VM P").ok();
-    nest.wait("boot line", GUEST_DEADLINE, &["console", "P", "--log"], |said| said.stdout.contains("pebble: up"));
+    nest.wait("boot line", GUEST_DEADLINE, &["console", "P", "--log"], |said| {
+        said.stdout.contains("pebble: up")
+    });
     nest.wait_ok("agent", &["vm", "exec", "P", "--", "true"]);
     assert!(nest.run(&["vm", "exec", "P", "--", "uname", "-s"]).ok().contains("Linux"));
     assert_eq!(nest.run(&["vm", "exec", "P", "--", "sh", "-c", "exit 7"]).status, 7);
@@ -73,8 +75,9 @@ fn the_node_is_killed_and_its_machines_go_on() {
 
     // A machine whose engine is killed is seen as such within a second, and says why.
     kill(engines[0]);
-    let said = nest.wait("death", std::time::Duration::from_secs(1), &["--json", "vm", "show", "P"], |said| {
-        said.stdout.contains("\"Off\"")
-    });
+    let said =
+        nest.wait("death", std::time::Duration::from_secs(1), &["--json", "vm", "show", "P"], |said| {
+            said.stdout.contains("\"Off\"")
+        });
     assert!(said.stdout.contains("QEMU"), "{}", said.stdout);
 }

@@ -4,6 +4,7 @@
 //! story: who does what, and what is then seen.
 
 mod bad_input;
+mod cmdlets;
 mod faults;
 mod firmware;
 mod guide;

@@ -61,7 +61,8 @@ pub struct Nest {
 
 /// Where images, fixtures and homes of all stories are. Short, because socket paths are.
 pub fn root() -> PathBuf {
-    std::env::var_os("NESTLING_STORIES").map_or_else(|| PathBuf::from("/var/tmp/nestling-stories"), PathBuf::from)
+    std::env::var_os("NESTLING_STORIES")
+        .map_or_else(|| PathBuf::from("/var/tmp/nestling-stories"), PathBuf::from)
 }
 
 impl Nest {

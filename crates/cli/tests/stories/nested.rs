@@ -34,8 +34,17 @@ fn a_the_walkthrough_as_printed() {
     nest.image("host");
     nest.ps("New-VMSwitch -Name LAN -NetAdapterName lan0").ok();
     nest.run(&[
-        "vm", "create", L1, "--image", "host", "--memory", "1536MB", "--switch", "LAN",
-        "--append", "nestling.ip=10.99.0.10/24 nestling.gw=10.99.0.1",
+        "vm",
+        "create",
+        L1,
+        "--image",
+        "host",
+        "--memory",
+        "1536MB",
+        "--switch",
+        "LAN",
+        "--append",
+        "nestling.ip=10.99.0.10/24 nestling.gw=10.99.0.1",
     ])
     .ok();
     nest.ps(&format!("Start-VM {L1}")).ok();
@@ -68,11 +77,17 @@ fn step_1_fails_without_extensions(nest: &Nest) {
 
 fn steps_2_and_3(nest: &Nest) {
     let shown = nest.run(&["-f", &pasted("step-2-look.ps1")]).ok();
-    assert!(shown.lines().any(|l| l.split_whitespace().eq(["ExposeVirtualizationExtensions", ":", "False"])), "{shown}");
+    assert!(
+        shown.lines().any(|l| l.split_whitespace().eq(["ExposeVirtualizationExtensions", ":", "False"])),
+        "{shown}"
+    );
 
     let refused = nest.run(&["-f", &pasted("step-3-expose.ps1")]).fails();
     assert!(refused.contains("Failed to modify device 'Processor'."), "{refused}");
-    assert!(refused.contains("cannot be performed while the virtual machine is in its current state"), "{refused}");
+    assert!(
+        refused.contains("cannot be performed while the virtual machine is in its current state"),
+        "{refused}"
+    );
     let unchanged = nest.ps(&format!("(Get-VMProcessor {L1}).ExposeVirtualizationExtensions")).ok();
     assert_eq!(unchanged.trim(), "False");
 
@@ -95,16 +110,32 @@ fn step_5_inside_l1(nest: &Nest) {
 
 fn step_6_an_innermost_guest(nest: &Nest) {
     nest.run(&[
-        "--in", L1, "vm", "create", "L2", "--image", "pebble", "--switch", "NAT-Switch", "--memory", "128MB",
-        "--append", "nestling.ip=192.168.100.10/24 nestling.gw=192.168.100.1",
+        "--in",
+        L1,
+        "vm",
+        "create",
+        "L2",
+        "--image",
+        "pebble",
+        "--switch",
+        "NAT-Switch",
+        "--memory",
+        "128MB",
+        "--append",
+        "nestling.ip=192.168.100.10/24 nestling.gw=192.168.100.1",
     ])
     .ok();
     nest.ps(&format!("Invoke-Command -VMName {L1} -ScriptBlock {{ Start-VM L2 }}")).ok();
     let path = format!("{L1}/L2");
-    nest.wait("boot line", GUEST_DEADLINE, &["console", &path, "--log"], |said| said.stdout.contains("pebble: up"));
-    nest.wait("ping through NAT", GUEST_DEADLINE, &["vm", "exec", &path, "--", "ping", "-c", "1", ROUTER], |said| {
-        said.status == 0
+    nest.wait("boot line", GUEST_DEADLINE, &["console", &path, "--log"], |said| {
+        said.stdout.contains("pebble: up")
     });
+    nest.wait(
+        "ping through NAT",
+        GUEST_DEADLINE,
+        &["vm", "exec", &path, "--", "ping", "-c", "1", ROUTER],
+        |said| said.status == 0,
+    );
 }
 
 /// L2 moves from NAT to an External switch of L1, and is heard outside only once L0 allows its address.
@@ -116,16 +147,25 @@ fn step_4_spoofing(nest: &Nest) {
     ))
     .ok();
     nest.run(&[
-        "vm", "exec", &path, "--", "sh", "-c",
+        "vm",
+        "exec",
+        &path,
+        "--",
+        "sh",
+        "-c",
         "ip addr flush dev eth0; ip addr add 10.99.0.50/24 dev eth0; ip link set eth0 up",
     ])
     .ok();
     assert!(!ping_from_l2(nest, &path), "a spoofed address got through although spoofing is off");
     nest.run(&["-f", &pasted("step-4-spoofing.ps1")]).ok();
-    nest.wait("ping with spoofing on", Duration::from_secs(30), &["vm", "exec", &path, "--", "ping", "-c", "1", ROUTER], |s| {
-        s.status == 0
-    });
-    nest.ps(&format!("Get-VMNetworkAdapter -VMName {L1} | Set-VMNetworkAdapter -MacAddressSpoofing Off")).ok();
+    nest.wait(
+        "ping with spoofing on",
+        Duration::from_secs(30),
+        &["vm", "exec", &path, "--", "ping", "-c", "1", ROUTER],
+        |s| s.status == 0,
+    );
+    nest.ps(&format!("Get-VMNetworkAdapter -VMName {L1} | Set-VMNetworkAdapter -MacAddressSpoofing Off"))
+        .ok();
     assert!(!ping_from_l2(nest, &path), "spoofing was turned off on the running machine");
     nest.run(&["-f", &pasted("step-4-spoofing.ps1")]).ok();
 }
@@ -139,7 +179,8 @@ fn copy(from: &PathBuf, to: &PathBuf) {
     if to.exists() {
         fs::remove_dir_all(to).expect("an old copy can be removed");
     }
-    let status = Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status().expect("cp runs");
+    let status =
+        Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status().expect("cp runs");
     assert!(status.success());
 }
 

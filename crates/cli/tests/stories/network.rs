@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::nest::{GUEST_DEADLINE, Nest, ROUTER};
 
 fn machine(nest: &Nest, name: &str, switch: &str, append: &str) {
-    nest.run(&["vm", "create", name, "--image", "pebble", "--switch", switch, "--append", append, "--start"]).ok();
+    nest.run(&["vm", "create", name, "--image", "pebble", "--switch", switch, "--append", append, "--start"])
+        .ok();
 }
 
 fn exec(nest: &Nest, name: &str, line: &str) -> crate::nest::Said {
@@ -17,12 +18,10 @@ fn nat_gives_addresses_names_and_ports() {
     let nest = Nest::new("nat");
     nest.image("pebble");
     nest.host("ip addr add 10.99.0.2/24 dev lan0").ok();
-    nest.ps(
-        "New-VMSwitch -Name N -SwitchType Internal | Out-Null
+    nest.ps("New-VMSwitch -Name N -SwitchType Internal | Out-Null
          New-NetIPAddress -InterfaceAlias 'vEthernet (N)' -IPAddress 192.168.50.1 -PrefixLength 24 | Out-Null
-         New-NetNat -Name N -InternalIPInterfaceAddressPrefix 192.168.50.0/24 | Out-Null",
-    )
-    .ok();
+         New-NetNat -Name N -InternalIPInterfaceAddressPrefix 192.168.50.0/24 | Out-Null")
+        .ok();
     nest.run(&["nat", "set", "N", "--dhcp", "192.168.50.100-192.168.50.150"]).ok();
     machine(&nest, "A", "N", "");
     nest.wait_ok("agent", &["vm", "exec", "A", "--", "true"]);
@@ -38,7 +37,8 @@ fn nat_gives_addresses_names_and_ports() {
         address.trim()
     );
     nest.ps(&map).ok();
-    exec(&nest, "A", "mkdir -p /tmp/www; echo inside > /tmp/www/index.html; busybox httpd -h /tmp/www -p 80").ok();
+    exec(&nest, "A", "mkdir -p /tmp/www; echo inside > /tmp/www/index.html; busybox httpd -h /tmp/www -p 80")
+        .ok();
     let page = nest.outside("busybox wget -q -T 10 -O - http://10.99.0.2:8080/").ok();
     assert_eq!(page, "inside\n");
     nest.ps("Get-NetNatStaticMapping | Remove-NetNatStaticMapping -Confirm:$false").ok();
@@ -66,7 +66,12 @@ fn a_private_switch_keeps_the_host_out_and_cables_can_be_pulled() {
     nest.wait("ping again", Duration::from_secs(30), &ping, |said| said.status == 0);
 
     // An address that is not its own is heard only when spoofing is on.
-    exec(&nest, "A", "ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:77; ip link set eth0 up").ok();
+    exec(
+        &nest,
+        "A",
+        "ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:77; ip link set eth0 up",
+    )
+    .ok();
     assert_ne!(nest.run(&ping).status, 0);
     nest.ps("Set-VMNetworkAdapter -VMName A -MacAddressSpoofing On").ok();
     nest.wait("ping with another address", Duration::from_secs(30), &ping, |said| said.status == 0);
@@ -86,7 +91,8 @@ fn adapters_come_and_go_on_a_running_machine() {
     nest.wait("its removal", Duration::from_secs(30), &look, |said| !said.stdout.contains("eth1"));
 
     let disk = nest.home.join("extra.qcow2").display().to_string();
-    nest.ps(&format!("New-VHD -Path {disk} -SizeBytes 64MB -Dynamic; Add-VMHardDiskDrive A -Path {disk}")).ok();
+    nest.ps(&format!("New-VHD -Path {disk} -SizeBytes 64MB -Dynamic; Add-VMHardDiskDrive A -Path {disk}"))
+        .ok();
     let disks = ["vm", "exec", "A", "--", "ls", "/sys/block"];
     nest.wait("disk", Duration::from_secs(30), &disks, |said| said.stdout.contains("vda"));
 }

@@ -1,0 +1,41 @@
+//! Every cmdlet's own examples, on a host that has one of each thing.
+
+use crate::nest::Nest;
+
+#[test]
+fn the_examples_in_the_help_work() {
+    let nest = Nest::new("examples");
+    nest.ps(
+        "New-VMSwitch -Name S -SwitchType Internal | Out-Null
+         New-NetNat -Name N -InternalIPInterfaceAddressPrefix 192.168.33.0/24 | Out-Null
+         New-VM -Name V -NoVHD -SwitchName S | Out-Null",
+    )
+    .ok();
+    let registry = nestling_shell::cmdlets::registry();
+    let mut tried = 0;
+    for cmdlet in registry.cmdlets() {
+        for example in cmdlet.examples {
+            let said = nest.ps(example.code);
+            assert_eq!(said.status, 0, "{}: {}\n{}", cmdlet.name, example.code, said.stderr);
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried} examples");
+}
+
+/// What administrators type first must be there, whoever adds what else.
+#[test]
+fn every_cmdlet_of_the_walkthrough_explains_itself() {
+    let nest = Nest::new("help");
+    let wanted = "Get-VM New-VM Start-VM Stop-VM Restart-VM Save-VM Suspend-VM Resume-VM Rename-VM Remove-VM Set-VM \
+        Get-VMProcessor Set-VMProcessor Get-VMMemory Set-VMMemory Add-VMNetworkAdapter Get-VMNetworkAdapter \
+        Set-VMNetworkAdapter Connect-VMNetworkAdapter Disconnect-VMNetworkAdapter Remove-VMNetworkAdapter New-VMSwitch \
+        Get-VMSwitch Set-VMSwitch Remove-VMSwitch New-VHD Add-VMHardDiskDrive Get-VMHardDiskDrive \
+        Remove-VMHardDiskDrive Get-NetAdapter New-NetIPAddress Get-NetIPAddress Remove-NetIPAddress New-NetNat Get-NetNat \
+        Remove-NetNat Add-NetNatStaticMapping Get-NetNatStaticMapping Remove-NetNatStaticMapping Get-VMHost \
+        Update-VMVersion Install-WindowsFeature Get-WindowsFeature Invoke-Command Enter-PSSession";
+    for name in wanted.split_whitespace() {
+        let help = nest.ps(&format!("Get-Help {name}")).ok();
+        assert!(help.contains(name), "{name}: {help}");
+    }
+}
