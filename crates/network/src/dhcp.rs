@@ -28,7 +28,7 @@ use tracing::warn;
 
 use crate::{
     desired::{Desired, Problem},
-    host::Lease,
+    host::{HostAdapter, Lease},
     names::Tag,
     tool,
 };
@@ -88,8 +88,15 @@ impl Drop for Servers {
 
 impl Servers {
     /// Starts, replaces and stops servers. Gives the number of changes and what could not be had.
-    pub async fn reconcile(&mut self, dir: &Path, tag: Tag, desired: &Desired) -> (usize, Vec<Problem>) {
-        let wanted = services(dir, tag, desired);
+    /// `adapters` are the host's interfaces as they are now.
+    pub async fn reconcile(
+        &mut self,
+        dir: &Path,
+        tag: Tag,
+        desired: &Desired,
+        adapters: &[HostAdapter],
+    ) -> (usize, Vec<Problem>) {
+        let wanted = services(dir, tag, desired, adapters);
         let keep: BTreeSet<&Path> = wanted.iter().map(|s| s.files.config.as_path()).collect();
         let mut changes = 0;
         for files in left_behind(dir).into_iter().filter(|f| !keep.contains(f.config.as_path())) {
@@ -239,7 +246,7 @@ fn left_behind(dir: &Path) -> Vec<Files> {
 }
 
 /// A network is served once a switch of the host has an address in it.
-fn services(dir: &Path, tag: Tag, desired: &Desired) -> Vec<Service> {
+fn services(dir: &Path, tag: Tag, desired: &Desired, adapters: &[HostAdapter]) -> Vec<Service> {
     let mut services = Vec::new();
     for nat in &desired.nats {
         let Some(dhcp) = &nat.dhcp else { continue };
@@ -250,8 +257,12 @@ fn services(dir: &Path, tag: Tag, desired: &Desired) -> Vec<Service> {
             .find(|(_, address)| prefix.contains(address));
         let Some((switch, gateway)) = gateway else { continue };
         let files = Files::new(dir, prefix);
+        let bridge = tag.bridge(switch);
+        let index = adapters.iter().find(|a| a.interface == bridge).map_or(0, |a| a.index);
         let mut lines = vec![
-            format!("interface={}", tag.bridge(switch)),
+            // dnsmasq holds on to the interface of this number, so another number needs another server.
+            format!("# interface {index}"),
+            format!("interface={bridge}"),
             // Interfaces may come and go, and other servers use the same port on others.
             "bind-dynamic".into(),
             "except-interface=lo".into(),

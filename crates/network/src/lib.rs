@@ -11,6 +11,7 @@ mod desired;
 mod dhcp;
 mod diff;
 mod error;
+mod firewall;
 mod host;
 mod kernel;
 mod names;
@@ -30,6 +31,7 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 pub use conflict::{NatConflict, nat_conflict};
 pub use desired::{Desired, Outcome, Port, Problem};
 pub use error::NetworkError;
+pub use firewall::{Blocks, ForeignFilter};
 pub use host::{AdapterKind, HostAdapter, InterfaceAddress, InterfaceRoute, Lease, PortCounters};
 pub use names::{Ours, Tag};
 use nestling_model::{AdapterId, Nat};
@@ -103,7 +105,9 @@ impl Network {
         let mut inner = self.inner.lock().await;
         let mut host = self.host(&mut inner.nft);
         let mut outcome = reconcile::reach(&mut host, |now| want::wanted(tag, desired, now)).await?;
-        let (changes, problems) = inner.servers.reconcile(&self.settings.state_dir, tag, desired).await;
+        let adapters = self.host_adapters().await?;
+        let dir = &self.settings.state_dir;
+        let (changes, problems) = inner.servers.reconcile(dir, tag, desired, &adapters).await;
         outcome.changes += changes;
         outcome.problems.extend(problems);
         Ok(outcome)
@@ -138,12 +142,7 @@ impl Network {
         &self,
         adapters: &[AdapterId],
     ) -> Result<BTreeMap<AdapterId, PortCounters>, NetworkError> {
-        let counters = nft::counters(self.settings.tag).await.map_err(|e| match e {
-            NftError::Tool(t) => NetworkError::ToolMissing { program: t.program, package: t.package },
-            NftError::Failed(reason) => {
-                NetworkError::Read { what: "the ports' counters", source: io::Error::other(reason) }
-            }
-        })?;
+        let counters = nft::counters(self.settings.tag).await.map_err(listing("the ports' counters"))?;
         let counters: BTreeMap<String, u64> = counters.into_iter().collect();
         let of = |id: &AdapterId| {
             let [spoofed, dhcp, router] =
@@ -155,6 +154,11 @@ impl Network {
             })
         };
         Ok(adapters.iter().filter_map(|id| Some((*id, of(id)?))).collect())
+    }
+
+    /// Other programs' filters on this host that may block machines' traffic. Starts a process.
+    pub async fn foreign_filters(&self) -> Result<Vec<ForeignFilter>, NetworkError> {
+        firewall::foreign_filters(self.settings.tag).await.map_err(listing("the packet filters"))
     }
 
     /// The leases that the NAT network's DHCP server gave and that have not ended.
@@ -175,6 +179,13 @@ impl Network {
 
 fn reading(what: &'static str) -> impl Fn(io::Error) -> NetworkError {
     move |source| NetworkError::Read { what, source }
+}
+
+fn listing(what: &'static str) -> impl Fn(NftError) -> NetworkError {
+    move |error| match error {
+        NftError::Tool(t) => NetworkError::ToolMissing { program: t.program, package: t.package },
+        NftError::Failed(reason) => NetworkError::Read { what, source: io::Error::other(reason) },
+    }
 }
 
 /// The kernel of this network namespace.

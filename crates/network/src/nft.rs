@@ -105,6 +105,11 @@ pub(crate) async fn counters(tag: Tag) -> Result<Vec<(String, u64)>, NftError> {
     parse_counters(&json).ok_or_else(|| NftError::Failed("its list of counters can't be understood".into()))
 }
 
+/// Every chain of every program, as JSON.
+pub(crate) async fn list_chains() -> Result<String, NftError> {
+    run(&["-j", "list", "chains"], "").await
+}
+
 fn parse_counters(json: &str) -> Option<Vec<(String, u64)>> {
     let value: serde_json::Value = serde_json::from_str(json).ok()?;
     let list = value.get("nftables")?.as_array()?;

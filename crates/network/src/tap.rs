@@ -1,11 +1,14 @@
 //! Persistent tap devices, which stay when the program that made or used them ends.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
 };
 
-use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl};
+use rustix::{
+    fs::{CWD, FileType, Mode, makedev, mknodat},
+    ioctl::{IntegerSetter, Opcode, Updater, ioctl},
+};
 
 const TUNSETIFF: Opcode = 0x4004_54ca;
 const TUNSETPERSIST: Opcode = 0x4004_54cb;
@@ -28,14 +31,7 @@ struct InterfaceRequest {
 
 /// Creates a tap that is off and in no bridge.
 pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
-    let file =
-        OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => io::Error::new(
-                e.kind(),
-                "/dev/net/tun does not exist: the kernel's module tun is not loaded (modprobe tun)",
-            ),
-            _ => e,
-        })?;
+    let file = open()?;
     set_interface(&file, name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)?;
     if let Some(uid) = owner {
         // SAFETY: TUNSETOWNER takes its argument by value.
@@ -45,6 +41,24 @@ pub(crate) fn create(name: &str, owner: Option<u32>) -> io::Result<()> {
     // SAFETY: TUNSETPERSIST takes its argument by value.
     unsafe { ioctl(&file, IntegerSetter::<TUNSETPERSIST>::new_usize(1)) }?;
     Ok(())
+}
+
+/// A small system without udev has no device node before the module is loaded, and the kernel loads
+/// the module when the node is opened: so the node is made.
+fn open() -> io::Result<File> {
+    const PATH: &str = "/dev/net/tun";
+    let open = || OpenOptions::new().read(true).write(true).open(PATH);
+    match open() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    // Should this fail, opening says it.
+    let _ = fs::create_dir("/dev/net");
+    let _ = mknodat(CWD, PATH, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(10, 200));
+    open().map_err(|e| {
+        let text = format!("{PATH} can't be opened ({e}): is the kernel's module tun there? (modprobe tun)");
+        io::Error::new(e.kind(), text)
+    })
 }
 
 /// Makes an open file the device's user side.

@@ -81,9 +81,13 @@ fn no_program_is_started_when_nothing_changed() {
         assert_eq!(sh("nft -a list ruleset"), handles);
         drop(generation);
         // A change of anyone else's rules makes us load ours again, and theirs stay.
-        sh("nft add table ip theirs");
+        sh(
+            "nft add table ip theirs; nft 'add chain ip theirs f { type filter hook forward priority 0; policy drop; }'",
+        );
         assert_eq!(network.reconcile(&everything()).await.unwrap().changes, 1);
         assert!(sh("nft list tables").contains("theirs"));
+        let [filter] = &network.foreign_filters().await.unwrap()[..] else { panic!() };
+        assert_eq!(filter.table, "theirs");
         assert_eq!(network.reconcile(&everything()).await.unwrap().changes, 0);
     });
 }

@@ -312,6 +312,11 @@ fn a_nat_network_offers_addresses_and_names() {
         assert_eq!(leases[0].host_name.as_deref(), Some("pebble"));
         assert!((50..=60).contains(&leases[0].address.octets()[3]));
 
+        // The switch may be made anew under it.
+        sh("ip link del nb0af100000001");
+        network.reconcile(&wish).await.unwrap();
+        assert!(one.succeeds(lease));
+
         // A server that dies is started again; one that a former node started is taken over.
         let pid = || std::fs::read_to_string(&pid_file).unwrap_or_default();
         let first = pid();
