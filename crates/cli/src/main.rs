@@ -1,1 +1,102 @@
-fn main() {}
+//! The `nestling` program: parses the command line, asks the node through the API's client, prints the answer.
+//!
+//! It wires everything and must never hold logic of its own: what it can do, any other client of the API
+//! can do too. Commands run on one thread and start nothing that they do not need, because most of them
+//! take less time than a runtime with many threads takes to start.
+
+mod args;
+mod commands;
+mod failure;
+mod home;
+mod log;
+mod printer;
+mod session;
+mod start;
+mod terminal;
+mod text;
+
+use std::process::ExitCode;
+
+use nestling_api::v1::{ErrorBody, ErrorCode};
+
+use args::{Cli, Command};
+use commands::shell::Input;
+use failure::{Failure, Result, status};
+use printer::Printer;
+use session::Session;
+
+fn main() -> ExitCode {
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(not_parsed(&error)),
+    };
+    let printer = Printer::new(cli.global.json);
+    ExitCode::from(match run(cli, printer) {
+        // Whoever closed our output has what they wanted: `nestling vm list | head -1` is no failure.
+        Ok(()) | Err(Failure::BrokenPipe) => status::DONE,
+        Err(Failure::Told(status)) => status,
+        Err(Failure::Usage(error)) => {
+            printer.error(&error);
+            status::USAGE
+        }
+        Err(Failure::Error(error)) => {
+            printer.error(&error);
+            status::FAILED
+        }
+    })
+}
+
+fn run(cli: Cli, printer: Printer) -> Result {
+    let home = home::find(cli.global.home)?;
+    let inside = cli.global.inside.map(|path| path.levels().to_vec()).unwrap_or_default();
+    let session = Session { home, inside, printer };
+    let Some(command) = cli.command else {
+        let input = match (cli.line, cli.file) {
+            (Some(line), _) => Input::Line(line),
+            (None, Some(file)) => Input::Script(file),
+            (None, None) => return Err(Failure::usage("nothing to do").hint("see nestling --help")),
+        };
+        return on_one_thread(commands::shell::run(&session, input));
+    };
+    match command {
+        Command::Node(node) => node.run(&session),
+        Command::Doctor(doctor) => on_one_thread(doctor.run(&session)),
+        Command::Shell(_) => on_one_thread(commands::shell::run(&session, Input::Interactive)),
+        Command::Tree(tree) => on_one_thread(tree.run(&session)),
+        Command::Vm(vm) => on_one_thread(vm.run(&session)),
+        Command::Console(console) => on_one_thread(console.run(&session)),
+        Command::Switch(switch) => on_one_thread(switch.run(&session)),
+        Command::Nat(nat) => on_one_thread(nat.run(&session)),
+        Command::Disk(disk) => on_one_thread(disk.run(&session)),
+        Command::Image(image) => on_one_thread(image.run(&session)),
+        Command::Host(host) => on_one_thread(host.run(&session)),
+        Command::Events(events) => on_one_thread(events.run(&session)),
+    }
+}
+
+/// Runs a client's work. A thread that still reads the terminal does not keep the program.
+pub fn on_one_thread(work: impl Future<Output = Result>) -> Result {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't start: {e}")))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints help, the version or what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> u8 {
+    use clap::error::ErrorKind;
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !is_help && std::env::args_os().any(|a| a == "--json") {
+        let text = error.to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let hint = Some("see nestling --help".to_owned());
+        Printer::new(true).error(&ErrorBody { code: ErrorCode::Invalid, message, hint, object: None });
+        return status::USAGE;
+    }
+    // Nobody is left to be told when the output is gone.
+    let _ = error.print();
+    if is_help { status::DONE } else { status::USAGE }
+}

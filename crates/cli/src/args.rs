@@ -1,0 +1,130 @@
+//! The command line: one value from which parsing, help and the list of exit statuses come.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use nestling_model::VmPath;
+
+use crate::commands::{console, disk, doctor, events, host, image, nat, node, shell, switch, tree, vm};
+
+/// What every command's help ends with, unless it says something of its own.
+const EXIT_STATUS: &str = "\
+EXIT STATUS:
+  0  done
+  1  failed
+  2  the command line makes no sense
+  3  partly done";
+
+/// Nested virtualization: virtual machines, and virtual machines inside them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nestling",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Virtual machines are named by their path: `L1/L2` is L2 inside L1.
+
+EXIT STATUS:
+  0  done
+  1  failed
+  2  the command line makes no sense
+  3  partly done"
+)]
+pub struct Cli {
+    /// Run a line of PowerShell syntax
+    #[arg(short = 'c', value_name = "PIPELINE", allow_hyphen_values = true, conflicts_with_all = ["file", "json"])]
+    pub line: Option<String>,
+
+    /// Run a script of PowerShell syntax; `-` is standard input
+    #[arg(short = 'f', value_name = "SCRIPT", conflicts_with = "json")]
+    pub file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub global: Global,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Do it inside this virtual machine, to any depth
+    #[arg(long = "in", value_name = "PATH", value_parser = vm_path, global = true)]
+    pub inside: Option<VmPath>,
+
+    /// Write data and errors as JSON objects, one a line
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Where the node keeps its state [default: /var/lib/nestling for root, else $XDG_STATE_HOME/nestling]
+    #[arg(long, value_name = "DIRECTORY", env = "NESTLING_HOME", hide_env_values = true, global = true)]
+    pub home: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Shell(shell::Shell),
+    Doctor(doctor::Doctor),
+    Tree(tree::Tree),
+    Vm(vm::Vm),
+    Console(console::Console),
+    Switch(switch::Switch),
+    Nat(nat::Nat),
+    Disk(disk::Disk),
+    Image(image::Image),
+    Host(host::Host),
+    Events(events::Events),
+    Node(node::Node),
+}
+
+/// The command with its help complete.
+pub fn command() -> clap::Command {
+    with_exit_status(Cli::command())
+}
+
+fn with_exit_status(command: clap::Command) -> clap::Command {
+    let command = if command.get_after_help().is_none() { command.after_help(EXIT_STATUS) } else { command };
+    command.mut_subcommands(|sub| with_exit_status(sub.disable_help_subcommand(true)))
+}
+
+/// Parses this process's command line.
+pub fn parse() -> Result<Cli, clap::Error> {
+    let cli = Cli::from_arg_matches(&command().try_get_matches()?)?;
+    if cli.command.is_some() && (cli.line.is_some() || cli.file.is_some()) {
+        let message = "a command can't be combined with -c or -f";
+        return Err(command().error(clap::error::ErrorKind::ArgumentConflict, message));
+    }
+    Ok(cli)
+}
+
+/// A machine's path, with the whole reason when it is none.
+pub fn vm_path(text: &str) -> Result<VmPath, String> {
+    text.parse().map_err(|error: nestling_model::path::PathError| {
+        use std::error::Error as _;
+        error.source().map_or_else(|| error.to_string(), |why| format!("{error}: {why}"))
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
+impl OnOff {
+    pub fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

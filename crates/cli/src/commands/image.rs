@@ -1,0 +1,121 @@
+//! `nestling image`: bootable images that machines are made from.
+
+use clap::{Args, Subcommand};
+use nestling_api::v1::{self, ErrorCode};
+
+use super::vm_drive::Format;
+use crate::{
+    failure::{Failure, Result},
+    session::Session,
+    text::{self, Table},
+};
+
+/// Images that machines are made from
+#[derive(Debug, Args)]
+pub struct Image {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the images, and those that can be built
+    List,
+    Build(Build),
+    Import(Import),
+}
+
+/// Build images from the distribution's packages; what is built already is kept
+#[derive(Debug, Args)]
+struct Build {
+    #[arg(value_name = "IMAGE", required = true)]
+    names: Vec<String>,
+    /// Build them even when nothing that they are made of has changed
+    #[arg(long)]
+    force: bool,
+}
+
+/// Take over a disk image, or a kernel with its initial RAM disk
+#[derive(Debug, Args)]
+struct Import {
+    #[arg(value_name = "IMAGE")]
+    name: String,
+    /// A qcow2 or raw disk image, or a directory with vmlinuz and initrd.img
+    #[arg(value_name = "PATH")]
+    path: String,
+    /// [default: what the file says; a raw image has to be named so]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// The generation of machines made from it [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    generation: Option<u8>,
+}
+
+impl Image {
+    pub async fn run(self, session: &Session) -> Result {
+        match self.command {
+            Command::List => session.printer.list(&session.client().await?.images().await?, table),
+            Command::Build(build) => build.run(session).await,
+            Command::Import(import) => {
+                let new = v1::ImportImage {
+                    path: session.file(&[], &import.path)?,
+                    name: import.name,
+                    format: import.format.map(Format::into_wire),
+                    generation: import.generation,
+                };
+                session.printer.changed(&session.client().await?.import_image(&new).await?)
+            }
+        }
+    }
+}
+
+impl Build {
+    async fn run(self, session: &Session) -> Result {
+        let client = session.client().await?;
+        for name in &self.names {
+            let mut lines = client.build_image(name, &v1::BuildImage { force: self.force }).await?;
+            let mut progress = session.printer.progress();
+            let mut image = None;
+            while let Some(line) = lines.next().await {
+                let line = line?;
+                session.printer.changed(&line)?;
+                if let Some(error) = line.error {
+                    return Err(Failure::Error(error));
+                }
+                progress.step(line.done, line.total, &line.message);
+                image = line.image.or(image);
+            }
+            drop(progress);
+            let image = image.ok_or_else(|| {
+                Failure::new(ErrorCode::Failed, format!("the build of \"{name}\" ended without a result"))
+                    .object(name.as_str())
+            })?;
+            session.printer.talk(&format!(
+                "{} is ready ({})",
+                text::clean(&image.name),
+                text::size(image.size_bytes)
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn table(images: &[v1::Image]) -> String {
+    let mut table = Table::new(&["IMAGE", "BUILT", "SIZE", "MEMORY", "BOOTS", "DESCRIPTION"]).right(&[2, 3]);
+    for image in images {
+        let boots = match (image.direct_kernel, image.generation) {
+            (true, _) => "kernel",
+            (false, 2) => "UEFI",
+            (false, _) => "BIOS",
+        };
+        table.row([
+            image.name.clone(),
+            if image.built { "yes" } else { "no" }.to_owned(),
+            if image.built { text::size(image.size_bytes) } else { "-".to_owned() },
+            text::size(image.memory_bytes),
+            boots.to_owned(),
+            image.description.clone(),
+        ]);
+    }
+    table.text()
+}

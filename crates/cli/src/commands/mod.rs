@@ -1,0 +1,21 @@
+//! One file per group of commands, each thin: parse, ask, print.
+
+pub mod console;
+pub mod disk;
+pub mod doctor;
+pub mod events;
+pub mod guest;
+pub mod host;
+pub mod image;
+pub mod nat;
+pub mod node;
+pub mod node_serve;
+pub mod prompt;
+pub mod shell;
+pub mod switch;
+pub mod tree;
+pub mod vm;
+pub mod vm_adapter;
+pub mod vm_create;
+pub mod vm_drive;
+pub mod vm_set;

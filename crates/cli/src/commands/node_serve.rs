@@ -1,0 +1,100 @@
+//! The node's process: opens the home, serves the API, ends when told to.
+
+use std::{
+    io::{Write, stdout},
+    path::Path,
+};
+
+use nestling_api::{
+    Client,
+    v1::{ErrorBody, ErrorCode},
+};
+use nestling_node::{Node, NodeError, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    failure::{Failure, Result},
+    log, start,
+};
+
+/// Where a machine finds the channel to the node above it.
+const CHANNEL_DEVICE: &str = "/dev/virtio-ports/org.nestling.channel.0";
+
+/// Runs the node until it is told to stop. A detached one tells its starter how the start went.
+pub fn run(home: &Path, detached: bool) -> Result {
+    if detached {
+        // Fails only for the leader of a process group, which has no terminal of ours to leave.
+        let _ = rustix::process::setsid();
+    }
+    let result = start::make_home(home).and_then(|()| log::init()).and_then(|()| {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't start the node: {e}")))?
+            .block_on(serve(home, detached))
+    });
+    match result {
+        Err(Failure::Error(error) | Failure::Usage(error)) if detached => {
+            tracing::error!(hint = error.hint, "{}", error.message);
+            tell(&serde_json::to_string(&error).unwrap_or_default());
+            Err(Failure::Told(crate::failure::status::FAILED))
+        }
+        other => other,
+    }
+}
+
+async fn serve(home: &Path, detached: bool) -> Result {
+    let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("the node can't go on: {e}"));
+    let shutdown = CancellationToken::new();
+    end_at_signals(shutdown.clone()).map_err(failed)?;
+    let node = Node::open(home, Settings::default()).await.map_err(|e| refused(&e))?;
+    // The home is ours from here on.
+    if let Err(error) = log::rotate(home) {
+        tracing::warn!(%error, "the log could not be put aside");
+    }
+    let device = Path::new(CHANNEL_DEVICE);
+    let device = device.exists().then_some(device);
+    let serving = nestling_api::serve(node.clone(), home, device, shutdown.clone());
+    let ready = async {
+        // The socket is bound when the server has been polled once, which `join` does first.
+        if let Err(error) = Client::connect(home).await {
+            tracing::error!(%error, "the node does not answer");
+            return;
+        }
+        tracing::info!(home = %home.display(), version = env!("CARGO_PKG_VERSION"), "the node answers");
+        if detached {
+            tell(start::READY);
+        }
+    };
+    let (served, ()) = tokio::join!(serving, ready);
+    node.close().await;
+    tracing::info!("the node has stopped; its machines go on");
+    served.map_err(failed)
+}
+
+fn end_at_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let (mut signal, shutdown) = (signal(kind)?, shutdown.clone());
+        tokio::spawn(async move {
+            if signal.recv().await.is_some() {
+                shutdown.cancel();
+            }
+        });
+    }
+    Ok(())
+}
+
+/// One line to whoever started this node, who then stops listening.
+fn tell(line: &str) {
+    // A starter that was interrupted hears nothing, and that is all right.
+    let _ = writeln!(stdout(), "{line}");
+    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}
+
+fn refused(error: &NodeError) -> Failure {
+    let code = serde_json::from_str(&format!("\"{}\"", error.code().as_str())).unwrap_or(ErrorCode::Failed);
+    Failure::Error(ErrorBody { code, message: error.to_string(), hint: error.hint(), object: error.object() })
+}

@@ -1,0 +1,164 @@
+//! Finds the node of a home, and starts one when none runs.
+//!
+//! Two commands may start a node at the same moment: the home's lock, held by the node, decides. The other
+//! node ends at once, and its command connects to the first. Nothing here outlives its deadline.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use nestling_api::{
+    Client,
+    client::SOCKET_NAME,
+    v1::{ErrorBody, ErrorCode},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::failure::{Failure, Result};
+
+/// How long a node may take until it answers: under emulation even that takes seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a node that another command started is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The longest path of a socket that Linux can name.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The line with which a node says that it answers now. Anything else is an [`ErrorBody`].
+pub const READY: &str = "ready";
+
+/// The longest line that a node that starts may say.
+const START_LINE_BYTES_MAX: u64 = 64 << 10;
+
+pub fn log_path(home: &Path) -> PathBuf {
+    home.join("node.log")
+}
+
+pub async fn connect_or_start(home: &Path) -> Result<Client> {
+    check_socket_path(home)?;
+    match Client::connect(home).await {
+        Err(error) if error.is_unreachable() => {}
+        other => return Ok(other?),
+    }
+    check_permission(home)?;
+    let deadline = Instant::now() + START_TIMEOUT;
+    let (child, said) = spawn(home)?;
+    match first_line(said).await? {
+        line if line == READY => {}
+        line => match serde_json::from_str::<ErrorBody>(&line) {
+            Ok(error) if error.code == ErrorCode::InUse => {}
+            Ok(error) => return Err(Failure::Error(error)),
+            Err(_) => return Err(died(home, child)),
+        },
+    }
+    connect_until(home, deadline).await
+}
+
+/// Connects to a node that runs or is about to.
+async fn connect_until(home: &Path, deadline: Instant) -> Result<Client> {
+    loop {
+        match Client::connect(home).await {
+            Err(error) if error.is_unreachable() && Instant::now() < deadline => sleep(LOOK_INTERVAL).await,
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn check_socket_path(home: &Path) -> Result {
+    let bytes = home.join(SOCKET_NAME).as_os_str().len();
+    if bytes <= SOCKET_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::Invalid, format!("the home's path is too long: {}", home.display())).hint(
+        format!("its socket's path may have {SOCKET_PATH_BYTES_MAX} bytes; choose a shorter NESTLING_HOME"),
+    ))
+}
+
+/// A node of someone else is not one that does not run.
+pub fn check_permission(home: &Path) -> Result {
+    let socket = home.join(SOCKET_NAME);
+    match rustix::fs::access(&socket, rustix::fs::Access::WRITE_OK) {
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Err(Failure::new(
+            ErrorCode::Denied,
+            "You do not have the required permission to complete this task.",
+        )
+        .hint(format!("the node in {} belongs to another user", home.display()))
+        .object(home.display().to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the home where it is missing; others than its owner have no business in it.
+pub fn make_home(home: &Path) -> Result {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|e| {
+        Failure::file("make the home", home, &e).hint("set NESTLING_HOME to a directory of yours")
+    })
+}
+
+fn spawn(home: &Path) -> Result<(Child, ChildStdout)> {
+    make_home(home)?;
+    let log = log_path(home);
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&log)
+        .map_err(|e| Failure::file("open the log", &log, &e))?;
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't find this program's file: {e}")))?;
+    let started = Command::new(&program)
+        .arg("--home")
+        .arg(home)
+        .args(["node", "--detached"])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn();
+    let mut child = started.map_err(|e| Failure::file("start a node with", &program, &e))?;
+    let said =
+        child.stdout.take().ok_or_else(|| Failure::new(ErrorCode::Failed, "the node has no output"))?;
+    Ok((child, said))
+}
+
+/// What the node says first, or nothing if it ended without a word.
+async fn first_line(said: ChildStdout) -> Result<String> {
+    let read = tokio::task::spawn_blocking(move || -> io::Result<String> {
+        let mut line = String::new();
+        said.take(START_LINE_BYTES_MAX).read_to_string(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    });
+    match timeout(START_TIMEOUT, read).await {
+        Ok(Ok(line)) => Ok(line.unwrap_or_default()),
+        Ok(Err(_)) => Ok(String::new()),
+        Err(_) => Err(Failure::new(
+            ErrorCode::Timeout,
+            format!("the node did not answer within {} seconds", START_TIMEOUT.as_secs()),
+        )
+        .hint("its log is node.log in its home")),
+    }
+}
+
+fn died(home: &Path, mut child: Child) -> Failure {
+    // It has closed its output, so it ended or is about to.
+    let how = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+    Failure::new(ErrorCode::Failed, format!("the node ended while it started ({how})"))
+        .hint(format!("its log is {}", log_path(home).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_too_deep_for_a_socket_is_named() {
+        let home = PathBuf::from(format!("/{}", "x".repeat(120)));
+        assert!(matches!(check_socket_path(&home), Err(Failure::Error(e)) if e.message.contains("too long")));
+    }
+}
