@@ -88,12 +88,13 @@ impl Recipe {
 
     /// What of our own goes into the image, for its key.
     pub(crate) fn sources(self) -> Vec<&'static str> {
-        let own = match self {
-            Self::Pebble => pebble::SOURCES,
-            Self::Host => host::SOURCES,
-            Self::Debian => debian::SOURCES,
+        let mut sources = match self {
+            Self::Pebble => pebble::SOURCES.to_vec(),
+            Self::Host => host::SOURCES.to_vec(),
+            Self::Debian => debian::sources(),
         };
-        [&[VERSION], own].concat()
+        sources.push(VERSION);
+        sources
     }
 
     /// The program that goes into the image, checked before anything is fetched.

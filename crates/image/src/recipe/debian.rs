@@ -81,6 +81,8 @@ pub fn packages() -> Vec<&'static str> {
 const GRUB_EARLY: &str = include_str!("../../assets/debian/grub-early.cfg");
 const GRUB: &str = include_str!("../../assets/debian/grub.cfg");
 const CUSTOMIZE: &str = include_str!("../../assets/debian/customize");
+const CLOUD: &str = include_str!("../../assets/debian/cloud.cfg");
+const SSH_HOST_KEYS: &str = include_str!("../../assets/debian/ssh-host-keys.conf");
 /// Into the guest before any package is configured, so that its first initramfs is a small one already.
 const FILES: &[(&str, &str)] = &[
     ("boot/grub/grub.cfg", GRUB),
@@ -89,18 +91,16 @@ const FILES: &[(&str, &str)] = &[
     ("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n"),
     ("etc/initramfs-tools/conf.d/nestling", "MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\n"),
     ("etc/initramfs-tools/modules", "virtio_pci\nvirtio_blk\nvirtio_scsi\nsd_mod\nahci\nvirtio_net\nnvme\n"),
-    // Searching for a seed costs seconds; these are the places where one can be in a nest.
-    (
-        "etc/cloud/cloud.cfg.d/90_nestling.cfg",
-        "datasource_list: [NoCloud, ConfigDrive]\nsystem_info:\n  network:\n    renderers: [networkd]\n",
-    ),
+    ("etc/cloud/cloud.cfg.d/90_nestling.cfg", CLOUD),
     ("etc/systemd/network/90-dhcp.network", "[Match]\nName=eth* en*\n\n[Network]\nDHCP=yes\n"),
-    (
-        "etc/systemd/system/ssh.service.d/host-keys.conf",
-        "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n",
-    ),
+    ("etc/systemd/system/ssh.service.d/host-keys.conf", SSH_HOST_KEYS),
 ];
-pub const SOURCES: &[&str] = &[GRUB_EARLY, GRUB, CUSTOMIZE];
+
+pub fn sources() -> Vec<&'static str> {
+    let mut sources = vec![GRUB_EARLY, CUSTOMIZE];
+    sources.extend(FILES.iter().flat_map(|(path, text)| [path, text]));
+    sources
+}
 
 const LABEL: &str = "nestling-debian";
 const DISK_BYTES: u64 = 8 << 30;

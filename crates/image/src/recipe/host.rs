@@ -278,8 +278,9 @@ fn configuration(root: &Root, release: &str) -> Result<(), ImageError> {
     root.file(
         "etc/passwd",
         0o644,
-        "root::0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+        "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     )?;
+    root.file("etc/shadow", 0o600, "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n")?;
     root.file("etc/group", 0o644, "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n")?;
     root.file("etc/hosts", 0o644, "127.0.0.1 localhost\n")?;
     root.file("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\n")?;

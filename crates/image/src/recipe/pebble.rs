@@ -46,7 +46,7 @@ pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
     archive.file("etc/inittab", 0o644, INITTAB);
     archive.file("etc/agent", 0o755, AGENT);
     archive.file("etc/acpi/PWRF/00000080", 0o755, POWER_BUTTON);
-    archive.file("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n");
+    archive.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, "root:x:0:\n");
     archive.file("etc/os-release", 0o644, "NAME=pebble\nID=pebble\nPRETTY_NAME=\"Nestling pebble\"\n");
     archive.file("usr/sbin/shutdown", 0o755, SHUTDOWN);
