@@ -89,17 +89,22 @@ struct Want<'a> {
 impl Want<'_> {
     /// Gives every uplink that is on the wrong bridge, or on one that goes away, its addresses back.
     fn release_uplinks(&mut self) {
-        let foreign = self.actual.links.iter().filter(|(_, link)| !link.is_ours());
-        for (name, link) in foreign {
-            let Some(bridge) = link.master.as_ref().filter(|m| self.tag.owns(m).is_some()) else { continue };
-            if self.owners.get(name) == Some(bridge) {
-                continue;
-            }
+        let actual = self.actual;
+        let on_ours = |link: &Link| link.master.clone().filter(|m| self.tag.owns(m).is_some());
+        let ports = actual.links.iter().filter(|(_, l)| !l.is_ours());
+        let ports = ports.filter_map(|(name, link)| Some((name, link, on_ours(link)?)));
+        let (stay, mut leave): (Vec<_>, Vec<_>) =
+            ports.partition(|(name, _, bridge)| self.owners.get(*name) == Some(bridge));
+        // Someone may have plugged in more by hand: the uplink is the one whose address the bridge has.
+        leave.sort_by_key(|(_, link, bridge)| actual.links.get(bridge).is_none_or(|b| b.mac != link.mac));
+        for (name, link, bridge) in leave {
             let mut released = Link { master: None, ..link.clone() };
-            if let Some(now) = hosts_only(self.actual, bridge, Some(name)) {
-                take_hosts_own(&mut released, &now);
+            let has_uplink = stay.iter().any(|(_, _, other)| *other == bridge);
+            if !has_uplink && self.returned.insert(bridge.clone()) {
+                if let Some(now) = hosts_only(actual, &bridge, Some(name)) {
+                    take_hosts_own(&mut released, &now);
+                }
             }
-            self.returned.insert(bridge.clone());
             self.state.links.insert(name.clone(), released);
         }
     }

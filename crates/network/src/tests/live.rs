@@ -231,6 +231,17 @@ fn an_external_switch_takes_the_hosts_addresses_and_gives_them_back() {
         sh("ping -n -c 1 -W 1 10.50.0.1");
         assert!(lan.pings("10.9.0.5"));
 
+        // What someone plugs in by hand is unplugged, and takes nothing along.
+        sh("ip link add by0 type veth peer name by1; ip link set by0 up master nb0af100000003");
+        network.reconcile(&wish).await.unwrap();
+        assert!(lan.pings("10.9.0.5"));
+        assert!(!sh("ip -4 addr show by0; ip link show by0").contains("10.9.0.5"));
+        sh("ip link set by0 master nb0af100000003");
+        network.reconcile(&Desired::default()).await.unwrap();
+        sh("ip link del by0");
+        assert_eq!(everything_there_is(), before);
+        network.reconcile(&wish).await.unwrap();
+
         // Without the host: it gets its addresses back on the adapter, which leads nowhere for it.
         wish.switches = vec![external(3, "eth0", false)];
         network.reconcile(&wish).await.unwrap();
@@ -347,5 +358,22 @@ fn what_the_host_has_is_told() {
         let routes = network.routes().await.unwrap();
         assert!(routes.iter().any(|r| r.destination.to_string() == "192.168.100.0/24"), "{routes:?}");
         assert!(Network::permission().is_ok());
+    });
+}
+
+#[test]
+fn a_hundred_ports_are_made_and_kept_quickly() {
+    in_namespace(|| async {
+        let (network, _dir) = network(TAG).await;
+        let lan = internal(1, "192.168.100.1", 24);
+        let ports = (0..100).map(|n| port(100 + n, Some(&lan))).collect();
+        let wish = Desired { ports, switches: vec![lan], nats: vec![] };
+        let start = std::time::Instant::now();
+        network.reconcile(&wish).await.unwrap();
+        let made = start.elapsed();
+        let start = std::time::Instant::now();
+        assert_eq!(network.reconcile(&wish).await.unwrap().changes, 0);
+        println!("made in {made:?}, read in {:?}", start.elapsed());
+        assert!(start.elapsed().as_millis() < 500);
     });
 }
