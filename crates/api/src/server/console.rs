@@ -1,7 +1,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nestling_hypervisor::{Console, ConsoleView};
+use nestling_node::{Console, ConsoleView};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What one viewer still has to see, and what ends with it.

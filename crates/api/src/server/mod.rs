@@ -58,9 +58,7 @@ pub async fn serve(
     let parent = async {
         let Some(device) = device else { return };
         let serve = |io| listen::connection(io, Identity::Parent, router.clone(), stop.clone());
-        if let Err(error) = nestling_hypervisor::channel::serve_device(device, stop.clone(), serve).await {
-            tracing::warn!(%error, device = %device.display(), "the host above can't reach this node");
-        }
+        nestling_hypervisor::channel::serve_device(device, stop.clone(), serve).await;
     };
     tokio::join!(listener.serve(router.clone(), stop.clone()), parent, stopped);
     Ok(())

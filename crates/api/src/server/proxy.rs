@@ -11,8 +11,8 @@ use axum::{body::Body, response::IntoResponse};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use nestling_hypervisor::ChannelClient;
 use nestling_model::path::PATH_LEVELS_MAX;
+use nestling_node::ChannelClient;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -27,6 +27,9 @@ use crate::{
 
 /// Kinds of content that a node sends; anything else is passed on as bytes without a meaning.
 const CONTENTS: [&str; 2] = ["application/json", "application/x-ndjson"];
+
+/// How long a request waits for a machine's channel.
+const UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel to the node inside a machine.
 pub(super) trait Inside: Sync {
@@ -44,6 +47,8 @@ impl Inside for ChannelClient {
         request: Request<Body>,
         head_timeout: Duration,
     ) -> Result<Response<Incoming>, String> {
+        // A channel is down for moments when the node at either end has just started.
+        self.wait_up(head_timeout.min(UP_TIMEOUT)).await;
         self.request(request, head_timeout).await.map_err(|error| error.to_string())
     }
 }
@@ -114,7 +119,7 @@ async fn refusal(vm: &str, answer: Response<Incoming>) -> Response<Body> {
 }
 
 pub(super) fn absent(vm: &str, why: &str) -> Problem {
-    Problem::new(ErrorCode::GuestAbsent, format!("the node inside \"{vm}\" does not answer: {why}"))
+    Problem::new(ErrorCode::GuestAbsent, format!("cannot reach the node inside \"{vm}\": {why}"))
         .object(vm)
         .hint("see at its console whether it has started, and whether a Nestling node runs in it")
 }

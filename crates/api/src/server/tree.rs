@@ -152,7 +152,7 @@ mod tests {
         assert!(told.unwrap_err().contains("is no tree"));
 
         let told = ask(&node_inside(Router::new()).await, "L1", SOON).await.unwrap_err();
-        assert_eq!(told, "the node inside \"L1\" does not answer: its answer's status is 404");
+        assert_eq!(told, "cannot reach the node inside \"L1\": its answer's status is 404");
     }
 
     #[tokio::test]

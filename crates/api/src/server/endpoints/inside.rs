@@ -80,7 +80,7 @@ struct NodeInsides {
 }
 
 impl Insides for NodeInsides {
-    type Channel = nestling_hypervisor::ChannelClient;
+    type Channel = nestling_node::ChannelClient;
 
     async fn channels(&self) -> Vec<(String, Arc<Self::Channel>)> {
         let mut channels = Vec::new();
