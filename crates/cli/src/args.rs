@@ -12,8 +12,10 @@ const EXIT_STATUS: &str = "\
 EXIT STATUS:
   0  done
   1  failed
-  2  the command line makes no sense
-  3  partly done";
+  2  the command line makes no sense";
+
+/// What it says besides where several machines can be named.
+const EXIT_STATUS_PARTLY: &str = "\n  3  partly done: it failed for some of the machines";
 
 /// Nested virtualization: virtual machines, and virtual machines inside them.
 #[derive(Debug, Parser)]
@@ -85,7 +87,11 @@ pub fn command() -> clap::Command {
 }
 
 fn with_exit_status(command: clap::Command) -> clap::Command {
-    let command = if command.get_after_help().is_none() { command.after_help(EXIT_STATUS) } else { command };
+    let partly = if command.get_arguments().any(|a| a.get_id() == "vms") { EXIT_STATUS_PARTLY } else { "" };
+    let command = match command.get_after_help() {
+        None => command.after_help(format!("{EXIT_STATUS}{partly}")),
+        Some(_) => command,
+    };
     command.mut_subcommands(|sub| with_exit_status(sub.disable_help_subcommand(true)))
 }
 
@@ -99,6 +105,10 @@ pub fn parse() -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
+/// What the argument VM is.
+pub const VM: &str = "The machine's path, such as L1/L2";
+pub const VMS: &str = "The machines' paths, such as L1/L2";
+
 /// A machine's path, with the whole reason when it is none.
 pub fn vm_path(text: &str) -> Result<VmPath, String> {
     text.parse().map_err(|error: nestling_model::path::PathError| {
@@ -109,7 +119,9 @@ pub fn vm_path(text: &str) -> Result<VmPath, String> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnOff {
+    #[value(alias = "true")]
     On,
+    #[value(alias = "false")]
     Off,
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    args::vm_path,
+    args::{VM, vm_path},
     failure::{Failure, Result},
     printer::Printer,
     session::Session,
@@ -37,7 +37,7 @@ const LOG_BYTES_MAX: usize = 64 << 10;
 /// Attach to a machine's serial console; detach with Ctrl-]
 #[derive(Debug, Args)]
 pub struct Console {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
     /// Print the recent output and end
     #[arg(long)]

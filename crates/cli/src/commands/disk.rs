@@ -22,14 +22,14 @@ enum Command {
     Create(Create),
     /// Show what is known of a disk image
     Info {
-        #[arg(value_name = "PATH")]
+        #[arg(value_name = "PATH", help = "The disk image's file")]
         path: String,
     },
     /// Make a disk image larger
     Resize {
-        #[arg(value_name = "PATH")]
+        #[arg(value_name = "PATH", help = "The disk image's file")]
         path: String,
-        #[arg(value_name = "SIZE", value_parser = parse_size)]
+        #[arg(value_name = "SIZE", value_parser = parse_size, help = "Its size from now on")]
         size: u64,
     },
 }
@@ -37,10 +37,10 @@ enum Command {
 /// Create a disk image (qcow2)
 #[derive(Debug, Args)]
 struct Create {
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", help = "The disk image's file")]
     path: String,
-    /// [default: the parent's]
-    #[arg(long, value_parser = parse_size, required_unless_present = "parent")]
+    /// Its size [default: the parent's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, required_unless_present = "parent")]
     size: Option<u64>,
     /// Take all of its space now
     #[arg(long, conflicts_with = "parent")]

@@ -7,7 +7,7 @@ use nestling_api::v1;
 use nestling_model::VmPath;
 
 use crate::{
-    args::vm_path,
+    args::{VM, vm_path},
     failure::{Failure, Result},
     session::Session,
     text::{Table, fields},
@@ -19,7 +19,7 @@ const INPUT_BYTES_MAX: u64 = 512 << 10;
 /// Show what the guest says of itself
 #[derive(Debug, Args)]
 pub struct Guest {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
 }
 
@@ -31,7 +31,7 @@ EXIT STATUS:
   1  it could not be run
   2  the command line makes no sense")]
 pub struct Exec {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
     /// How long it may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -47,9 +47,9 @@ pub struct Exec {
 /// Copy a file of this host into the guest
 #[derive(Debug, Args)]
 pub struct CopyIn {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", help = "The file here")]
     source: PathBuf,
     /// The file's whole path in the guest
     #[arg(value_name = "GUEST-PATH")]

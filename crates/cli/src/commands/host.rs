@@ -45,14 +45,15 @@ enum AddressCommand {
         /// Such as "vEthernet (NAT-Switch)"
         #[arg(value_name = "INTERFACE")]
         adapter: String,
-        #[arg(value_name = "ADDRESS/PREFIX", value_parser = with_prefix)]
+        #[arg(value_name = "ADDRESS/PREFIX", value_parser = with_prefix, help = "Such as 192.168.100.1/24")]
         address: (IpAddr, u8),
-        #[arg(long)]
+        /// The router behind it
+        #[arg(long, value_name = "ADDRESS")]
         gateway: Option<IpAddr>,
     },
     /// Take an address away
     Remove {
-        #[arg(value_name = "ADDRESS")]
+        #[arg(value_name = "ADDRESS", help = "The address")]
         address: IpAddr,
     },
 }
@@ -70,7 +71,7 @@ enum FeatureCommand {
     List,
     /// Make the host fit for a role, such as Hyper-V
     Install {
-        #[arg(value_name = "ROLE")]
+        #[arg(value_name = "ROLE", help = "The role's name")]
         name: String,
     },
 }

@@ -28,7 +28,7 @@ enum Command {
 /// Build images from the distribution's packages; what is built already is kept
 #[derive(Debug, Args)]
 struct Build {
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, help = "pebble, host, debian")]
     names: Vec<String>,
     /// Build them even when nothing that they are made of has changed
     #[arg(long)]
@@ -38,16 +38,16 @@ struct Build {
 /// Take over a disk image, or a kernel with its initial RAM disk
 #[derive(Debug, Args)]
 struct Import {
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", help = "Its name from now on")]
     name: String,
     /// A qcow2 or raw disk image, or a directory with vmlinuz and initrd.img
     #[arg(value_name = "PATH")]
     path: String,
-    /// [default: what the file says; a raw image has to be named so]
+    /// What it is [default: what the file says; a raw image has to be named so]
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// The generation of machines made from it [default: 1]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
     generation: Option<u8>,
 }
 

@@ -24,20 +24,20 @@ enum Command {
     List,
     /// Show a NAT network and its port mappings
     Show {
-        #[arg(value_name = "NAT")]
+        #[arg(value_name = "NAT", help = "The NAT network's name")]
         name: String,
     },
     Create(Create),
     Set(Set),
     /// Remove a NAT network and its port mappings
     Remove {
-        #[arg(value_name = "NAT")]
+        #[arg(value_name = "NAT", help = "The NAT network's name")]
         name: String,
     },
     Map(Map),
     /// Remove a port mapping
     Unmap {
-        #[arg(value_name = "NAT")]
+        #[arg(value_name = "NAT", help = "The NAT network's name")]
         name: String,
         /// The mapping's number, as `nat show` tells it
         #[arg(value_name = "NUMBER")]
@@ -48,7 +48,7 @@ enum Command {
 /// Create a NAT network
 #[derive(Debug, Args)]
 struct Create {
-    #[arg(value_name = "NAT")]
+    #[arg(value_name = "NAT", help = "The NAT network's name")]
     name: String,
     /// The addresses inside, such as 192.168.100.0/24
     #[arg(value_name = "PREFIX")]
@@ -60,7 +60,7 @@ struct Create {
 /// Change what a NAT network offers
 #[derive(Debug, Args)]
 struct Set {
-    #[arg(value_name = "NAT")]
+    #[arg(value_name = "NAT", help = "The NAT network's name")]
     name: String,
     #[command(flatten)]
     dhcp: Dhcp,
@@ -91,9 +91,9 @@ enum Protocol {
 /// Pass a port of the host on to a machine
 #[derive(Debug, Args)]
 struct Map {
-    #[arg(value_name = "NAT")]
+    #[arg(value_name = "NAT", help = "The NAT network's name")]
     name: String,
-    #[arg(value_enum)]
+    #[arg(value_enum, help = "What is passed on")]
     protocol: Protocol,
     /// The host's port, for one address only if one stands before it
     #[arg(value_name = "[ADDRESS:]PORT", value_parser = external)]

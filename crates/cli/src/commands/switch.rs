@@ -20,7 +20,7 @@ enum Command {
     Set(Set),
     /// Remove switches that nothing is plugged into
     Remove {
-        #[arg(value_name = "SWITCH")]
+        #[arg(value_name = "SWITCH", help = "The switch's name")]
         name: String,
     },
 }
@@ -48,7 +48,7 @@ impl Kind {
 /// Create a switch
 #[derive(Debug, Args)]
 struct Create {
-    #[arg(value_name = "SWITCH")]
+    #[arg(value_name = "SWITCH", help = "The switch's name")]
     name: String,
     /// What it connects [default: external, when an uplink is given]
     #[arg(long, value_enum, required_unless_present = "uplink")]
@@ -66,8 +66,9 @@ struct Create {
 
 /// Change a switch; what is not named stays
 #[derive(Debug, Args)]
+#[command(override_usage = "nestling switch set <SWITCH> <OPTION>...")]
 struct Set {
-    #[arg(value_name = "SWITCH")]
+    #[arg(value_name = "SWITCH", help = "The switch's name")]
     switch: String,
     #[command(flatten)]
     change: Change,

@@ -6,7 +6,7 @@ use nestling_model::VmPath;
 
 use super::{guest, vm_adapter, vm_create, vm_drive, vm_set};
 use crate::{
-    args::vm_path,
+    args::{VM, VMS, vm_path},
     failure::Result,
     session::Session,
     text::{self, Table, fields},
@@ -65,20 +65,20 @@ struct List {
 /// Show all that is known of a machine
 #[derive(Debug, Args)]
 struct One {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
 }
 
 #[derive(Debug, Args)]
 struct Many {
-    #[arg(value_name = "VM", required = true, value_parser = vm_path)]
+    #[arg(value_name = "VM", required = true, value_parser = vm_path, help = VMS)]
     vms: Vec<VmPath>,
 }
 
 /// Remove machines that are off
 #[derive(Debug, Args)]
 struct Remove {
-    #[arg(value_name = "VM", required = true, value_parser = vm_path)]
+    #[arg(value_name = "VM", required = true, value_parser = vm_path, help = VMS)]
     vms: Vec<VmPath>,
 
     /// Remove their disks' files too
@@ -89,9 +89,9 @@ struct Remove {
 /// Give a machine another name
 #[derive(Debug, Args)]
 struct Rename {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", help = "Its name from now on")]
     name: String,
 }
 

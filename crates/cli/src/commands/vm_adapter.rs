@@ -8,7 +8,7 @@ use nestling_api::{
 use nestling_model::VmPath;
 
 use crate::{
-    args::{OnOff, vm_path},
+    args::{OnOff, VM, vm_path},
     failure::{Failure, Result},
     session::Session,
     text::{self, Table},
@@ -25,17 +25,20 @@ pub struct Adapters {
 enum Command {
     /// List the adapters
     List {
-        #[arg(value_name = "VM", value_parser = vm_path)]
+        #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
         vm: VmPath,
     },
     Add(Add),
     Set(Set),
     /// Plug the adapter into a switch
     Connect {
-        #[command(flatten)]
-        which: Which,
-        #[arg(long)]
+        #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
+        vm: VmPath,
+        #[arg(value_name = "SWITCH", help = "The switch's name")]
         switch: String,
+        /// Its name, MAC address or id [default: the only one]
+        #[arg(value_name = "ADAPTER")]
+        adapter: Option<String>,
     },
     /// Pull the adapter's cable
     Disconnect {
@@ -51,7 +54,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Which {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
     /// Its name, MAC address or id [default: the only one]
     #[arg(value_name = "ADAPTER")]
@@ -61,21 +64,22 @@ struct Which {
 /// Add an adapter; a machine that runs sees it at once
 #[derive(Debug, Args)]
 struct Add {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
-    /// [default: Network Adapter]
+    /// Its name [default: Network Adapter]
     #[arg(long)]
     name: Option<String>,
     /// The switch to plug it into
     #[arg(long)]
     switch: Option<String>,
-    /// [default: one that the host chooses]
+    /// Its MAC address [default: one that the host chooses]
     #[arg(long, value_name = "ADDRESS")]
     mac: Option<String>,
 }
 
 /// Change an adapter; what is not named stays
 #[derive(Debug, Args)]
+#[command(override_usage = "nestling vm adapter set <VM> [ADAPTER] <OPTION>...")]
 struct Set {
     #[command(flatten)]
     which: Which,
@@ -112,9 +116,9 @@ impl Adapters {
             }
             Command::Add(add) => add.run(session).await,
             Command::Set(Set { which, change }) => which.change(session, &change.into_wire()).await,
-            Command::Connect { which, switch } => {
+            Command::Connect { vm, switch, adapter } => {
                 let change = v1::AdapterChange { switch: Some(switch), ..Default::default() };
-                which.change(session, &change).await
+                Which { vm, adapter }.change(session, &change).await
             }
             Command::Disconnect { which } => {
                 let change = v1::AdapterChange { switch: Some(String::new()), ..Default::default() };

@@ -1,12 +1,12 @@
 //! `nestling vm drive`: the disks in a machine.
 
 use clap::{Args, Subcommand, ValueEnum};
-use nestling_api::v1::{self, ErrorCode};
+use nestling_api::v1;
 use nestling_model::VmPath;
 
 use crate::{
-    args::vm_path,
-    failure::{Failure, Result},
+    args::{VM, vm_path},
+    failure::Result,
     session::Session,
     text::Table,
 };
@@ -22,17 +22,18 @@ pub struct Drives {
 enum Command {
     /// List the disks in the machine
     List {
-        #[arg(value_name = "VM", value_parser = vm_path)]
+        #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
         vm: VmPath,
     },
     Add(Add),
     /// Detach a disk; its file stays
     Remove {
-        #[arg(value_name = "VM", value_parser = vm_path)]
+        #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
         vm: VmPath,
-        /// Its place, such as SCSI:0, or its file
-        #[arg(value_name = "DRIVE")]
-        drive: String,
+        #[arg(value_enum, help = "What it is attached to")]
+        controller: Controller,
+        #[arg(value_name = "NUMBER", help = "Its place there")]
+        location: u8,
     },
 }
 
@@ -40,6 +41,15 @@ enum Command {
 enum Controller {
     Ide,
     Scsi,
+}
+
+impl Controller {
+    fn into_wire(self) -> v1::Controller {
+        match self {
+            Self::Ide => v1::Controller::Ide,
+            Self::Scsi => v1::Controller::Scsi,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -60,19 +70,21 @@ impl Format {
 /// Attach a disk image; a machine that runs sees it at once
 #[derive(Debug, Args)]
 struct Add {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
+    /// The disk image's file
     #[arg(value_name = "PATH")]
     path: String,
-    /// [default: scsi]
+    /// What it is attached to [default: scsi]
     #[arg(long, value_enum)]
     controller: Option<Controller>,
-    /// [default: the first free one]
+    /// Its place there [default: the first free one]
     #[arg(long, value_name = "NUMBER")]
     location: Option<u8>,
-    /// [default: what the file says; a raw image has to be named so]
+    /// What it is [default: what the file says; a raw image has to be named so]
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Let the guest not write to it
     #[arg(long)]
     read_only: bool,
 }
@@ -85,7 +97,10 @@ impl Drives {
                 session.printer.list(&client.vm(vm).await?.drives, table)
             }
             Command::Add(add) => add.run(session).await,
-            Command::Remove { vm, drive } => remove(session, &vm, &drive).await,
+            Command::Remove { vm, controller, location } => {
+                let (client, vm) = session.at(&vm).await?;
+                Ok(client.remove_drive(vm, controller.into_wire(), location).await?)
+            }
         }
     }
 }
@@ -94,10 +109,7 @@ impl Add {
     async fn run(self, session: &Session) -> Result {
         let new = v1::NewDrive {
             path: session.file(self.vm.split().0, &self.path)?,
-            controller: self.controller.map(|controller| match controller {
-                Controller::Ide => v1::Controller::Ide,
-                Controller::Scsi => v1::Controller::Scsi,
-            }),
+            controller: self.controller.map(Controller::into_wire),
             location: self.location,
             format: self.format.map(Format::into_wire),
             read_only: self.read_only,
@@ -107,33 +119,16 @@ impl Add {
     }
 }
 
-async fn remove(session: &Session, path: &VmPath, wanted: &str) -> Result {
-    let (client, vm) = session.at(path).await?;
-    let vm = client.vm(vm).await?;
-    let file = session.file(path.split().0, wanted)?;
-    let drive = vm.drives.iter().find(|d| d.path == file || place(d).eq_ignore_ascii_case(wanted));
-    let drive = drive.ok_or_else(|| {
-        Failure::new(ErrorCode::NotFound, format!("{} has no disk \"{wanted}\"", vm.name))
-            .hint(format!("see nestling vm drive list {path}"))
-            .object(vm.name.clone())
-    })?;
-    client.remove_drive(&vm.id.to_string(), drive.controller, drive.location).await?;
-    session.printer.changed(drive)
-}
-
-fn place(drive: &v1::Drive) -> String {
-    let controller = match drive.controller {
-        v1::Controller::Ide => "IDE",
-        v1::Controller::Scsi => "SCSI",
-    };
-    format!("{controller}:{}", drive.location)
-}
-
 pub fn table(drives: &[v1::Drive]) -> String {
-    let mut table = Table::new(&["DRIVE", "FORMAT", "ACCESS", "PATH"]);
+    let mut table = Table::new(&["CONTROLLER", "NUMBER", "FORMAT", "ACCESS", "PATH"]).right(&[1]);
     for drive in drives {
         table.row([
-            place(drive),
+            match drive.controller {
+                v1::Controller::Ide => "IDE",
+                v1::Controller::Scsi => "SCSI",
+            }
+            .to_owned(),
+            drive.location.to_string(),
             format_name(drive.format).to_owned(),
             if drive.read_only { "read-only" } else { "read-write" }.to_owned(),
             drive.path.clone(),

@@ -5,7 +5,7 @@ use nestling_api::v1;
 use nestling_model::{VmName, VmPath};
 
 use crate::{
-    args::{OnOff, vm_path},
+    args::{OnOff, VM, vm_path},
     failure::Result,
     session::Session,
     text::parse_size,
@@ -38,8 +38,9 @@ enum AtStop {
 
 /// Change a machine; what is not named stays
 #[derive(Debug, Args)]
+#[command(override_usage = "nestling vm set <VM> <OPTION>...")]
 pub struct Set {
-    #[arg(value_name = "VM", value_parser = vm_path)]
+    #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
     vm: VmPath,
     #[command(flatten)]
     change: Change,
