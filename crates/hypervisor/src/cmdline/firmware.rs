@@ -1,0 +1,39 @@
+//! What runs first: a kernel by way of the quickest firmware there is, SeaBIOS, or UEFI.
+
+use nestling_model::{Boot, Generation};
+use serde_json::json;
+
+use super::{Line, SpecError, text};
+use crate::{Firmware, LaunchSpec};
+
+pub(super) fn boot(line: &mut Line, spec: &LaunchSpec, firmware: &Firmware) -> Result<(), SpecError> {
+    match (&spec.vm.boot, spec.vm.generation) {
+        (Boot::Kernel { kernel, initrd, append }, _) => {
+            if let Some(qboot) = &firmware.qboot {
+                line.words(["-bios", text(qboot)?]);
+            }
+            line.words(["-kernel", text(kernel)?]);
+            if let Some(initrd) = initrd {
+                line.words(["-initrd", text(initrd)?]);
+            }
+            let append = format!("{append} {}", spec.kernel_append);
+            line.words(["-append", append.trim()]);
+        }
+        (Boot::Firmware, Generation::One) => line.words(["-boot", "strict=on"]),
+        (Boot::Firmware, Generation::Two) => {
+            if let Some((code, _)) = &firmware.uefi {
+                line.json(
+                    "-blockdev",
+                    &json!({"driver": "file", "node-name": "uefi-code", "read-only": true,
+                                               "filename": text(code)?}),
+                );
+            }
+            line.json(
+                "-blockdev",
+                &json!({"driver": "file", "node-name": "uefi-vars", "filename": text(&spec.nvram)?}),
+            );
+            line.words(["-boot", "strict=on"]);
+        }
+    }
+    Ok(())
+}

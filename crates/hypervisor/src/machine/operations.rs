@@ -1,0 +1,135 @@
+//! What can be asked of a running machine as a whole.
+
+use std::{io, sync::atomic::Ordering, time::Duration};
+
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{Exit, Machine, save::SaveError};
+use crate::{cmdline::SpecError, qmp::QmpError};
+
+/// For QEMU to flush its disks and end; after that it is killed.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error("the virtual machine is gone: {0}")]
+    Gone(String),
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    #[error(
+        "the guest did not release {device} within {} seconds; try again when its operating system has started, or when the virtual machine is off",
+        after.as_secs()
+    )]
+    GuestKeepsDevice { device: String, after: Duration },
+    #[error("disks on an IDE controller can be added and removed only while the virtual machine is off")]
+    NotHotPluggable,
+    #[error("the virtual machine has no port left for another network adapter")]
+    NoFreePort,
+    #[error("the virtual machine has no such network adapter")]
+    NoAdapter,
+    #[error("QEMU process {pid} does not die, not even by SIGKILL; the host's kernel is at fault")]
+    Immortal { pid: u32 },
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("what is known of the machine could not be written")]
+    Record(#[source] io::Error),
+}
+
+/// What QEMU says that the machine does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunState {
+    Running,
+    Paused,
+    /// Not yet started, or in the middle of being restored: the node died while it launched.
+    Starting,
+    /// Its state has been written out; it may only be ended.
+    Saved,
+    /// Stopped because a disk could not be read or written, a full host disk included.
+    DiskError,
+    /// Anything else, in QEMU's words.
+    Other(String),
+}
+
+impl RunState {
+    fn from_qemu(status: &str) -> Self {
+        match status {
+            "running" => Self::Running,
+            "paused" | "suspended" => Self::Paused,
+            "prelaunch" | "inmigrate" => Self::Starting,
+            "postmigrate" | "finish-migrate" => Self::Saved,
+            "io-error" => Self::DiskError,
+            other => Self::Other(other.chars().filter(|c| !c.is_control()).take(40).collect()),
+        }
+    }
+}
+
+impl Machine {
+    /// Lets the guest run, from a pause or from a disk error that has been mended.
+    pub async fn cont(&self) -> Result<(), MachineError> {
+        self.simple("cont").await
+    }
+
+    pub async fn pause(&self) -> Result<(), MachineError> {
+        self.simple("stop").await
+    }
+
+    /// Presses the power button, which a guest may or may not heed.
+    pub async fn power_button(&self) -> Result<(), MachineError> {
+        self.simple("system_powerdown").await
+    }
+
+    pub async fn reset(&self) -> Result<(), MachineError> {
+        self.simple("system_reset").await
+    }
+
+    pub async fn run_state(&self) -> Result<RunState, MachineError> {
+        let status = self.0.qmp.status().await.map_err(|e| self.gone_or(e))?;
+        Ok(RunState::from_qemu(&status))
+    }
+
+    /// Ends the machine as pulling its plug would, but lets QEMU write out what it holds.
+    pub async fn quit(&self) -> Result<Exit, MachineError> {
+        self.0.watched.asked.store(true, Ordering::Release);
+        let quit = async {
+            // The connection may end before the answer, which is just as well.
+            self.0.qmp.execute_within("quit", json!({}), QUIT_TIMEOUT).await.ok();
+            self.exited().await
+        };
+        match timeout(QUIT_TIMEOUT, quit).await {
+            Ok(exit) => Ok(exit),
+            Err(_) => {
+                tracing::warn!(pid = self.pid(), "QEMU does not quit and is killed");
+                self.kill().await
+            }
+        }
+    }
+
+    /// Ends the machine at once. What its disks' caches held may be lost, as by a power cut.
+    pub async fn kill(&self) -> Result<Exit, MachineError> {
+        self.0.watched.kill();
+        timeout(QUIT_TIMEOUT, self.exited()).await.map_err(|_| MachineError::Immortal { pid: self.pid() })
+    }
+
+    async fn simple(&self, command: &str) -> Result<(), MachineError> {
+        self.execute(command, json!({})).await.map(drop)
+    }
+
+    pub(super) async fn execute(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value, MachineError> {
+        self.0.qmp.execute(command, arguments).await.map_err(|e| self.gone_or(e))
+    }
+
+    /// A closed monitor mostly means that QEMU has ended, which is the better news to tell.
+    pub(super) fn gone_or(&self, error: QmpError) -> MachineError {
+        match (self.exit_now(), error) {
+            (Some(exit), _) => MachineError::Gone(exit.reason),
+            (None, error) => MachineError::Qmp(error),
+        }
+    }
+}
