@@ -137,3 +137,39 @@ fn hash_file(path: &Path, steps: &Steps) -> Result<String, ImageError> {
 fn refused(path: &Path, reason: &str) -> ImageError {
     ImageError::Import { path: path.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ImageStore, Silent};
+
+    /// Needs qemu-img, as importing a disk does; without it the error must say so.
+    #[test]
+    fn disks_are_copied_and_those_that_refer_elsewhere_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = |arguments: &[&str]| {
+            std::process::Command::new("qemu-img")
+                .args(["create", "-q"])
+                .args(arguments)
+                .current_dir(dir.path())
+                .status()
+        };
+        let raw = dir.path().join("disk.raw");
+        File::create(&raw).unwrap().set_len(1 << 20).unwrap();
+        let store = ImageStore::open(dir.path().join("images")).unwrap();
+        let Ok(_) = create(&["-f", "qcow2", "base.qcow2", "8M"]) else {
+            let error = store.import("raw", &raw, &Silent).unwrap_err();
+            assert!(matches!(error, ImageError::MissingTool { .. }), "{error}");
+            return;
+        };
+        create(&["-f", "qcow2", "-F", "qcow2", "-b", "base.qcow2", "overlay.qcow2"]).unwrap();
+        let image = store.import("raw", &raw, &Silent).unwrap();
+        assert_eq!((image.disk_format, image.disk_virtual_bytes), (DiskFormat::Raw, 1 << 20));
+        let image = store.import("base", &dir.path().join("base.qcow2"), &Silent).unwrap();
+        assert_eq!((image.disk_format, image.disk_virtual_bytes), (DiskFormat::Qcow2, 8 << 20));
+        let error = store.import("overlay", &dir.path().join("overlay.qcow2"), &Silent).unwrap_err();
+        assert!(error.to_string().contains("refers to other files"), "{error}");
+        fs::write(dir.path().join("torn.qcow2"), b"QFI\xfbrest").unwrap();
+        assert!(store.import("torn", &dir.path().join("torn.qcow2"), &Silent).is_err());
+    }
+}

@@ -13,6 +13,8 @@ use std::path::Path;
 
 pub const PACKAGE: &str = "linux-image-cloud-amd64";
 
+const LZ4_MAGIC: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
+
 pub struct Kernel<'a, 'b> {
     quarry: &'b Quarry<'a>,
     pub release: String,
@@ -101,13 +103,27 @@ impl<'a, 'b> Kernel<'a, 'b> {
         Ok(())
     }
 
+    /// Writes the kernel into `out` in the form that starts fastest in a guest of a guest, and returns the file's
+    /// name. Unpacking lz4 there costs less than reading the four times larger ELF file; any other packing costs more.
+    pub fn write_innermost(&self, out: &Path, progress: &dyn crate::Progress) -> Result<String, ImageError> {
+        let image = self.compressed_image();
+        let data = std::fs::read(&image).at("read", &image)?;
+        if payload(&data).is_some_and(|packed| packed.starts_with(LZ4_MAGIC)) {
+            let path = out.join("vmlinuz");
+            std::fs::write(&path, data).at("write", path)?;
+            return Ok("vmlinuz".to_owned());
+        }
+        self.write_vmlinux(&out.join("vmlinux"), progress)?;
+        Ok("vmlinux".to_owned())
+    }
+
     /// Writes the kernel as an ELF file that QEMU starts directly (PVH): nothing is left to unpack in the guest.
     pub fn write_vmlinux(&self, path: &Path, progress: &dyn crate::Progress) -> Result<(), ImageError> {
         let image = self.compressed_image();
         let data = std::fs::read(&image).at("read", &image)?;
         let payload = payload(&data).ok_or_else(|| missing(PACKAGE, "a kernel with a readable header"))?;
         let program = match payload {
-            [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
+            packed if packed.starts_with(LZ4_MAGIC) => "lz4",
             [0xfd, b'7', b'z', ..] => "xz",
             [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
             [0x1f, 0x8b, ..] => "gzip",

@@ -273,3 +273,71 @@ fn sync_tree(dir: &Path) -> Result<(), ImageError> {
     }
     sync_dir(dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+    use crate::image::ImageKind;
+
+    fn kernel_dir(dir: &Path, content: &str) -> PathBuf {
+        let source = dir.join("source");
+        fs::create_dir_all(&source).unwrap();
+        fs::write(source.join("vmlinuz-6.1"), content).unwrap();
+        fs::write(source.join("initrd.img"), "initrd").unwrap();
+        source
+    }
+
+    #[test]
+    fn an_import_is_listed_replaced_and_pruned_only_when_unused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path().join("images")).unwrap();
+        let first = store.import("mine", &kernel_dir(dir.path(), "one"), &Silent).unwrap();
+        assert_eq!((first.kind, first.append.as_str()), (ImageKind::Imported, "console=ttyS0"));
+        let second = store.import("mine", &kernel_dir(dir.path(), "two"), &Silent).unwrap();
+        assert_ne!(first.key, second.key);
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&second));
+        // The first version is still whole: a VM may be using it.
+        let old_kernel = first.kernel.unwrap();
+        assert_eq!(fs::read_to_string(&old_kernel).unwrap(), "one");
+        assert_eq!(store.prune(std::slice::from_ref(&old_kernel)).unwrap(), 0);
+        assert_eq!(store.prune(&[]).unwrap(), 1);
+        assert!(!old_kernel.exists() && second.kernel.unwrap().exists());
+        store.remove("mine").unwrap();
+        assert!(matches!(store.get("mine"), Err(ImageError::NotFound(_))));
+        assert!(matches!(store.remove("mine"), Err(ImageError::NotFound(_))));
+    }
+
+    #[test]
+    fn a_failed_import_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path().join("images")).unwrap();
+        let empty = dir.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        assert!(matches!(store.import("mine", &empty, &Silent), Err(ImageError::Import { .. })));
+        assert!(store.import("mine", &dir.path().join("absent"), &Silent).is_err());
+        assert!(matches!(store.import("../x", &empty, &Silent), Err(ImageError::BadName(_))));
+        assert!(store.list().unwrap().is_empty());
+        assert!(!store.dir.join(TEMPORARY).exists());
+    }
+
+    #[test]
+    fn one_damaged_image_does_not_hide_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path().join("images")).unwrap();
+        store.import("good", &kernel_dir(dir.path(), "one"), &Silent).unwrap();
+        let bad = store.import("bad", &kernel_dir(dir.path(), "two"), &Silent).unwrap();
+        fs::write(bad.dir.join(MANIFEST), "{").unwrap();
+        let names: Vec<String> = store.list().unwrap().into_iter().map(|image| image.name).collect();
+        assert_eq!(names, ["good"]);
+        assert!(matches!(store.get("bad"), Err(ImageError::BadManifest { .. })));
+    }
+
+    #[test]
+    fn two_builds_at_once_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let _lock = store.lock().unwrap();
+        assert!(matches!(store.lock(), Err(ImageError::Busy(_))));
+    }
+}

@@ -97,7 +97,7 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 pub fn sources() -> Vec<&'static str> {
-    let mut sources = vec![GRUB_EARLY, CUSTOMIZE];
+    let mut sources = vec![include_str!("debian.rs"), GRUB_EARLY, CUSTOMIZE];
     sources.extend(FILES.iter().flat_map(|(path, text)| [path, text]));
     sources
 }

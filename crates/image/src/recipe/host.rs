@@ -38,6 +38,7 @@ const NODE: &str = include_str!("../../assets/host/node");
 const INITTAB: &str = include_str!("../../assets/host/inittab");
 const PROFILE: &str = include_str!("../../assets/host/profile");
 pub const SOURCES: &[&str] = &[
+    include_str!("host.rs"),
     INIT,
     RC,
     RC_LATE,

@@ -16,13 +16,11 @@ pub const PACKAGES: &[&str] = &[kernel::PACKAGE, "busybox-static", "qemu-guest-a
 const INIT: &str = include_str!("../../assets/pebble/init");
 const RC: &str = include_str!("../../assets/pebble/rc");
 const INITTAB: &str = include_str!("../../assets/pebble/inittab");
-pub const SOURCES: &[&str] = &[INIT, RC, INITTAB, AGENT, POWER_BUTTON, SHUTDOWN, UDHCPC, FAST_BOOT, APPEND];
+pub const SOURCES: &[&str] =
+    &[include_str!("pebble.rs"), INIT, RC, INITTAB, AGENT, POWER_BUTTON, SHUTDOWN, UDHCPC, FAST_BOOT];
 
 const MODULES: &[&str] = &["virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "button", "evdev"];
 const MEMORY_BYTES: u64 = 128 << 20;
-
-/// Drivers and self-tests that a guest of this kind never needs. A name that the kernel lacks is ignored.
-const APPEND: &str = "initcall_blacklist=init_kprobe_trace,cmos_init,crypto_kdf108_init,i8042_init";
 
 pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
     let quarry = workshop.quarry;
@@ -57,11 +55,10 @@ pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
         archive.file(&path, 0o755, fs::read(&source).at("read", source)?);
     }
     write_archive(&archive, &workshop.out.join("initrd.cpio"))?;
-    kernel.write_vmlinux(&workshop.out.join("vmlinux"), workshop.progress())?;
     let mut manifest = Manifest::new(ImageKind::Pebble);
-    manifest.kernel = Some("vmlinux".to_owned());
+    manifest.kernel = Some(kernel.write_innermost(workshop.out, workshop.progress())?);
     manifest.initrd = Some("initrd.cpio".to_owned());
-    manifest.append = format!("{FAST_BOOT} {APPEND}");
+    manifest.append = FAST_BOOT.to_owned();
     manifest.default_memory_bytes = MEMORY_BYTES;
     Ok(manifest)
 }
