@@ -166,7 +166,7 @@ async fn carry(shared: &Shared, mut stream: UnixStream, keys: &mut mpsc::Receive
             }
         }
         // Nobody can type any more; the output goes on.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = output => {}

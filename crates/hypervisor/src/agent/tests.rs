@@ -41,8 +41,7 @@ impl Guest {
                         serde_json::from_slice(line.strip_prefix(b"\xff").unwrap_or(&line)).unwrap();
                     if request["execute"] == "guest-sync-delimited" {
                         let id = &request["arguments"]["id"];
-                        writer.write_all(format!("\u{0}").as_bytes()).await.unwrap();
-                        writer.write_all(&[0xff]).await.unwrap();
+                        writer.write_all(&[0, 0xff]).await.unwrap();
                         writer.write_all(format!("{{\"return\": {id}}}\n").as_bytes()).await.unwrap();
                         continue;
                     }
@@ -59,6 +58,7 @@ impl Guest {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the values are made in place")]
 fn answer(value: Value) -> Vec<u8> {
     format!("{}\n", json!({"return": value})).into_bytes()
 }

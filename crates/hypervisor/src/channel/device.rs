@@ -59,7 +59,7 @@ where
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let flags = OFlags::NONBLOCK.bits() as i32;
     Ok(File::options().read(true).write(true).custom_flags(flags).open(path)?.into())
 }
 

@@ -149,7 +149,7 @@ mod tests {
         #[test]
         fn a_mark_is_found_after_anything(before in bytes(60), nonce: [u8; 16], data in bytes(100), cut in 1usize..50) {
             let mark = Mark::new(Kind::Hello, nonce);
-            let mut stream = before.clone();
+            let mut stream = before;
             stream.extend(mark.encode());
             escape(&data, &mut stream);
             let (found, marks) = decode_all(&stream, cut);

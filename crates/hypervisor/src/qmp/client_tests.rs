@@ -112,7 +112,7 @@ async fn garbage_deep_nesting_and_endless_lines_end_the_connection_and_nothing_e
     let deep = format!("{}1{}\n", "[".repeat(100_000), "]".repeat(100_000));
     let mut long = vec![b'x'; LINE_BYTES_MAX + 5000];
     long.push(b'\n');
-    for bad in [b"\xff\xfe\n".to_vec(), deep.into_bytes(), long, b"[1]\n".to_vec()] {
+    for bad in [b"\xff\xfe\n".to_vec(), deep.into_bytes(), long, b"7\n".to_vec()] {
         let (qmp, mut monitor) = pair().await;
         tokio::spawn(async move {
             monitor.writer.write_all(&bad).await.ok();
