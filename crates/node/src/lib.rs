@@ -1,1 +1,35 @@
-//! 
+//! The node: every use case of a host of machines.
+//!
+//! A use case asks `identity` first, then joins what the crates below know: definitions in the `store`, engines by
+//! `hypervisor`, ports by `network`, disks by `image`. One task owns each machine (`vm::task`); networks change one at a
+//! time (`networks`); what takes several steps leaves the old or the new when the node dies in between (`journal`,
+//! `vm::reopen`). Only the API calls this crate. It must never know how a question arrived, and never wait for a guest
+//! without a deadline.
+
+mod clock;
+mod disks;
+pub mod doctor;
+mod engine;
+mod error;
+mod events;
+mod facts;
+mod features;
+mod home;
+mod host;
+mod images;
+mod journal;
+mod keeper;
+mod networks;
+mod node;
+mod steps;
+mod values;
+mod vm;
+
+pub use doctor::{CheckResult, Requirement};
+pub use engine::EngineChoice;
+pub use error::{ErrorKind, NodeError, Result};
+pub use features::{Feature, FeatureInstalled};
+pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView};
+pub use nestling_identity::Identity;
+pub use node::{Node, Settings};
+pub use values::*;

@@ -1,0 +1,135 @@
+//! Use cases on disk images that no machine need know of.
+
+use std::path::{Path, PathBuf};
+
+use nestling_hypervisor::disk;
+use nestling_identity::{Action, Identity};
+use nestling_model::{
+    DiskFormat,
+    disk::{DISK_BYTES_MAX, DISK_BYTES_MIN},
+};
+
+use crate::{
+    Node, NodeError,
+    error::{Object, Result},
+    values::{DiskKind, DiskView, NewDisk, NewDiskKind},
+};
+
+impl Node {
+    pub async fn create_disk(&self, who: &Identity, new: NewDisk) -> Result<DiskView> {
+        self.authorize(who, Action::ChangeDisks)?;
+        let path = new_path(&new.path)?;
+        let (kind, bytes) = match new.kind {
+            NewDiskKind::Dynamic { size_bytes } => (disk::DiskKind::Dynamic, Some(checked(size_bytes)?)),
+            NewDiskKind::Fixed { size_bytes } => (disk::DiskKind::Fixed, Some(checked(size_bytes)?)),
+            NewDiskKind::Differencing { parent, size_bytes } => {
+                let (parent, format) = self.existing_disk(&parent, None).await?;
+                let bytes = size_bytes.map(checked).transpose()?;
+                (disk::DiskKind::Differencing { parent, parent_format: format }, bytes)
+            }
+        };
+        let new = disk::NewDisk { format: DiskFormat::Qcow2, bytes, kind };
+        disk::create(&self.engines.qemu().await?, &path, &new).await?;
+        self.disk_view(&path).await
+    }
+
+    pub async fn disk(&self, who: &Identity, path: &Path) -> Result<DiskView> {
+        self.authorize(who, Action::ReadDisks)?;
+        self.disk_view(path).await
+    }
+
+    /// Makes a disk larger, also while a machine runs with it.
+    pub async fn resize_disk(&self, who: &Identity, path: &Path, size_bytes: u64) -> Result<DiskView> {
+        self.authorize(who, Action::ChangeDisks)?;
+        checked(size_bytes)?;
+        let (path, format) = self.existing_disk(path, self.known_format(path)).await?;
+        let user = self.vms.all().into_iter().find_map(|now| {
+            let disk = now.vm.disks.iter().find(|d| d.path == path)?.clone();
+            Some((now.vm.name.clone(), now.running?, disk))
+        });
+        match user {
+            Some((vm, running, disk)) => running
+                .machine
+                .resize_disk(disk.controller, disk.location, size_bytes)
+                .await
+                .map_err(|source| NodeError::Machine { vm, source })?,
+            None => disk::resize(&self.engines.qemu().await?, &path, format, size_bytes).await?,
+        }
+        self.disk_view(&path).await
+    }
+
+    async fn disk_view(&self, path: &Path) -> Result<DiskView> {
+        let shown = path.display().to_string();
+        let path = tokio::fs::canonicalize(path)
+            .await
+            .map_err(|_| NodeError::NotFound { object: Object::Disk, name: shown })?;
+        let info = disk::info(&self.engines.qemu().await?, &path, self.known_format(&path)).await?;
+        Ok(DiskView {
+            format: info.format,
+            kind: match info.parent {
+                Some(_) => DiskKind::Differencing,
+                None if info.format == DiskFormat::Raw || info.file_bytes >= info.virtual_bytes => {
+                    DiskKind::Fixed
+                }
+                None => DiskKind::Dynamic,
+            },
+            size_bytes: info.virtual_bytes,
+            file_bytes: info.file_bytes,
+            parent: info.parent,
+            vm: self.vms.disk_user(&path),
+            path,
+        })
+    }
+
+    /// The format that a machine's definition gives a disk: better than what its first bytes claim.
+    fn known_format(&self, path: &Path) -> Option<DiskFormat> {
+        let of = |now: super::vm::Now| now.vm.disks.iter().find(|d| d.path == path).map(|d| d.format);
+        self.vms.all().into_iter().find_map(of)
+    }
+}
+
+/// Where a new disk may be: an absolute path in a directory that is there. Links in it are followed once, here.
+pub fn new_path(path: &Path) -> Result<PathBuf> {
+    let invalid = |why: &str| NodeError::Invalid(format!("{}: {why}", path.display()));
+    if !path.is_absolute() {
+        return Err(invalid("a disk's path is absolute"));
+    }
+    let name = path.file_name().ok_or_else(|| invalid("a disk needs a file name"))?;
+    let dir = path.parent().ok_or_else(|| invalid("a disk needs a directory"))?;
+    let dir = std::fs::canonicalize(dir).map_err(NodeError::io("open", dir))?;
+    Ok(dir.join(name))
+}
+
+fn checked(size_bytes: u64) -> Result<u64> {
+    if !(DISK_BYTES_MIN..=DISK_BYTES_MAX).contains(&size_bytes) || size_bytes % 512 != 0 {
+        return Err(NodeError::Invalid(format!(
+            "a disk has between 1 MB and 64 TB, in whole sectors of 512 bytes; {size_bytes} bytes were asked for"
+        )));
+    }
+    Ok(size_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bounded() {
+        assert!(checked(1 << 20).is_ok());
+        for bad in [0, 512, (1 << 20) + 1, u64::MAX] {
+            assert!(checked(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_new_disks_path_is_absolute_and_its_directory_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        let real = std::fs::canonicalize(dir.path()).unwrap();
+        assert_eq!(new_path(&link.join("a.qcow2")).unwrap(), real.join("a.qcow2"));
+        for bad in ["a.qcow2", "/", "/nonexistent/a.qcow2", "/tmp/.."] {
+            assert!(new_path(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What machines run on: found out once per boot of the host, by proof, and remembered in the home.
+//!
+//! A proof that fails may take seconds (a KVM that hangs), so failures are remembered too, for exactly this boot,
+//! processor, kernel, modules and QEMU. Nothing is asked before somebody needs the answer.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use nestling_hypervisor::{
+    Qemu,
+    probe::{Accel, Engine, HostFacts, Nesting, Survey},
+};
+use nestling_model::EngineKind;
+use nestling_store::Document;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use crate::{NodeError, error::Result, facts, keeper::Keeper, values::EngineView};
+
+/// How the engine is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineChoice {
+    #[default]
+    ByProof,
+    /// QEMU's own emulation, whatever the host could do.
+    Emulation,
+}
+
+/// What was found out, and for what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineRecord {
+    holds_for: String,
+    /// For machines with virtualization extensions exposed, and for those without.
+    nesting: Decision,
+    plain: Decision,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Decision {
+    accel: Accel,
+    model: String,
+    nesting: Option<Nesting>,
+    reason: String,
+    remedy: Option<String>,
+}
+
+impl Document for EngineRecord {
+    const KIND: &'static str = "engine";
+    fn id(&self) -> String {
+        "engine".to_owned()
+    }
+}
+
+impl From<Engine> for Decision {
+    fn from(engine: Engine) -> Self {
+        let Engine { accel, model, nesting, reason, remedy } = engine;
+        Self { accel, model, nesting, reason, remedy }
+    }
+}
+
+impl From<Decision> for Engine {
+    fn from(decision: Decision) -> Self {
+        let Decision { accel, model, nesting, reason, remedy } = decision;
+        Self { accel, model, nesting, reason, remedy }
+    }
+}
+
+pub fn kind(accel: Accel) -> EngineKind {
+    match accel {
+        Accel::Kvm => EngineKind::Kvm,
+        Accel::Tcg => EngineKind::Tcg,
+    }
+}
+
+pub struct Engines {
+    choice: EngineChoice,
+    /// Where proofs are kept.
+    dir: PathBuf,
+    keeper: Keeper,
+    qemu: Mutex<Option<Qemu>>,
+    deciding: Mutex<()>,
+    record: RwLock<Option<Arc<EngineRecord>>>,
+}
+
+impl Engines {
+    pub fn new(choice: EngineChoice, dir: PathBuf, keeper: Keeper, record: Option<EngineRecord>) -> Self {
+        // A record of another boot says nothing; whether the rest holds is looked at when it is asked for.
+        let record = record.filter(|r| r.holds_for.starts_with(&facts::boot_id())).map(Arc::new);
+        Self {
+            choice,
+            dir,
+            keeper,
+            qemu: Mutex::default(),
+            deciding: Mutex::default(),
+            record: RwLock::new(record),
+        }
+    }
+
+    /// QEMU, looked for until it is found.
+    pub async fn qemu(&self) -> Result<Qemu> {
+        let mut known = self.qemu.lock().await;
+        if let Some(qemu) = known.as_ref().filter(|q| q.system().exists()) {
+            return Ok(qemu.clone());
+        }
+        let found = Qemu::find(None).await?;
+        *known = Some(found.clone());
+        Ok(found)
+    }
+
+    /// What is known already.
+    pub fn view(&self) -> Option<EngineView> {
+        let record = self.known()?;
+        Some(EngineView { kind: kind(record.nesting.accel), reason: record.nesting.reason.clone() })
+    }
+
+    /// The engine of a machine that was started by an earlier node on the same boot, whose decision still stands.
+    pub fn known_kind(&self, nesting: bool) -> EngineKind {
+        self.known().map_or(EngineKind::Tcg, |r| kind(if nesting { r.nesting.accel } else { r.plain.accel }))
+    }
+
+    fn known(&self) -> Option<Arc<EngineRecord>> {
+        self.record.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The engine for a machine with or without virtualization extensions.
+    pub async fn get(&self, nesting: bool) -> Result<Engine> {
+        let record = self.decide().await?;
+        Ok(if nesting { record.nesting.clone() } else { record.plain.clone() }.into())
+    }
+
+    pub async fn decide(&self) -> Result<Arc<EngineRecord>> {
+        let qemu = self.qemu().await?;
+        let _one_at_a_time = self.deciding.lock().await;
+        let facts = HostFacts::read();
+        let choice = self.choice;
+        let holds_for = format!(
+            "{} {choice:?} {} {} {facts:?}",
+            facts::boot_id(),
+            qemu.system().display(),
+            qemu.version()
+        );
+        if let Some(known) = self.known().filter(|r| r.holds_for == holds_for) {
+            return Ok(known);
+        }
+        let survey = match choice {
+            EngineChoice::ByProof => Survey::take(qemu.system(), Some(&self.dir)).await,
+            // Without a trial nothing is proven, and what is not proven is not used.
+            EngineChoice::Emulation => Survey { facts, trials: Vec::new() },
+        };
+        let decide = |nesting| survey.engine(nesting).map_err(|e| NodeError::Engine(e.to_string()));
+        let record =
+            Arc::new(EngineRecord { holds_for, nesting: decide(true)?.into(), plain: decide(false)?.into() });
+        self.keeper.put(&*record).await?;
+        *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// Why, and what to change for a better one.
+    pub async fn verdict(&self) -> Result<(EngineView, Option<String>)> {
+        let Decision { accel, reason, remedy, .. } = self.decide().await?.nesting.clone();
+        Ok((EngineView { kind: kind(accel), reason }, remedy))
+    }
+}

@@ -1,0 +1,426 @@
+//! What can go wrong in a use case, as administrators read it.
+//!
+//! Rules: where Hyper-V has a text for a situation, the text is Hyper-V's, in its lines; [`NodeError::message`] is the
+//! whole message, causes included; a hint is never part of the message. An error names its object.
+
+use std::{fmt, io, path::PathBuf};
+
+use nestling_hypervisor::{AgentError, AttachError, LaunchError, MachineError, QemuError, disk::DiskError};
+use nestling_identity::Denied;
+use nestling_image::ImageError;
+use nestling_model::{
+    NameError, Operation, VmId, VmInvalid, VmName, VmState, mac::MacError, version::UnknownVersion,
+};
+use nestling_network::{NatConflict, NetworkError, Problem};
+use nestling_store::StoreError;
+
+pub type Result<T> = std::result::Result<T, NodeError>;
+
+/// What kind of failure it is, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    Invalid,
+    NotFound,
+    Exists,
+    InvalidState,
+    InUse,
+    Denied,
+    Requirement,
+    GuestAbsent,
+    Timeout,
+    Failed,
+}
+
+/// What kinds of objects are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    Vm,
+    Switch,
+    Nat,
+    Mapping,
+    Adapter,
+    Drive,
+    HostAdapter,
+    HostAddress,
+    Disk,
+    Feature,
+}
+
+/// A part of a machine that is changed, as Hyper-V's messages call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Processor,
+    Memory,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Processor => "Processor",
+            Self::Memory => "Memory",
+        })
+    }
+}
+
+/// The machine that an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: VmName,
+    pub id: VmId,
+}
+
+impl Named {
+    /// As Hyper-V writes it: `(Virtual machine ID E78F740F-AE83-4021-AAD8-4FA8FCA1227B)`.
+    fn guid(&self) -> String {
+        self.id.0.to_string().to_uppercase()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("{}", not_found(*object, name))]
+    NotFound { object: Object, name: String },
+    #[error("{}", exists(*object, name))]
+    Exists { object: Object, name: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    #[error(transparent)]
+    Version(#[from] UnknownVersion),
+    #[error("'{vm}' cannot be created")]
+    Create { vm: VmName, source: VmInvalid },
+    #[error("Failed to modify device '{device}'.\n{reason}\n'{}' failed to modify device '{device}'. (Virtual machine ID {})\n{reason}", vm.name, vm.guid())]
+    ModifyDevice { vm: Named, device: Device, reason: ModifyReason },
+    #[error("'{}' failed to change state.\nThe operation cannot be performed while the virtual machine is in its current state.", vm.name)]
+    State { vm: Named, state: VmState, operation: Operation },
+    #[error("'{}' was turned off before the operation ended.", vm.name)]
+    Interrupted { vm: Named },
+    #[error("'{}' failed to start. (Virtual machine ID {})\n{}", vm.name, vm.guid(), cause.message())]
+    Start { vm: Named, cause: Box<NodeError> },
+    #[error("Not enough memory in the system to start the virtual machine {} with ram size {wanted_mb} megabytes.", vm.name)]
+    MemoryShort { vm: Named, wanted_mb: u64, available_mb: u64 },
+    #[error("'{}' did not shut down.\n{reason}", vm.name)]
+    ShutDown { vm: Named, reason: String },
+    #[error("the disk {} is in use by virtual machine '{vm}'", path.display())]
+    DiskInUse { path: PathBuf, vm: VmName },
+    #[error(
+        "Failed while removing virtual Ethernet switch.\nThe virtual switch '{switch}' cannot be deleted because it is being used by virtual machine '{vm}'."
+    )]
+    SwitchInUse { switch: String, vm: VmName },
+    #[error("The parameter is incorrect.\n{0}")]
+    NatConflict(NatConflict),
+    #[error("A prerequisite check for the {feature} feature failed.\n1. {reason}")]
+    Prerequisite { feature: &'static str, reason: String },
+    #[error("'{0}' has no engine: it is not running.")]
+    NoEngine(VmName),
+    #[error("the guest of '{vm}' does not answer")]
+    Agent { vm: VmName, source: AgentError },
+    #[error("'{vm}' cannot do that now")]
+    Machine { vm: VmName, source: MachineError },
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
+    #[error("no engine can run here: {0}")]
+    Engine(String),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error("the image '{0}' has not been built yet")]
+    ImageNotBuilt(String),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    NetworkProblem(Problem),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the node's home {} is in use by another node{}", path.display(), holder(*pid))]
+    HomeInUse { path: PathBuf, pid: Option<u32> },
+    #[error("cannot {action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("the node is stopping")]
+    Stopping,
+    #[error("an internal step ended early: {0}")]
+    Internal(String),
+}
+
+/// Why a device cannot be changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModifyReason {
+    #[error("The operation cannot be performed while the virtual machine is in its current state.")]
+    State(VmState),
+    #[error(transparent)]
+    Invalid(VmInvalid),
+}
+
+fn not_found(object: Object, name: &str) -> String {
+    let name: String = name.chars().take(120).flat_map(char::escape_debug).collect();
+    match object {
+        Object::Vm => format!("Hyper-V was unable to find a virtual machine with name \"{name}\"."),
+        Object::Switch => format!("Hyper-V was unable to find a virtual switch with name \"{name}\"."),
+        Object::Nat => {
+            format!("No matching MSFT_NetNat objects found with property 'Name' equal to '{name}'.")
+        }
+        Object::Mapping => {
+            format!(
+                "No matching MSFT_NetNatStaticMapping objects found with property 'StaticMappingID' equal to '{name}'."
+            )
+        }
+        Object::HostAdapter => {
+            format!("No MSFT_NetAdapter objects found with property 'Name' equal to '{name}'.")
+        }
+        Object::HostAddress => {
+            format!(
+                "No matching MSFT_NetIPAddress objects found with property 'IPAddress' equal to '{name}'."
+            )
+        }
+        Object::Adapter => format!("the virtual machine has no network adapter {name}"),
+        Object::Drive => format!("the virtual machine has no disk at {name}"),
+        Object::Disk => format!("there is no disk {name}"),
+        Object::Feature => {
+            format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
+        }
+    }
+}
+
+fn exists(object: Object, name: &str) -> String {
+    match object {
+        Object::Vm => format!("a virtual machine with the name \"{name}\" exists already"),
+        Object::Switch => format!("a virtual switch with the name \"{name}\" exists already"),
+        Object::Nat => format!("a NAT network with the name \"{name}\" exists already"),
+        Object::Mapping => format!("the external port {name} has a static mapping already"),
+        Object::Adapter => format!("the MAC address {name} belongs to another network adapter"),
+        Object::HostAddress => format!("Instance MSFT_NetIPAddress already exists: {name}"),
+        Object::Drive | Object::HostAdapter | Object::Disk | Object::Feature => {
+            format!("{name} exists already")
+        }
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+impl NodeError {
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::Invalid(text.into())
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.into(), source }
+    }
+
+    /// The whole message: what failed and every cause, the outermost first.
+    pub fn message(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // A transparent error is its own cause.
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    pub fn code(&self) -> ErrorKind {
+        use ErrorKind as Kind;
+        match self {
+            Self::Denied(_) => Kind::Denied,
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::Exists { .. } => Kind::Exists,
+            Self::Invalid(_)
+            | Self::Name(_)
+            | Self::Mac(_)
+            | Self::Version(_)
+            | Self::Create { .. }
+            | Self::NatConflict(_)
+            | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
+            Self::ModifyDevice { .. } | Self::State { .. } | Self::Interrupted { .. } => Kind::InvalidState,
+            Self::Start { cause, .. } => cause.code(),
+            Self::DiskInUse { .. } | Self::SwitchInUse { .. } | Self::HomeInUse { .. } => Kind::InUse,
+            Self::MemoryShort { .. } | Self::Prerequisite { .. } | Self::Qemu(_) | Self::Engine(_) => {
+                Kind::Requirement
+            }
+            Self::NoEngine(_) => Kind::GuestAbsent,
+            Self::Agent { source, .. } => agent_kind(source),
+            Self::ShutDown { .. } => Kind::Timeout,
+            Self::Disk(error) => disk_kind(error),
+            Self::Image(error) => image_kind(error),
+            Self::ImageNotBuilt(_) => Kind::NotFound,
+            Self::Network(error) => network_kind(error),
+            Self::NetworkProblem(_) => Kind::Requirement,
+            Self::Store(StoreError::Full { .. }) => Kind::Requirement,
+            Self::Machine { .. }
+            | Self::Launch(_)
+            | Self::Attach(_)
+            | Self::Store(_)
+            | Self::Io { .. }
+            | Self::Stopping
+            | Self::Internal(_) => Kind::Failed,
+        }
+    }
+
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::ModifyDevice { reason: ModifyReason::State(state), vm, .. } => {
+                Some(format!("'{}' is {state}; turn it off first (Stop-VM)", vm.name))
+            }
+            Self::State { vm, state, .. } => Some(format!("'{}' is {state}", vm.name)),
+            Self::MemoryShort { available_mb, .. } => Some(format!(
+                "{available_mb} MB are available; give the machine less memory (Set-VMMemory), or stop another one"
+            )),
+            Self::Start { cause, .. } => cause.hint(),
+            Self::ShutDown { vm, .. } => {
+                Some(format!("cut its power with: Stop-VM -Name '{}' -TurnOff", vm.name))
+            }
+            Self::NoEngine(vm) => Some(format!("start it: Start-VM '{vm}'")),
+            Self::SwitchInUse { vm, .. } => {
+                Some(format!("disconnect it first: Disconnect-VMNetworkAdapter -VMName '{vm}'"))
+            }
+            Self::DiskInUse { vm, .. } => {
+                Some(format!("detach it there first: Remove-VMHardDiskDrive -VMName '{vm}'"))
+            }
+            Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
+            Self::Prerequisite { .. } => Some(
+                "on the host of this virtual machine, while it is off: Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// The object concerned.
+    pub fn object(&self) -> Option<String> {
+        match self {
+            Self::NotFound { name, .. } | Self::Exists { name, .. } => Some(name.clone()),
+            Self::ModifyDevice { vm, .. }
+            | Self::State { vm, .. }
+            | Self::Interrupted { vm }
+            | Self::Start { vm, .. }
+            | Self::MemoryShort { vm, .. }
+            | Self::ShutDown { vm, .. } => Some(vm.name.to_string()),
+            Self::Create { vm, .. }
+            | Self::NoEngine(vm)
+            | Self::Agent { vm, .. }
+            | Self::Machine { vm, .. } => Some(vm.to_string()),
+            Self::DiskInUse { path, .. } | Self::Io { path, .. } => Some(path.display().to_string()),
+            Self::SwitchInUse { switch, .. } => Some(switch.clone()),
+            Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn agent_kind(error: &AgentError) -> ErrorKind {
+    match error {
+        AgentError::Absent => ErrorKind::GuestAbsent,
+        AgentError::Timeout { .. } | AgentError::StillRuns { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn disk_kind(error: &DiskError) -> ErrorKind {
+    match error {
+        DiskError::Exists(_) => ErrorKind::Exists,
+        DiskError::Missing(_) | DiskError::ParentMissing(_) => ErrorKind::NotFound,
+        DiskError::InUse(_) => ErrorKind::InUse,
+        DiskError::NoSpace(_) => ErrorKind::Requirement,
+        DiskError::Ambiguous(_)
+        | DiskError::Unsupported(_)
+        | DiskError::Shrinks { .. }
+        | DiskError::Path(_) => ErrorKind::Invalid,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn image_kind(error: &ImageError) -> ErrorKind {
+    match error {
+        ImageError::NotFound(_) => ErrorKind::NotFound,
+        ImageError::BadName(_) | ImageError::Import { .. } | ImageError::Seed(_) => ErrorKind::Invalid,
+        ImageError::MissingTool { .. } | ImageError::Binary { .. } => ErrorKind::Requirement,
+        ImageError::Busy(_) => ErrorKind::InUse,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn network_kind(error: &NetworkError) -> ErrorKind {
+    match error {
+        NetworkError::Permission | NetworkError::ToolMissing { .. } => ErrorKind::Requirement,
+        NetworkError::Invalid(_) => ErrorKind::Invalid,
+        _ => ErrorKind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm() -> Named {
+        Named {
+            name: "Nested".parse().unwrap(),
+            id: VmId("e78f740f-ae83-4021-aad8-4fa8fca1227b".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_processor_of_a_running_machine_is_refused_in_hyper_vs_shape() {
+        let error = NodeError::ModifyDevice {
+            vm: vm(),
+            device: Device::Processor,
+            reason: ModifyReason::State(VmState::Running),
+        };
+        assert_eq!(
+            error.message(),
+            "Failed to modify device 'Processor'.\n\
+             The operation cannot be performed while the virtual machine is in its current state.\n\
+             'Nested' failed to modify device 'Processor'. (Virtual machine ID E78F740F-AE83-4021-AAD8-4FA8FCA1227B)\n\
+             The operation cannot be performed while the virtual machine is in its current state."
+        );
+        assert_eq!(error.code(), ErrorKind::InvalidState);
+        assert_eq!(error.hint().unwrap(), "'Nested' is Running; turn it off first (Stop-VM)");
+    }
+
+    #[test]
+    fn an_unknown_machine_is_refused_in_hyper_vs_words() {
+        let error = NodeError::NotFound { object: Object::Vm, name: "X".into() };
+        assert_eq!(error.message(), "Hyper-V was unable to find a virtual machine with name \"X\".");
+    }
+
+    #[test]
+    fn the_message_has_every_cause_once() {
+        let error = NodeError::Io {
+            action: "open",
+            path: "/x".into(),
+            source: io::Error::new(io::ErrorKind::NotFound, "no such file"),
+        };
+        assert_eq!(error.message(), "cannot open /x: no such file");
+        let invalid = VmInvalid::Processors { asked: 0, max: 2 };
+        let error = NodeError::Create { vm: vm().name, source: invalid.clone() };
+        assert_eq!(error.message(), format!("'Nested' cannot be created: {invalid}"));
+        assert_eq!(NodeError::from(NameError::Empty).message(), "a name can't be empty");
+    }
+
+    #[test]
+    fn a_failed_start_is_of_the_kind_of_its_cause() {
+        let short = NodeError::MemoryShort { vm: vm(), wanted_mb: 4096, available_mb: 100 };
+        let error = NodeError::Start { vm: vm(), cause: Box::new(short) };
+        assert_eq!(error.code(), ErrorKind::Requirement);
+        assert_eq!(
+            error.message(),
+            "'Nested' failed to start. (Virtual machine ID E78F740F-AE83-4021-AAD8-4FA8FCA1227B)\n\
+             Not enough memory in the system to start the virtual machine Nested with ram size 4096 megabytes."
+        );
+    }
+}

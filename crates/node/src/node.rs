@@ -1,0 +1,158 @@
+//! The node: everything that its use cases share, from start to end.
+
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nestling_identity::{Action, Authority, Denied, Identity};
+use nestling_image::ImageStore;
+use nestling_model::{EventKind, Nat, Switch, Vm, VmId};
+use nestling_store::{Home, Store};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    clock::now_ms,
+    engine::{EngineChoice, EngineRecord, Engines},
+    error::Result,
+    events::Events,
+    home::HomeDir,
+    journal,
+    keeper::Keeper,
+    networks::{Defined, Networks},
+    steps::{StepHook, Steps},
+    vm::{self, Registry},
+};
+
+/// What a node is started with.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// The program itself: it goes into the image of a host.
+    pub nestling_binary: Option<PathBuf>,
+    pub engine: EngineChoice,
+    /// Called between the steps of what takes several; for tests.
+    pub at_step: Option<StepHook>,
+}
+
+/// A running node. Clones are the same node.
+#[derive(Clone)]
+pub struct Node(Arc<Shared>);
+
+pub struct Shared {
+    pub home: HomeDir,
+    pub keeper: Keeper,
+    pub events: Events,
+    pub engines: Engines,
+    pub networks: Arc<Networks>,
+    pub image_store: ImageStore,
+    pub vms: Registry,
+    pub settings: Settings,
+    pub steps: Steps,
+    pub started_at_ms: u64,
+    tag: [u8; 2],
+    authority: Authority,
+    /// Somebody asked the node to end.
+    asked_to_stop: CancellationToken,
+    /// It does.
+    pub stopping: CancellationToken,
+}
+
+impl Deref for Node {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Node {
+    /// Takes the home, brings the host's network back, takes over what runs, and starts what shall start.
+    pub async fn open(home: &Path, settings: Settings) -> Result<Self> {
+        let home = HomeDir::open(home)?;
+        let (store, found) = read_store(&home)?;
+        let keeper = Keeper::new(store);
+        let Found { record, defined, vms, engine } = found;
+        let tag = record.tag();
+        let shared = Arc::new(Shared {
+            engines: Engines::new(settings.engine, home.root().to_owned(), keeper.clone(), engine),
+            networks: Networks::open(&home, record, keeper.clone(), defined).await?,
+            image_store: ImageStore::open(home.images())?,
+            steps: Steps(settings.at_step.clone()),
+            events: Events::new(),
+            vms: Registry::default(),
+            started_at_ms: now_ms(),
+            authority: Authority { node_uid: rustix::process::geteuid().as_raw() },
+            asked_to_stop: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            home,
+            keeper,
+            settings,
+            tag,
+        });
+        vm::restore(&shared, vms).await?;
+        shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
+        let preparing = Arc::clone(&shared);
+        tokio::spawn(async move { preparing.prepare_role().await });
+        Ok(Self(shared))
+    }
+
+    /// Lets everything go. Machines run on; the next node takes them over.
+    pub async fn close(&self) {
+        self.stopping.cancel();
+        self.networks.network().shutdown().await;
+    }
+
+    pub async fn stop(&self, who: &Identity) -> Result<()> {
+        self.authorize(who, Action::StopNode)?;
+        self.asked_to_stop.cancel();
+        Ok(())
+    }
+
+    /// Resolves when somebody asked the node to stop.
+    pub async fn stopped(&self) {
+        self.asked_to_stop.cancelled().await;
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Shared {
+    pub fn authorize(&self, who: &Identity, action: Action) -> std::result::Result<(), Denied> {
+        self.authority.authorize(who, action)
+    }
+
+    /// What tells this node's interfaces and addresses from those of others.
+    pub fn tag(&self) -> [u8; 2] {
+        self.tag
+    }
+}
+
+struct Found {
+    record: Home,
+    defined: Defined,
+    vms: Vec<Vm>,
+    engine: Option<EngineRecord>,
+}
+
+fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
+    let mut store = Store::open(home.root())?;
+    let record = match store.list::<Home>()?.pop() {
+        Some(record) => record,
+        None => {
+            let record =
+                Home { id: Uuid::new_v4(), created_at_ms: now_ms(), features: Vec::new(), mappings_made: 0 };
+            store.put(&record)?;
+            record
+        }
+    };
+    let defined = Defined { switches: store.list::<Switch>()?, nats: store.list::<Nat>()? };
+    let vms = store.list::<Vm>()?;
+    let exists = |id: VmId| vms.iter().any(|vm| vm.id == id);
+    journal::recover(&mut store, exists)?;
+    journal::sweep(&home.vms(), exists, |id| home.vm(id))?;
+    let engine = store.list::<EngineRecord>().unwrap_or_default().pop();
+    Ok((store, Found { record, defined, vms, engine }))
+}

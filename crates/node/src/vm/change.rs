@@ -1,0 +1,201 @@
+//! Changing a machine's definition, and removing machines.
+
+use nestling_identity::{Action, Identity};
+use nestling_model::{ConfigVersion, EventKind, Operation, Vm, VmInvalid, VmState};
+use nestling_store::{Batch, Document};
+
+use super::{owner::Owner, task::Asked};
+use crate::{
+    Node, NodeError,
+    error::{Device, ModifyReason, Named, Result},
+    journal::Note,
+    values::{VmChange, VmView},
+};
+
+const NOTES_CHARS_MAX: usize = 8192;
+const START_DELAY_SECONDS_MAX: u32 = 7 * 24 * 3600;
+
+impl Node {
+    pub async fn change_vm(&self, who: &Identity, vm: &str, change: VmChange) -> Result<VmView> {
+        self.authorize(who, Action::ChangeVm)?;
+        let handle = self.vms.find(vm)?;
+        check(&change)?;
+        // Held until the new name is published.
+        let _name = match &change.name {
+            Some(name) => Some(self.vms.claim_name(name, handle.now().vm.id)?),
+            None => None,
+        };
+        handle.ask(asked(&change), move |owner| Box::pin(owner.change(change))).await?;
+        self.events.tell(EventKind::VmChanged, handle.now().vm.name.as_str(), "definition changed");
+        Ok(self.view(&handle.now()).await)
+    }
+
+    /// Gives a machine the latest configuration version. There is no way back.
+    pub async fn update_version(&self, who: &Identity, vm: &str) -> Result<VmView> {
+        self.authorize(who, Action::ChangeVm)?;
+        let handle = self.vms.find(vm)?;
+        handle
+            .ask(Operation::ModifyWhenOff, |owner| {
+                Box::pin(async move {
+                    let vm = Vm { version: ConfigVersion::LATEST, ..owner.vm.clone() };
+                    owner.commit(vm).await
+                })
+            })
+            .await?;
+        Ok(self.view(&handle.now()).await)
+    }
+
+    pub async fn remove_vm(&self, who: &Identity, vm: &str, disks: bool) -> Result<()> {
+        self.authorize(who, Action::RemoveVm)?;
+        let handle = self.vms.find(vm)?;
+        handle.ask(Operation::Remove, move |owner| Box::pin(owner.remove(disks))).await?;
+        self.events.tell(EventKind::VmRemoved, handle.now().vm.name.as_str(), "virtual machine removed");
+        Ok(())
+    }
+}
+
+fn check(change: &VmChange) -> Result<()> {
+    if change.notes.as_ref().is_some_and(|notes| notes.chars().count() > NOTES_CHARS_MAX) {
+        return Err(NodeError::Invalid(format!("notes have at most {NOTES_CHARS_MAX} characters")));
+    }
+    if change.start_delay_seconds.is_some_and(|s| s > START_DELAY_SECONDS_MAX) {
+        return Err(NodeError::invalid("a start is delayed by at most a week (604800 seconds)"));
+    }
+    Ok(())
+}
+
+/// Which state a change needs, and what a refusal names.
+fn asked(change: &VmChange) -> Asked {
+    let when_off = |device| Asked { operation: Operation::ModifyWhenOff, device };
+    if change.processor_count.is_some() || change.expose_virtualization_extensions.is_some() {
+        when_off(Some(Device::Processor))
+    } else if change.memory_startup_bytes.is_some() {
+        when_off(Some(Device::Memory))
+    } else if change.boot.is_some() {
+        when_off(None)
+    } else {
+        Operation::Modify.into()
+    }
+}
+
+fn changed(vm: &Vm, change: VmChange) -> Vm {
+    let VmChange {
+        name,
+        notes,
+        processor_count,
+        expose_virtualization_extensions,
+        memory_startup_bytes,
+        start_action,
+        start_delay_seconds,
+        stop_action,
+        boot,
+    } = change;
+    let mut vm = vm.clone();
+    fn set<T>(field: &mut T, value: Option<T>) {
+        if let Some(value) = value {
+            *field = value;
+        }
+    }
+    set(&mut vm.name, name);
+    set(&mut vm.notes, notes);
+    set(&mut vm.processor.count, processor_count);
+    set(&mut vm.processor.expose_virtualization_extensions, expose_virtualization_extensions);
+    set(&mut vm.memory.startup_bytes, memory_startup_bytes);
+    set(&mut vm.start_action, start_action);
+    set(&mut vm.start_delay_seconds, start_delay_seconds);
+    set(&mut vm.stop_action, stop_action);
+    set(&mut vm.boot, boot);
+    vm
+}
+
+/// What cannot be, in Hyper-V's shape where it has one.
+fn refusal(vm: &Vm, invalid: VmInvalid) -> NodeError {
+    let named = Named { name: vm.name.clone(), id: vm.id };
+    let modify = |device, reason| NodeError::ModifyDevice { vm: named, device, reason };
+    match invalid {
+        VmInvalid::Processors { .. } | VmInvalid::NestingVersion(_) => {
+            modify(Device::Processor, ModifyReason::Invalid(invalid))
+        }
+        VmInvalid::Memory { .. } | VmInvalid::MemoryUnit(_) => {
+            modify(Device::Memory, ModifyReason::Invalid(invalid))
+        }
+        other => NodeError::Invalid(format!("'{}': {other}", vm.name)),
+    }
+}
+
+impl Owner {
+    async fn change(&mut self, change: VmChange) -> Result<()> {
+        let operation = asked(&change).operation;
+        self.admit(operation)?;
+        let vm = changed(&self.vm, change);
+        // A definition that this host could not give any more may still be renamed.
+        if operation == Operation::ModifyWhenOff {
+            vm.validate(&self.node.limits()).map_err(|invalid| refusal(&self.vm, invalid))?;
+        }
+        self.commit(vm).await
+    }
+
+    async fn remove(&mut self, disks: bool) -> Result<()> {
+        self.admit(Operation::Remove)?;
+        if self.vm.state == VmState::Off {
+            // An engine that nobody knows of must not outlive its machine.
+            self.clear_engine().await;
+        }
+        let mut note = Note::new(self.vm.id);
+        if disks {
+            let own = |path: &std::path::Path| self.node.vms.disk_user(path).as_ref() == Some(&self.vm.name);
+            let images = self.node.home.images();
+            let removable =
+                |d: &&nestling_model::Disk| !d.read_only && own(&d.path) && !d.path.starts_with(&images);
+            note.removed = self.vm.disks.iter().filter(removable).map(|d| d.path.clone()).collect();
+        }
+        let mut batch = Batch::default();
+        batch.delete::<Vm>(self.vm.id());
+        if !note.is_empty() {
+            batch.put(&note)?;
+        }
+        self.node.keeper.apply(batch).await?;
+        self.removed = true;
+        self.node.vms.remove(self.vm.id);
+        self.node.steps.reached("removed from the store");
+        // From here on the machine is gone; files that stay now go when the node starts next.
+        let files = self.files();
+        let run_dir = self.node.home.run(self.vm.id);
+        let cleaned = tokio::task::spawn_blocking(move || {
+            let done = note.undo().and_then(|()| files.remove());
+            let _ = std::fs::remove_dir_all(run_dir);
+            done.map(|()| note)
+        })
+        .await
+        .map_err(|e| NodeError::Internal(e.to_string()))?;
+        match cleaned {
+            Ok(note) if !note.is_empty() => self.node.keeper.delete::<Note>(note.id()).await,
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let message = format!("removed, but files are left: {}", error.message());
+                self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), message);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_would_notice_needs_a_machine_that_is_off() {
+        let operation = |change: VmChange| asked(&change).operation;
+        let none = VmChange::default;
+        assert_eq!(operation(VmChange { notes: Some(String::new()), ..none() }), Operation::Modify);
+        for change in [
+            VmChange { processor_count: Some(2), ..none() },
+            VmChange { expose_virtualization_extensions: Some(true), ..none() },
+            VmChange { memory_startup_bytes: Some(1), ..none() },
+            VmChange { boot: Some(nestling_model::Boot::Firmware), notes: Some(String::new()), ..none() },
+        ] {
+            assert_eq!(operation(change), Operation::ModifyWhenOff);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Creating machines. Which step leaves what behind is told in `journal`.
+
+use std::path::PathBuf;
+
+use nestling_hypervisor::disk;
+use nestling_identity::{Action, Identity};
+use nestling_image::Image;
+use nestling_model::{
+    Adapter, Boot, ConfigVersion, Controller, Disk, DiskFormat, EventKind, Generation, Memory, Processor,
+    StartAction, StopAction, Vm, VmId, VmState, adapter::DEFAULT_NAME,
+};
+use nestling_store::{Batch, Document};
+
+use super::{
+    owner::Owner,
+    registry::Claim,
+    task::{Handle, Now},
+};
+use crate::{
+    Node, NodeError,
+    clock::now_ms,
+    disks,
+    error::Result,
+    journal::Note,
+    values::{NewVm, NewVmDisk, Seed, VmView},
+};
+
+const MEMORY_BYTES: u64 = 512 << 20;
+const NOTES_CHARS_MAX: usize = 8192;
+const APPEND_BYTES_MAX: usize = 1024;
+
+/// A disk to be made with the machine.
+struct Made {
+    path: PathBuf,
+    what: Content,
+}
+
+enum Content {
+    Empty { size_bytes: u64 },
+    OnTopOf { parent: PathBuf, format: DiskFormat },
+    Seed(Seed),
+}
+
+impl Node {
+    pub async fn create_vm(&self, who: &Identity, new: NewVm) -> Result<VmView> {
+        self.authorize(who, Action::CreateVm)?;
+        check(&new)?;
+        let id = self.vms.free_id();
+        let _name = self.vms.claim_name(&new.name, id)?;
+        let image = match &new.image {
+            Some(name) => Some(self.image(name).await?),
+            None => None,
+        };
+        let plugged = match &new.switch {
+            Some(switch) => Some(self.plug(switch).await?),
+            None => None,
+        };
+        let (mac, _mac) = self.vms.claim_dynamic_mac(self.tag())?;
+        let adapter = Adapter {
+            id: self.vms.free_adapter_id(),
+            name: DEFAULT_NAME.to_owned(),
+            mac,
+            mac_dynamic: true,
+            switch: plugged.as_ref().map(|(id, _)| *id),
+            mac_spoofing: false,
+            dhcp_guard: false,
+            router_guard: false,
+        };
+        let mut vm = define(id, &new, image.as_ref(), adapter)?;
+        let (made, _disks) = self.plan_disks(&mut vm, &new, image.as_ref()).await?;
+        vm.validate(&self.limits()).map_err(|source| NodeError::Create { vm: vm.name.clone(), source })?;
+        self.store_new(&vm, made).await?;
+        let first = Now { vm: vm.clone().into(), running: None };
+        let node = self.shared();
+        let handle = self.vms.insert(
+            id,
+            Handle::spawn(|publish| Owner { node, vm, running: None, publish, removed: false }, first),
+        );
+        self.events.tell(EventKind::VmCreated, handle.now().vm.name.as_str(), "virtual machine created");
+        Ok(self.view(&handle.now()).await)
+    }
+
+    /// The machine's disks: those that are there are claimed, those that are to be made are listed.
+    async fn plan_disks(
+        &self,
+        vm: &mut Vm,
+        new: &NewVm,
+        image: Option<&Image>,
+    ) -> Result<(Vec<Made>, Vec<Claim>)> {
+        let files = self.home.vm(vm.id);
+        let (mut made, mut claims) = (Vec::new(), Vec::new());
+        if let Some((image, parent)) = image.and_then(|i| Some((i, i.disk.clone()?))) {
+            let format = match image.disk_format {
+                nestling_image::DiskFormat::Qcow2 => DiskFormat::Qcow2,
+                nestling_image::DiskFormat::Raw => DiskFormat::Raw,
+            };
+            attach(vm, files.disk(), DiskFormat::Qcow2, Controller::Scsi, false);
+            made.push(Made { path: files.disk(), what: Content::OnTopOf { parent, format } });
+        }
+        // As Hyper-V does: a guest that knows nothing of us finds its disk on the oldest bus.
+        let first = if vm.generation == Generation::One { Controller::Ide } else { Controller::Scsi };
+        if let Some(path) = &new.disk_path {
+            let (path, format) = self.existing_disk(path, None).await?;
+            claims.push(self.vms.claim_disk(&path, false)?);
+            attach(vm, path, format, first, false);
+        }
+        if let Some(NewVmDisk { size_bytes, path }) = &new.new_disk {
+            let path = match path {
+                Some(path) => disks::new_path(path)?,
+                None => files.disk(),
+            };
+            claims.push(self.vms.claim_disk(&path, false)?);
+            attach(vm, path.clone(), DiskFormat::Qcow2, first, false);
+            made.push(Made { path, what: Content::Empty { size_bytes: *size_bytes } });
+        }
+        if let Some(seed) = &new.seed {
+            let path = files.seed();
+            attach(vm, path.clone(), DiskFormat::Raw, Controller::Scsi, true);
+            made.push(Made { path, what: Content::Seed(seed.clone()) });
+        }
+        Ok((made, claims))
+    }
+
+    async fn store_new(&self, vm: &Vm, made: Vec<Made>) -> Result<()> {
+        if made.is_empty() {
+            return self.keeper.put(vm).await;
+        }
+        let mut note = Note::new(vm.id);
+        let temporary: Vec<PathBuf> = made.iter().map(|m| note.make(&m.path)).collect();
+        if let Some(there) = made.iter().find(|m| m.path.exists()) {
+            let path = there.path.clone();
+            return Err(disk::DiskError::Exists(path).into());
+        }
+        self.keeper.put(&note).await?;
+        self.steps.reached("creation noted");
+        let done = async {
+            self.home.vm(vm.id).make()?;
+            for (made, temporary) in made.into_iter().zip(temporary) {
+                self.make_disk(vm, made.what, temporary).await?;
+                self.steps.reached("a file made");
+            }
+            let mut batch = Batch::default();
+            batch.put(vm)?;
+            self.keeper.apply(batch).await
+        };
+        if let Err(error) = done.await {
+            note.undo()?;
+            self.home.vm(vm.id).remove()?;
+            self.keeper.delete::<Note>(note.id()).await?;
+            return Err(error);
+        }
+        self.steps.reached("created in the store");
+        note.finish()?;
+        self.steps.reached("files named");
+        self.keeper.delete::<Note>(note.id()).await
+    }
+
+    async fn make_disk(&self, vm: &Vm, what: Content, path: PathBuf) -> Result<()> {
+        let (kind, bytes) = match what {
+            Content::Empty { size_bytes } => (disk::DiskKind::Dynamic, Some(size_bytes)),
+            Content::OnTopOf { parent, format } => {
+                (disk::DiskKind::Differencing { parent, parent_format: format }, None)
+            }
+            Content::Seed(seed) => {
+                let (seed, name) = (seed, vm.name.to_string());
+                let id = vm.id.0.to_string();
+                let written =
+                    tokio::task::spawn_blocking(move || crate::images::write_seed(&seed, &id, &name, &path));
+                return written.await.map_err(|e| NodeError::Internal(e.to_string()))?;
+            }
+        };
+        let new = disk::NewDisk { format: DiskFormat::Qcow2, bytes, kind };
+        disk::create(&self.engines.qemu().await?, &path, &new).await?;
+        Ok(())
+    }
+}
+
+fn check(new: &NewVm) -> Result<()> {
+    let sources = [new.image.is_some(), new.disk_path.is_some(), new.new_disk.is_some()];
+    if sources.into_iter().filter(|s| *s).count() > 1 {
+        return Err(NodeError::invalid(
+            "a machine is made from one of: an image, a disk that is there, a new disk",
+        ));
+    }
+    if new.notes.chars().count() > NOTES_CHARS_MAX {
+        return Err(NodeError::Invalid(format!("notes have at most {NOTES_CHARS_MAX} characters")));
+    }
+    if new.append.as_ref().is_some_and(|a| a.len() > APPEND_BYTES_MAX || a.contains(['\0', '\n'])) {
+        return Err(NodeError::Invalid(format!(
+            "what is added to the kernel's command line has at most {APPEND_BYTES_MAX} bytes and no line breaks"
+        )));
+    }
+    Ok(())
+}
+
+/// The definition with what was asked for, what the image wants, and Hyper-V's defaults, in this order.
+fn define(id: VmId, new: &NewVm, image: Option<&Image>, adapter: Adapter) -> Result<Vm> {
+    let of_image = image.map(|i| if i.generation == 2 { Generation::Two } else { Generation::One });
+    let generation = match (new.generation, of_image) {
+        (Some(asked), Some(needed)) if asked != needed => {
+            return Err(NodeError::Invalid(format!(
+                "the image needs a generation {} virtual machine",
+                needed.number()
+            )));
+        }
+        (asked, needed) => asked.or(needed).unwrap_or(Generation::One),
+    };
+    let boot = boot(new, image)?;
+    if generation == Generation::Two && matches!(boot, Boot::Kernel { .. }) {
+        return Err(NodeError::invalid(
+            "a generation 2 virtual machine starts from its disks; a kernel can be given only to generation 1",
+        ));
+    }
+    if new.seed.is_some() && image.is_some_and(|i| !i.cloud_init) {
+        return Err(NodeError::invalid(
+            "the image has no cloud-init: nothing in it would read first-boot settings",
+        ));
+    }
+    Ok(Vm {
+        id,
+        name: new.name.clone(),
+        generation,
+        version: new.version.unwrap_or(ConfigVersion::LATEST),
+        created_at_ms: now_ms(),
+        notes: new.notes.clone(),
+        processor: Processor {
+            count: new.processor_count.unwrap_or(1),
+            expose_virtualization_extensions: new.expose_virtualization_extensions,
+        },
+        memory: Memory {
+            startup_bytes: new
+                .memory_startup_bytes
+                .or(image.map(|i| i.default_memory_bytes))
+                .unwrap_or(MEMORY_BYTES),
+        },
+        adapters: vec![adapter],
+        disks: Vec::new(),
+        boot,
+        start_action: new.start_action.unwrap_or(StartAction::StartIfRunning),
+        start_delay_seconds: 0,
+        stop_action: StopAction::Save,
+        state: VmState::Off,
+        state_reason: None,
+    })
+}
+
+fn boot(new: &NewVm, image: Option<&Image>) -> Result<Boot> {
+    let own = image.and_then(|i| Some((i.kernel.clone()?, i)));
+    let mut boot = match (&new.boot, own) {
+        (Some(boot), _) => boot.clone(),
+        (None, Some((kernel, image))) => {
+            Boot::Kernel { kernel, initrd: image.initrd.clone(), append: image.append.clone() }
+        }
+        (None, None) => Boot::Firmware,
+    };
+    match (&mut boot, &new.append) {
+        (_, None) => {}
+        (Boot::Kernel { append, .. }, Some(added)) => {
+            *append = format!("{append} {added}").trim().to_owned();
+        }
+        (Boot::Firmware, Some(_)) => {
+            return Err(NodeError::invalid(
+                "there is no kernel command line to add to: this machine's kernel is on its disk",
+            ));
+        }
+    }
+    Ok(boot)
+}
+
+fn attach(vm: &mut Vm, path: PathBuf, format: DiskFormat, controller: Controller, read_only: bool) {
+    // When there is no free location left, the definition is refused as a whole.
+    let location = vm.free_location(controller).unwrap_or(u8::MAX);
+    vm.disks.push(Disk { path, format, controller, location, read_only });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter() -> Adapter {
+        Adapter {
+            id: nestling_model::AdapterId(uuid::Uuid::nil()),
+            name: DEFAULT_NAME.to_owned(),
+            mac: "00155D000000".parse().unwrap(),
+            mac_dynamic: true,
+            switch: None,
+            mac_spoofing: false,
+            dhcp_guard: false,
+            router_guard: false,
+        }
+    }
+
+    #[test]
+    fn defaults_are_hyper_vs() {
+        let new = NewVm::named("a".parse().unwrap());
+        let vm = define(VmId(uuid::Uuid::nil()), &new, None, adapter()).unwrap();
+        assert_eq!((vm.generation, vm.version.as_str()), (Generation::One, "12.0"));
+        assert_eq!((vm.processor.count, vm.memory.startup_bytes), (1, 512 << 20));
+        assert!(!vm.processor.expose_virtualization_extensions);
+        assert_eq!((vm.start_action, vm.boot), (StartAction::StartIfRunning, Boot::Firmware));
+        assert_eq!(vm.adapters[0].name, "Network Adapter");
+    }
+
+    #[test]
+    fn a_kernels_command_line_is_added_to() {
+        let kernel = Boot::Kernel { kernel: "/k".into(), initrd: None, append: "a=1".into() };
+        let new =
+            NewVm { boot: Some(kernel), append: Some("b=2".into()), ..NewVm::named("a".parse().unwrap()) };
+        let Boot::Kernel { append, .. } = boot(&new, None).unwrap() else { panic!() };
+        assert_eq!(append, "a=1 b=2");
+        assert!(boot(&NewVm { boot: None, ..new }, None).is_err());
+    }
+
+    #[test]
+    fn a_kernel_is_for_generation_1() {
+        let kernel = Boot::Kernel { kernel: "/k".into(), initrd: None, append: String::new() };
+        let new = NewVm {
+            boot: Some(kernel),
+            generation: Some(Generation::Two),
+            ..NewVm::named("a".parse().unwrap())
+        };
+        assert!(define(VmId(uuid::Uuid::nil()), &new, None, adapter()).is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! Machines.
+//!
+//! ```text
+//! use case (create, change, power, adapters, drives, save)
+//!    │ asks (a question with the operation that it is)
+//!    ▼
+//! task: one per machine, owns it; admits by model::life::admit; power off interrupts what hangs
+//!    │ publishes
+//!    ▼
+//! Now: the definition and the engine as they are; read by everyone, waited for by nobody
+//! ```
+//!
+//! A machine's definition is changed by its own task and nowhere else: the task makes the change durable, then publishes
+//! it. What must not be taken twice (names, MAC addresses, disks) is claimed in the [`Registry`] until it is published.
+
+mod adapters;
+mod change;
+mod create;
+mod drives;
+mod guest;
+mod owner;
+mod power;
+mod registry;
+mod reopen;
+mod running;
+mod save;
+mod task;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use registry::Registry;
+pub use reopen::restore;
+pub use task::Now;

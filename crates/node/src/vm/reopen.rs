@@ -1,0 +1,149 @@
+//! What a node finds when it starts: machines that run on, machines that ended, and machines that shall start.
+//!
+//! | stored  | engine found            | becomes                                                        |
+//! |---------|-------------------------|----------------------------------------------------------------|
+//! | any     | runs                    | Running: a start or a resume that the last node did not finish |
+//! | Running | stands still            | Paused, or goes on when it only stands still to be saved       |
+//! | Paused  | stands still            | Paused                                                         |
+//! | Off     | stands still            | Off; the engine is ended: its guest never ran                  |
+//! | Saved   | stands still            | Saved; the engine is ended: the state on disk is complete      |
+//! | Running | none                    | Off with a reason, and its start action applies                |
+//! | Paused  | none                    | Off with a reason                                              |
+//! | others  | none                    | as stored                                                      |
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use nestling_hypervisor::{Machine, RunState};
+use nestling_model::{EventKind, Operation, StartAction, Vm, VmId, VmState};
+use nestling_network::Port;
+use tokio::sync::Semaphore;
+
+use super::{
+    owner::Owner,
+    running::Running,
+    task::{Handle, Now},
+};
+use crate::{error::Result, home::short, node::Shared};
+
+/// How many machines start at once on their own: enough to keep a host busy, few enough to leave it usable.
+const STARTS_AT_ONCE: usize = 4;
+const LOST: &str = "its engine was gone when the node started";
+
+/// Takes over every machine of the store.
+pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>) -> Result<()> {
+    let mut ports = BTreeMap::new();
+    let mut starts = Vec::new();
+    for mut vm in stored {
+        // Only a machine that once had an engine has this directory: the others cost nothing here.
+        let run_dir = node.home.runs().join(short(vm.id));
+        let running = if run_dir.exists() { find_engine(node, &vm).await } else { None };
+        let before = vm.state;
+        vm.state = match &running {
+            Some((_, state)) => *state,
+            None if before.has_engine() => VmState::Off,
+            None => before,
+        };
+        if vm.state != before {
+            vm.state_reason = running.is_none().then(|| LOST.to_owned());
+            node.keeper.put(&vm).await?;
+            let kind = if running.is_none() { EventKind::VmFailed } else { EventKind::VmState };
+            node.events.tell(kind, vm.name.as_str(), vm.state_reason.as_deref().unwrap_or(vm.state.as_str()));
+        }
+        let running = running.map(|(running, _)| Arc::new(running));
+        if running.is_some() {
+            ports.insert(vm.id, vm.adapters.iter().map(Port::from).collect());
+        } else if wants_start(&vm, before) {
+            starts.push((vm.id, Duration::from_secs(vm.start_delay_seconds.into())));
+        }
+        adopt(node, vm, running);
+    }
+    for problem in node.networks.restore(ports).await {
+        node.events.tell(EventKind::Warning, "network", problem);
+    }
+    start_all(node, starts);
+    Ok(())
+}
+
+fn wants_start(vm: &Vm, before: VmState) -> bool {
+    match vm.start_action {
+        StartAction::Nothing => false,
+        StartAction::StartIfRunning => before == VmState::Running,
+        StartAction::Start => true,
+    }
+}
+
+fn adopt(node: &Arc<Shared>, vm: Vm, running: Option<Arc<Running>>) {
+    let id = vm.id;
+    let first = Now { vm: Arc::new(vm.clone()), running: running.clone() };
+    let owner_node = Arc::clone(node);
+    let handle =
+        Handle::spawn(|publish| Owner { node: owner_node, vm, running, publish, removed: false }, first);
+    node.vms.insert(id, handle);
+}
+
+/// The engine that a machine has, and the state that it is in. An engine that makes no sense is ended.
+async fn find_engine(node: &Arc<Shared>, vm: &Vm) -> Option<(Running, VmState)> {
+    let run_dir = node.home.run(vm.id);
+    let machine = match Machine::attach(&run_dir, vm.id).await {
+        Ok(found) => found?,
+        Err(error) => {
+            node.events.tell(EventKind::Warning, vm.name.as_str(), format!("its engine is ended: {error}"));
+            end_stray(node, vm).await;
+            return None;
+        }
+    };
+    match take_over(node, vm, &machine).await {
+        Some(state) => {
+            let engine = node.engines.known_kind(vm.processor.expose_virtualization_extensions);
+            Some((Running::new(machine, engine), state))
+        }
+        None => {
+            if let Err(error) = machine.quit().await {
+                tracing::warn!(vm = %vm.name, %error, "an engine does not end");
+            }
+            None
+        }
+    }
+}
+
+async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Option<VmState> {
+    let run_state = machine.run_state().await.ok()?;
+    match (run_state, vm.state) {
+        (RunState::Running, before) => {
+            if before == VmState::Saved {
+                // The guest has moved on: the state on disk must never be used again.
+                crate::home::remove_file(&node.home.vm(vm.id).saved()).ok()?;
+            }
+            Some(VmState::Running)
+        }
+        (RunState::Paused, VmState::Running | VmState::Paused) => Some(VmState::Paused),
+        _ => None,
+    }
+}
+
+async fn end_stray(node: &Arc<Shared>, vm: &Vm) {
+    if let Err(error) = Machine::kill_stray(&node.home.run(vm.id), vm.id).await {
+        tracing::warn!(vm = %vm.name, %error, "an engine could not be ended");
+    }
+}
+
+/// Starts machines in the background, each after its own delay.
+fn start_all(node: &Arc<Shared>, starts: Vec<(VmId, Duration)>) {
+    let turns = Arc::new(Semaphore::new(STARTS_AT_ONCE));
+    for (id, delay) in starts {
+        let (node, turns) = (Arc::clone(node), Arc::clone(&turns));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = node.stopping.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+            let Ok(_turn) = turns.acquire().await else { return };
+            let Ok(handle) = node.vms.find(&id.0.to_string()) else { return };
+            let started = handle.ask(Operation::Start, |owner| Box::pin(owner.start())).await;
+            if let Err(error) = started {
+                let name = handle.now().vm.name.to_string();
+                node.events.tell(EventKind::VmFailed, name, error.message());
+            }
+        });
+    }
+}

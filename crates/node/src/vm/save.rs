@@ -1,0 +1,44 @@
+//! Saving a machine to disk, and forgetting what was saved.
+//!
+//! The order keeps one truth: the file is complete before the definition says Saved, and the definition says Running
+//! before the file goes. A node that dies in between leaves a machine that still runs (its engine is asked to go on), or
+//! a saved one.
+
+use nestling_model::{Operation, VmState, life::Admitted};
+
+use super::owner::Owner;
+use crate::{error::Result, home::remove_file};
+
+impl Owner {
+    pub async fn save(&mut self) -> Result<()> {
+        let Admitted::Change { during, after } = self.admit(Operation::Save)? else { return Ok(()) };
+        let before = self.vm.state;
+        let machine = self.machine()?.clone();
+        let files = self.files();
+        files.make()?;
+        self.enter(during);
+        if let Err(error) = machine.save_to(&files.saved()).await {
+            self.enter(before);
+            return Err(self.refused(error));
+        }
+        self.node.steps.reached("saved");
+        if let Err(error) = self.settle(after, None).await {
+            remove_file(&files.saved())?;
+            if before == VmState::Running {
+                machine.cont().await.map_err(|e| self.refused(e))?;
+            }
+            self.enter(before);
+            return Err(error);
+        }
+        self.node.steps.reached("noted as saved");
+        self.clear_engine().await;
+        self.show();
+        Ok(())
+    }
+
+    pub async fn remove_saved_state(&mut self) -> Result<()> {
+        self.admit(Operation::RemoveSavedState)?;
+        self.settle(VmState::Off, None).await?;
+        remove_file(&self.files().saved())
+    }
+}
