@@ -67,6 +67,12 @@ pub struct Image {
     pub packages: Vec<String>,
 }
 
+impl Image {
+    pub(crate) fn manifest(&self) -> Result<Manifest, ImageError> {
+        Manifest::read(&self.name, &self.dir)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub format_version: u32,
@@ -113,6 +119,10 @@ impl Manifest {
             }
             other => other.at("open", dir)?,
         };
+        Self::read(name, &dir)?.into_image(name, dir)
+    }
+
+    fn read(name: &str, dir: &Path) -> Result<Self, ImageError> {
         let path = dir.join(MANIFEST);
         if fs::metadata(&path).at("read", &path)?.len() > MANIFEST_LIMIT_BYTES {
             return Err(damaged(name, "it is too long"));
@@ -122,7 +132,11 @@ impl Manifest {
         if manifest.format_version != FORMAT_VERSION {
             return Err(damaged(name, format!("version {} is not known", manifest.format_version)));
         }
-        manifest.into_image(name, dir)
+        Ok(manifest)
+    }
+
+    pub fn to_json(&self, name: &str) -> Result<Vec<u8>, ImageError> {
+        serde_json::to_vec_pretty(self).map_err(|error| damaged(name, error))
     }
 
     fn into_image(self, name: &str, dir: PathBuf) -> Result<Image, ImageError> {

@@ -162,8 +162,7 @@ impl ImageStore {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         manifest.built_at_unix_secs = now.as_secs();
         let path = out.join(MANIFEST);
-        let json = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| ImageError::BadManifest { name: name.to_owned(), reason: error.to_string() })?;
+        let json = manifest.to_json(name)?;
         fs::write(&path, json).at("write", &path)?;
         sync_tree(out)?;
         let short_key: String = manifest.key.chars().take(16).collect();

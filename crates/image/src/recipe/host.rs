@@ -9,7 +9,7 @@ use crate::ImageError;
 use crate::boot_disk;
 use crate::command::{EPOCH_SECS, Tool};
 use crate::cpio::Archive;
-use crate::image::{DiskFormat, Image, ImageKind, Manifest};
+use crate::image::{DiskFormat, Image, ImageKind, MANIFEST, Manifest};
 use crate::kernel::{self, Kernel};
 use crate::root::Root;
 use std::path::Path;
@@ -297,7 +297,10 @@ fn add_pebble(root: &Root, pebble: &Image) -> Result<(), ImageError> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         root.copy(&format!("{dir}/{name}"), 0o644, file)?;
     }
-    root.copy(&format!("{dir}/image.json"), 0o644, &pebble.dir.join("image.json"))?;
+    // When it was built says nothing here, and would make every host image differ.
+    let mut manifest = pebble.manifest()?;
+    manifest.built_at_unix_secs = EPOCH_SECS;
+    root.file(&format!("{dir}/{MANIFEST}"), 0o644, manifest.to_json(&pebble.name)?)?;
     root.symlink("var/lib/nestling/images/pebble", &format!(".versions/{version}"))
 }
 
