@@ -10,4 +10,5 @@ mod server;
 pub mod v1;
 
 pub use client::{Client, ClientError};
+pub use nestling_hypervisor::channel::DEVICE as CHANNEL_DEVICE;
 pub use server::{openapi, serve};

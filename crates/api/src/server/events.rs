@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use axum::body::Body;
 use futures_util::{Stream, StreamExt};
@@ -21,7 +21,7 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) trait Insides: Send + Sync + 'static {
     type Channel: Inside + Send + Sync + 'static;
 
-    fn channels(&self) -> impl Future<Output = Vec<(String, Arc<Self::Channel>)>> + Send;
+    fn channels(&self) -> impl Future<Output = Vec<(String, Self::Channel)>> + Send;
 }
 
 /// A body of lines, one event each: this node's own, and those of the nodes inside its machines if
@@ -81,7 +81,7 @@ async fn tell<I: Insides>(
 }
 
 /// Passes on what happens inside one machine until it stops telling.
-async fn follow<C: Inside>(vm: String, channel: Arc<C>, sender: mpsc::Sender<Event>) -> String {
+async fn follow<C: Inside>(vm: String, channel: C, sender: mpsc::Sender<Event>) -> String {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = http::Uri::from_static("http://node/v1/events?follow_inside=true");
     let Ok(answer) = channel.ask(request, BEGIN_TIMEOUT).await else { return vm };
@@ -104,7 +104,10 @@ async fn follow<C: Inside>(vm: String, channel: Arc<C>, sender: mpsc::Sender<Eve
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Mutex};
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
 
     use axum::{Router, body::Body, routing::get};
     use http_body_util::BodyExt;
@@ -116,13 +119,13 @@ mod tests {
         *,
     };
 
-    type Named = (String, Arc<Channel>);
+    type Named = (String, Channel);
 
     #[derive(Clone, Default)]
     struct Machines(Arc<Mutex<Vec<Named>>>);
 
     impl Machines {
-        fn add(&self, name: &str, channel: Arc<Channel>) {
+        fn add(&self, name: &str, channel: Channel) {
             self.0.lock().unwrap().push((name.into(), channel));
         }
     }
@@ -147,14 +150,14 @@ mod tests {
     }
 
     /// A machine that tells the same event for ever.
-    async fn chatterbox(path: Option<&str>) -> Arc<Channel> {
+    async fn chatterbox(path: Option<&str>) -> Channel {
         let said = json!({"sequence": 1, "at_ms": 1, "kind": "vm-state", "object": "x\u{7}", "message": "",
             "path": path});
         let said = format!("{said}\n");
         let tell = get(async move || {
             Body::from_stream(futures_util::stream::repeat(Ok::<_, Infallible>(said.clone())))
         });
-        Arc::new(node_inside(Router::new().route("/v1/events", tell)).await)
+        node_inside(Router::new().route("/v1/events", tell)).await
     }
 
     async fn next(body: &mut Body) -> Event {

@@ -14,6 +14,7 @@ use tokio::io::DuplexStream;
 use super::proxy::Inside;
 
 /// The host's end of a channel whose other end is in the machine.
+#[derive(Clone)]
 pub(super) struct Channel(http2::SendRequest<Body>);
 
 impl Inside for Channel {

@@ -42,7 +42,7 @@ async fn branch(node: &Node, caller: &Identity, view: VmView, time: Duration) ->
     if view.hosts_nestling && view.vm.state == VmState::Running {
         let name = view.vm.name.as_str();
         let told = match node.channel(caller, name).await {
-            Ok(channel) => ask(&*channel, name, time).await,
+            Ok(channel) => ask(&channel, name, time).await,
             Err(error) => Err(error.to_string()),
         };
         match told {

@@ -1,6 +1,6 @@
 //! What leads into machines: the tree, the events, and the way to the nodes inside.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{Extension, Json, body::Body, extract::State, response::Response};
 use futures_util::StreamExt;
@@ -82,7 +82,7 @@ struct NodeInsides {
 impl Insides for NodeInsides {
     type Channel = nestling_node::ChannelClient;
 
-    async fn channels(&self) -> Vec<(String, Arc<Self::Channel>)> {
+    async fn channels(&self) -> Vec<(String, Self::Channel)> {
         let mut channels = Vec::new();
         for view in self.node.vms(&self.caller).await.unwrap_or_default() {
             let name = view.vm.name.as_str();
@@ -111,5 +111,5 @@ async fn within(
     let path = request.uri().path().to_owned();
     let rest = path.splitn(5, '/').nth(4).unwrap_or_default();
     let limits = limits::of(request.method(), rest);
-    proxy::forward(&*channel, &vm, rest, request, limits).await
+    proxy::forward(&channel, &vm, rest, request, limits).await
 }
