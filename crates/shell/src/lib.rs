@@ -3,6 +3,7 @@
 //! A [`frame::Registry`] of cmdlets, a context that they act on and an [`format::Output`] make an [`Engine`],
 //! which runs scripts. The language and the frame know nothing of virtual machines.
 
+pub mod cmdlets;
 mod cmdlets_core;
 mod eval;
 pub mod format;
