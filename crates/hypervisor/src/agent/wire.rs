@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -26,6 +27,8 @@ const MARK: u8 = 0xff;
 /// Old answers that are passed over.
 const STALE_BYTES_MAX: usize = 64 << 20;
 const STALE_ANSWERS_MAX: usize = 64;
+/// A large answer may take this many times as long as a small one, while it comes.
+const PATIENCE: u32 = 10;
 const REASON_CHARS_MAX: usize = 400;
 
 #[derive(Debug)]
@@ -123,15 +126,17 @@ impl Wire {
         let nonsense = |why: String| AgentError::Nonsense { command: command.to_owned(), why };
         let mut request = json!({"execute": command, "arguments": arguments}).to_string().into_bytes();
         request.push(b'\n');
-        let answered = async {
-            connection.writer.write_all(&request).await?;
-            connection.lines.next(bytes_max).await
+        let asked = timeout(after, connection.writer.write_all(&request)).await;
+        let answered = match asked {
+            Ok(Ok(())) => answer(&mut connection.lines, after, bytes_max).await,
+            Ok(Err(error)) => Some(Err(error.into())),
+            Err(_) => None,
         };
-        let line = match timeout(after, answered).await {
-            Ok(Ok(Some(line))) => line,
-            Ok(Ok(None) | Err(LineError::Io(_))) => return Err(AgentError::Absent),
-            Ok(Err(error)) => return Err(nonsense(error.to_string())),
-            Err(_) => return Err(AgentError::Timeout { command: command.to_owned(), after }),
+        let line = match answered {
+            Some(Ok(Some(line))) => line,
+            Some(Ok(None) | Err(LineError::Io(_))) => return Err(AgentError::Absent),
+            Some(Err(error)) => return Err(nonsense(error.to_string())),
+            None => return Err(AgentError::Timeout { command: command.to_owned(), after }),
         };
         let answer: Answer = serde_json::from_slice(&line).map_err(|e| nonsense(e.to_string()))?;
         self.connection = Some(connection);
@@ -144,4 +149,23 @@ impl Wire {
             None => Ok(answer.value.unwrap_or(Value::Null)),
         }
     }
+}
+
+/// The next line, as long as something of it comes in time; `None` when nothing more does.
+async fn answer(
+    lines: &mut Lines<OwnedReadHalf>,
+    after: Duration,
+    bytes_max: usize,
+) -> Option<Result<Option<Bytes>, LineError>> {
+    let mut seen = lines.buffered();
+    for _ in 0..PATIENCE {
+        if let Ok(line) = timeout(after, lines.next(bytes_max)).await {
+            return Some(line);
+        }
+        if lines.buffered() == seen {
+            return None;
+        }
+        seen = lines.buffered();
+    }
+    None
 }

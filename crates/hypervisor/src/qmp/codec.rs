@@ -68,6 +68,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
+    /// How much of the next line has come.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     async fn fill(&mut self) -> io::Result<usize> {
         self.buffer.reserve(4096);
         self.reader.read_buf(&mut self.buffer).await
