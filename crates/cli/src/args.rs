@@ -21,8 +21,8 @@ const EXIT_STATUS_PARTLY: &str = "\n  3  partly done: it failed for some of the 
 #[derive(Debug, Parser)]
 #[command(
     name = "nestling",
+    bin_name = "nestling",
     version,
-    arg_required_else_help = true,
     max_term_width = 100,
     after_help = "\
 Virtual machines are named by their path: `L1/L2` is L2 inside L1.

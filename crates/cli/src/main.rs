@@ -54,13 +54,16 @@ fn run(cli: Cli, printer: Printer) -> Result {
         let input = match (cli.line, cli.file) {
             (Some(line), _) => Input::Line(line),
             (None, Some(file)) => Input::Script(file),
-            (None, None) => return Err(Failure::usage("nothing to do").hint("see nestling --help")),
+            (None, None) => {
+                printer.talk(&args::command().render_help().to_string());
+                return Err(Failure::Told(status::USAGE));
+            }
         };
         return on_one_thread(commands::shell::run(&session, input));
     };
     match command {
         Command::Node(node) => node.run(&session),
-        Command::Doctor(doctor) => on_one_thread(doctor.run(&session)),
+        Command::Doctor(doctor) => on_many_threads(doctor.run(&session)),
         Command::Shell(_) => on_one_thread(commands::shell::run(&session, Input::Interactive)),
         Command::Tree(tree) => on_one_thread(tree.run(&session)),
         Command::Vm(vm) => on_one_thread(vm.run(&session)),
@@ -74,13 +77,23 @@ fn run(cli: Cli, printer: Printer) -> Result {
     }
 }
 
-/// Runs a client's work. A thread that still reads the terminal does not keep the program.
+/// Runs a client's work.
 pub fn on_one_thread(work: impl Future<Output = Result>) -> Result {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    on_runtime(tokio::runtime::Builder::new_current_thread(), work)
+}
+
+/// Runs a node's work.
+pub fn on_many_threads(work: impl Future<Output = Result>) -> Result {
+    on_runtime(tokio::runtime::Builder::new_multi_thread(), work)
+}
+
+fn on_runtime(mut builder: tokio::runtime::Builder, work: impl Future<Output = Result>) -> Result {
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't start: {e}")))?;
     let result = runtime.block_on(work);
+    // A thread that still reads the terminal does not keep the program.
     runtime.shutdown_background();
     result
 }

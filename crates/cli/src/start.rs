@@ -49,23 +49,20 @@ pub async fn connect_or_start(home: &Path) -> Result<Client> {
     check_permission(home)?;
     let deadline = Instant::now() + START_TIMEOUT;
     let (child, said) = spawn(home)?;
-    match first_line(said).await? {
-        line if line == READY => {}
+    let refusal = match first_line(said).await? {
+        line if line == READY => None,
         line => match serde_json::from_str::<ErrorBody>(&line) {
-            Ok(error) if error.code == ErrorCode::InUse => {}
+            // Another node was quicker, and answers soon.
+            Ok(error) if error.code == ErrorCode::InUse => Some(error),
             Ok(error) => return Err(Failure::Error(error)),
             Err(_) => return Err(died(home, child)),
         },
-    }
-    connect_until(home, deadline).await
-}
-
-/// Connects to a node that runs or is about to.
-async fn connect_until(home: &Path, deadline: Instant) -> Result<Client> {
+    };
     loop {
         match Client::connect(home).await {
+            Ok(client) => return Ok(client),
             Err(error) if error.is_unreachable() && Instant::now() < deadline => sleep(LOOK_INTERVAL).await,
-            other => return Ok(other?),
+            Err(error) => return Err(refusal.map_or_else(|| error.into(), Failure::Error)),
         }
     }
 }

@@ -5,21 +5,15 @@ use std::{
     path::Path,
 };
 
-use nestling_api::{
-    Client,
-    v1::{ErrorBody, ErrorCode},
-};
-use nestling_node::{Node, NodeError, Settings};
+use nestling_api::{CHANNEL_DEVICE, Client, v1::ErrorCode};
+use nestling_node::{Node, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    failure::{Failure, Result},
-    log, start,
+    failure::{Failure, Result, status},
+    log, on_many_threads, start,
 };
-
-/// Where a machine finds the channel to the node above it.
-const CHANNEL_DEVICE: &str = "/dev/virtio-ports/org.nestling.channel.0";
 
 /// Runs the node until it is told to stop. A detached one tells its starter how the start went.
 pub fn run(home: &Path, detached: bool) -> Result {
@@ -27,18 +21,18 @@ pub fn run(home: &Path, detached: bool) -> Result {
         // Fails only for the leader of a process group, which has no terminal of ours to leave.
         let _ = rustix::process::setsid();
     }
-    let result = start::make_home(home).and_then(|()| log::init()).and_then(|()| {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't start the node: {e}")))?
-            .block_on(serve(home, detached))
-    });
+    let result = start::make_home(home)
+        .and_then(|()| log::init())
+        .and_then(|()| on_many_threads(serve(home, detached)));
     match result {
         Err(Failure::Error(error) | Failure::Usage(error)) if detached => {
-            tracing::error!(hint = error.hint, "{}", error.message);
+            if error.code == ErrorCode::InUse {
+                tracing::info!("{}", error.message);
+            } else {
+                tracing::error!(hint = error.hint, "{}", error.message);
+            }
             tell(&serde_json::to_string(&error).unwrap_or_default());
-            Err(Failure::Told(crate::failure::status::FAILED))
+            Err(Failure::Told(status::FAILED))
         }
         other => other,
     }
@@ -47,15 +41,16 @@ pub fn run(home: &Path, detached: bool) -> Result {
 async fn serve(home: &Path, detached: bool) -> Result {
     let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("the node can't go on: {e}"));
     let shutdown = CancellationToken::new();
-    end_at_signals(shutdown.clone()).map_err(failed)?;
-    let node = Node::open(home, Settings::default()).await.map_err(|e| refused(&e))?;
+    end_at_signals(&shutdown).map_err(failed)?;
+    // The image of a host gets this very program.
+    let settings = Settings { nestling_binary: std::env::current_exe().ok(), ..Settings::default() };
+    let node = Node::open(home, settings).await.map_err(|e| Failure::Error(e.into()))?;
     // The home is ours from here on.
     if let Err(error) = log::rotate(home) {
         tracing::warn!(%error, "the log could not be put aside");
     }
     let device = Path::new(CHANNEL_DEVICE);
-    let device = device.exists().then_some(device);
-    let serving = nestling_api::serve(node.clone(), home, device, shutdown.clone());
+    let serving = nestling_api::serve(node.clone(), home, Some(device), shutdown.clone());
     let ready = async {
         // The socket is bound when the server has been polled once, which `join` does first.
         if let Err(error) = Client::connect(home).await {
@@ -73,7 +68,7 @@ async fn serve(home: &Path, detached: bool) -> Result {
     served.map_err(failed)
 }
 
-fn end_at_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+fn end_at_signals(shutdown: &CancellationToken) -> std::io::Result<()> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         let (mut signal, shutdown) = (signal(kind)?, shutdown.clone());
         tokio::spawn(async move {
@@ -92,9 +87,4 @@ fn tell(line: &str) {
     if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);
     }
-}
-
-fn refused(error: &NodeError) -> Failure {
-    let code = serde_json::from_str(&format!("\"{}\"", error.code().as_str())).unwrap_or(ErrorCode::Failed);
-    Failure::Error(ErrorBody { code, message: error.to_string(), hint: error.hint(), object: error.object() })
 }
