@@ -22,6 +22,8 @@ mod keeper;
 mod networks;
 mod node;
 mod steps;
+#[cfg(test)]
+mod testing;
 mod values;
 mod vm;
 

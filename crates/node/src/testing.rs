@@ -1,0 +1,132 @@
+//! What tests share: homes in temporary directories, nodes that live and die on runtimes of their own, networks of
+//! their own, and no engine left behind.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nestling_identity::Identity;
+use nestling_model::{Operation, VmName, VmState};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::{EngineChoice, NewVm, Node, NodeError, Settings, VmView};
+
+pub const ME: Identity = Identity::Parent;
+
+pub fn settings() -> Settings {
+    Settings { engine: EngineChoice::Emulation, ..Settings::default() }
+}
+
+/// A home whose engines end with it. The thread has a network namespace of its own from here on.
+pub struct TestHome {
+    dir: tempfile::TempDir,
+}
+
+impl TestHome {
+    pub fn new() -> Self {
+        if rustix::process::geteuid().is_root() {
+            // SAFETY: only this thread changes its namespace; threads that it starts later share the new one.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        }
+        Self { dir: tempfile::Builder::new().prefix("n").tempdir().unwrap() }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// One life of a node: when it ends, nothing of it is left but what it wrote and the engines.
+    pub fn life<T>(&self, work: impl AsyncFnOnce(Node) -> T) -> T {
+        self.life_with(settings(), work)
+    }
+
+    pub fn life_with<T>(&self, settings: Settings, work: impl AsyncFnOnce(Node) -> T) -> T {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let node = Node::open(self.path(), settings).await.unwrap();
+            work(node).await
+        })
+    }
+
+    pub fn open_error(&self) -> NodeError {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Node::open(self.path(), settings())).err().expect("it opened")
+    }
+
+    /// The processes of all engines.
+    pub fn engines(&self) -> Vec<u32> {
+        let runs = fs::read_dir(self.path().join("run")).into_iter().flatten().flatten();
+        let pid = |dir: PathBuf| fs::read_to_string(dir.join("pid")).ok()?.trim().parse::<u32>().ok();
+        runs.filter_map(|entry| pid(entry.path())).filter(|pid| self.owns(*pid)).collect()
+    }
+
+    fn owns(&self, pid: u32) -> bool {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let home = self.path().as_os_str().as_encoded_bytes();
+        arguments.windows(home.len()).any(|w| w == home)
+    }
+
+    /// SIGKILL to every engine; returns when they are gone.
+    pub fn kill_engines(&self) {
+        for pid in self.engines() {
+            let target = Pid::from_raw(pid as i32).unwrap();
+            let _ = kill_process(target, Signal::KILL);
+        }
+        wait(|| self.engines().is_empty());
+    }
+}
+
+impl Drop for TestHome {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.kill_engines();
+            return;
+        }
+        for pid in self.engines() {
+            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+        }
+    }
+}
+
+/// Waits for something that comes soon.
+pub fn wait(mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "it did not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn name(text: &str) -> VmName {
+    text.parse().unwrap()
+}
+
+/// The smallest machine: its firmware finds nothing to start, and waits.
+pub fn small(text: &str) -> NewVm {
+    NewVm { memory_startup_bytes: Some(32 << 20), ..NewVm::named(name(text)) }
+}
+
+pub async fn started(node: &Node, text: &str) -> VmView {
+    node.create_vm(&ME, small(text)).await.unwrap();
+    node.operate(&ME, text, Operation::Start).await.unwrap()
+}
+
+/// Waits until a machine is in a state.
+pub async fn reaches(node: &Node, vm: &str, state: VmState) {
+    let mut now = node.vms.find(vm).unwrap().watch();
+    let reached = tokio::time::timeout(Duration::from_secs(30), now.wait_for(|n| n.vm.state == state)).await;
+    reached.expect("in time").expect("the machine's task lives");
+}
+
+/// Whether tests can change networks here.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root for a network namespace");
+    }
+    root
+}
