@@ -26,9 +26,10 @@
 //! POST   /v1/disks (NewDisk)                 GET ?path=              PATCH ?path= (ResizeDisk)
 //! GET    /v1/images                          POST /v1/images (ImportImage)
 //! POST   /v1/images/{name}/build             progress, one JSON object a line
-//! GET    /v1/tree                            all levels
-//! GET    /v1/events                          one JSON object a line, without end
+//! GET    /v1/tree ?timeout_ms=               all levels
+//! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
+//! GET    /v1/openapi.json                    the document that says all this to programs
 //! ```
 //!
 //! `{vm}` is a name or an id. Everything that fails answers with an [`ErrorBody`].
