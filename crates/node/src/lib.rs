@@ -7,6 +7,8 @@
 //! without a deadline.
 
 mod clock;
+#[cfg(test)]
+mod crash_tests;
 mod disks;
 pub mod doctor;
 mod engine;

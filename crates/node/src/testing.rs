@@ -130,3 +130,11 @@ pub fn is_root() -> bool {
     }
     root
 }
+
+/// Waits until no operation runs on a machine.
+pub async fn settles(node: &Node, vm: &str) {
+    let mut now = node.vms.find(vm).unwrap().watch();
+    let settled =
+        tokio::time::timeout(Duration::from_secs(30), now.wait_for(|n| n.vm.state.is_settled())).await;
+    settled.expect("in time").expect("the machine's task lives");
+}

@@ -7,6 +7,8 @@
 mod addresses;
 mod nats;
 mod switches;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

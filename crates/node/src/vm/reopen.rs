@@ -1,15 +1,14 @@
 //! What a node finds when it starts: machines that run on, machines that ended, and machines that shall start.
 //!
-//! | stored  | engine found            | becomes                                                        |
-//! |---------|-------------------------|----------------------------------------------------------------|
-//! | any     | runs                    | Running: a start or a resume that the last node did not finish |
-//! | Running | stands still            | Paused, or goes on when it only stands still to be saved       |
-//! | Paused  | stands still            | Paused                                                         |
-//! | Off     | stands still            | Off; the engine is ended: its guest never ran                  |
-//! | Saved   | stands still            | Saved; the engine is ended: the state on disk is complete      |
-//! | Running | none                    | Off with a reason, and its start action applies                |
-//! | Paused  | none                    | Off with a reason                                              |
-//! | others  | none                    | as stored                                                      |
+//! | stored          | engine found                | becomes                                              |
+//! |-----------------|-----------------------------|------------------------------------------------------|
+//! | any             | runs                        | Running: a start or resume is finished               |
+//! | Running, Paused | stands still                | Paused                                               |
+//! | Running, Paused | stands still, state written | Saved: the save is finished                          |
+//! | Running         | stands still to be written  | Running: it goes on                                  |
+//! | Off, Saved      | stands still                | as stored; the engine is ended: its guest never ran  |
+//! | Running, Paused | none                        | Off with a reason; the start action applies          |
+//! | Off, Saved      | none                        | as stored; the start action applies                  |
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,7 +22,11 @@ use super::{
     running::Running,
     task::{Handle, Now},
 };
-use crate::{error::Result, home::short, node::Shared};
+use crate::{
+    error::Result,
+    home::{remove_file, short},
+    node::Shared,
+};
 
 /// How many machines start at once on their own: enough to keep a host busy, few enough to leave it usable.
 const STARTS_AT_ONCE: usize = 4;
@@ -36,20 +39,21 @@ pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>) -> Result<()> {
     for mut vm in stored {
         // Only a machine that once had an engine has this directory: the others cost nothing here.
         let run_dir = node.home.runs().join(short(vm.id));
-        let running = if run_dir.exists() { find_engine(node, &vm).await } else { None };
+        let machine = if run_dir.exists() { find_engine(node, &vm).await } else { None };
         let before = vm.state;
-        vm.state = match &running {
-            Some((_, state)) => *state,
+        vm.state = match &machine {
+            Some(machine) => take_over(node, &vm, machine).await?,
             None if before.has_engine() => VmState::Off,
             None => before,
         };
         if vm.state != before {
-            vm.state_reason = running.is_none().then(|| LOST.to_owned());
+            let lost = before.has_engine() && vm.state == VmState::Off;
+            vm.state_reason = lost.then(|| LOST.to_owned());
             node.keeper.put(&vm).await?;
-            let kind = if running.is_none() { EventKind::VmFailed } else { EventKind::VmState };
+            let kind = if lost { EventKind::VmFailed } else { EventKind::VmState };
             node.events.tell(kind, vm.name.as_str(), vm.state_reason.as_deref().unwrap_or(vm.state.as_str()));
         }
-        let running = running.map(|(running, _)| Arc::new(running));
+        let running = keep_or_end(node, &vm, machine).await;
         if running.is_some() {
             ports.insert(vm.id, vm.adapters.iter().map(Port::from).collect());
         } else if wants_start(&vm, before) {
@@ -81,44 +85,49 @@ fn adopt(node: &Arc<Shared>, vm: Vm, running: Option<Arc<Running>>) {
     node.vms.insert(id, handle);
 }
 
-/// The engine that a machine has, and the state that it is in. An engine that makes no sense is ended.
-async fn find_engine(node: &Arc<Shared>, vm: &Vm) -> Option<(Running, VmState)> {
-    let run_dir = node.home.run(vm.id);
-    let machine = match Machine::attach(&run_dir, vm.id).await {
-        Ok(found) => found?,
+/// The engine that a machine has. One that does not answer is ended.
+async fn find_engine(node: &Arc<Shared>, vm: &Vm) -> Option<Machine> {
+    match Machine::attach(&node.home.run(vm.id), vm.id).await {
+        Ok(found) => found,
         Err(error) => {
             node.events.tell(EventKind::Warning, vm.name.as_str(), format!("its engine is ended: {error}"));
             end_stray(node, vm).await;
-            return None;
-        }
-    };
-    match take_over(node, vm, &machine).await {
-        Some(state) => {
-            let engine = node.engines.known_kind(vm.processor.expose_virtualization_extensions);
-            Some((Running::new(machine, engine), state))
-        }
-        None => {
-            if let Err(error) = machine.quit().await {
-                tracing::warn!(vm = %vm.name, %error, "an engine does not end");
-            }
             None
         }
     }
 }
 
-async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Option<VmState> {
-    let run_state = machine.run_state().await.ok()?;
-    match (run_state, vm.state) {
-        (RunState::Running, before) => {
-            if before == VmState::Saved {
-                // The guest has moved on: the state on disk must never be used again.
-                crate::home::remove_file(&node.home.vm(vm.id).saved()).ok()?;
-            }
-            Some(VmState::Running)
+/// The state of a machine whose engine was found. An engine stays only with a state that has one.
+async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Result<VmState> {
+    let saved = node.home.vm(vm.id).saved();
+    let has_run = vm.state.has_engine();
+    let state = match machine.run_state().await {
+        Ok(RunState::Running | RunState::DiskError) => {
+            // The guest has moved on: a state on disk must never be used again.
+            remove_file(&saved)?;
+            VmState::Running
         }
-        (RunState::Paused, VmState::Running | VmState::Paused) => Some(VmState::Paused),
-        _ => None,
+        Ok(RunState::Paused) if has_run => VmState::Paused,
+        Ok(RunState::Saved) if has_run && saved.exists() => VmState::Saved,
+        Ok(RunState::Saved) if vm.state == VmState::Running && machine.cont().await.is_ok() => {
+            VmState::Running
+        }
+        _ if has_run => VmState::Off,
+        _ => vm.state,
+    };
+    Ok(state)
+}
+
+async fn keep_or_end(node: &Arc<Shared>, vm: &Vm, machine: Option<Machine>) -> Option<Arc<Running>> {
+    let machine = machine?;
+    if vm.state.has_engine() {
+        let engine = node.engines.known_kind(vm.processor.expose_virtualization_extensions);
+        return Some(Arc::new(Running::new(machine, engine)));
     }
+    if let Err(error) = machine.quit().await {
+        tracing::warn!(vm = %vm.name, %error, "an engine does not end");
+    }
+    None
 }
 
 async fn end_stray(node: &Arc<Shared>, vm: &Vm) {

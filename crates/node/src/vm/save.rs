@@ -16,6 +16,8 @@ impl Owner {
         let machine = self.machine()?.clone();
         let files = self.files();
         files.make()?;
+        // An older state that is found beside a new one would be taken for it.
+        remove_file(&files.saved())?;
         self.enter(during);
         if let Err(error) = machine.save_to(&files.saved()).await {
             self.enter(before);

@@ -130,7 +130,10 @@ fn an_engine_that_dies_is_noticed_at_once_with_the_reason() {
         let view = node.vm(&ME, "frail").await.unwrap();
         assert_eq!(view.vm.state_reason.as_deref(), Some("QEMU was killed by signal 9 (SIGKILL)"));
         let told = events.recv().await.unwrap();
-        assert_eq!((told.object.as_str(), told.message.as_str()), ("frail", "QEMU was killed by signal 9 (SIGKILL)"));
+        assert_eq!(
+            (told.object.as_str(), told.message.as_str()),
+            ("frail", "QEMU was killed by signal 9 (SIGKILL)")
+        );
         let view = node.operate(&ME, "frail", Operation::Start).await.unwrap();
         assert_eq!(view.vm.state_reason, None);
     });

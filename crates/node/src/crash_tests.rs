@@ -1,0 +1,187 @@
+//! A node that is killed at every step of creating, running and removing a machine.
+//!
+//! The node runs in a process of its own (this same test program), which ends itself by SIGKILL at the step. Afterwards a
+//! new node must find the old or the new, nothing half made, and a machine that works.
+
+use std::{
+    env,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use nestling_model::{Operation, VmState};
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::{
+    NewVm, NewVmDisk, Node, Seed, Settings,
+    testing::{ME, TestHome, settings, small},
+};
+
+const HOME: &str = "NESTLING_TEST_CRASH_HOME";
+const STEP: &str = "NESTLING_TEST_CRASH_STEP";
+const STORY: &str = "NESTLING_TEST_CRASH_STORY";
+
+fn disk(home: &Path) -> PathBuf {
+    home.join("disks/own.qcow2")
+}
+
+fn with_files(home: &Path) -> NewVm {
+    let disk = NewVmDisk { size_bytes: 1 << 20, path: Some(disk(home)) };
+    NewVm { new_disk: Some(disk), seed: Some(Seed::default()), ..small("vm") }
+}
+
+async fn tell(node: &Node, story: &str) {
+    match story {
+        "create" => _ = node.create_vm(&ME, with_files(node.home.root())).await.unwrap(),
+        "remove" => node.remove_vm(&ME, "vm", true).await.unwrap(),
+        operations => {
+            for operation in operations.split(' ') {
+                let operation = match operation {
+                    "start" => Operation::Start,
+                    "save" => Operation::Save,
+                    "off" => Operation::TurnOff,
+                    other => panic!("{other}"),
+                };
+                node.operate(&ME, "vm", operation).await.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "the other half of the tests below, which run it in a process of its own"]
+fn the_node_that_dies() {
+    let (Ok(home), Ok(step), Ok(story)) = (env::var(HOME), env::var(STEP), env::var(STORY)) else { return };
+    let die = move |reached: &'static str| {
+        if reached == step {
+            kill_process(getpid(), Signal::KILL).unwrap();
+        }
+    };
+    let settings = Settings { at_step: Some(Arc::new(die)), ..settings() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let node = Node::open(Path::new(&home), settings).await.unwrap();
+        tell(&node, &story).await;
+    });
+}
+
+/// Runs a story in a node that dies at a step.
+fn die(home: &TestHome, story: &str, step: &str) {
+    let status = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "crash_tests::the_node_that_dies", "--ignored", "--nocapture"])
+        .env(HOME, home.path())
+        .env(STEP, step)
+        .env(STORY, story)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.signal(), Some(9), "\"{step}\" was not reached in \"{story}\"");
+}
+
+/// Files below the home that are no part of a node without machines.
+fn left(home: &TestHome) -> Vec<PathBuf> {
+    let below = |dir: &str| {
+        let entries = std::fs::read_dir(home.path().join(dir)).unwrap();
+        entries.map(|e| e.unwrap().path()).collect::<Vec<_>>()
+    };
+    ["vms", "disks"].into_iter().flat_map(below).collect()
+}
+
+/// A machine that is there works, and goes without a trace.
+async fn works(home: &TestHome, node: &Node) {
+    let view = node.vm(&ME, "vm").await.unwrap();
+    assert!(view.vm.disks.iter().all(|d| d.path.exists()), "{:?}", view.vm.disks);
+    assert!(view.vm.state.is_settled());
+    if view.vm.state != VmState::Running {
+        node.operate(&ME, "vm", Operation::Start).await.unwrap();
+    }
+    assert_eq!(home.engines().len(), 1);
+    node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
+    assert!(home.engines().is_empty());
+    node.remove_vm(&ME, "vm", true).await.unwrap();
+    assert_eq!(left(home), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn creation_is_whole_or_nothing() {
+    let steps = [
+        ("creation noted", false),
+        ("a file made", false),
+        ("created in the store", true),
+        ("files named", true),
+    ];
+    for (step, is_there) in steps {
+        let home = TestHome::new();
+        die(&home, "create", step);
+        home.life(async |node| {
+            if is_there {
+                works(&home, &node).await;
+            } else {
+                assert!(node.vms(&ME).await.unwrap().is_empty(), "{step}");
+                assert_eq!(left(&home), [] as [PathBuf; 0], "{step}");
+                node.create_vm(&ME, with_files(node.home.root())).await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_life_goes_on_from_either_side_of_a_step() {
+    for (story, step, states) in [
+        ("start", "launch", [VmState::Off, VmState::Off]),
+        ("start", "launched", [VmState::Running, VmState::Running]),
+        ("start", "started", [VmState::Running, VmState::Running]),
+        ("start save", "saved", [VmState::Running, VmState::Saved]),
+        ("start save", "noted as saved", [VmState::Saved, VmState::Saved]),
+        ("start off", "engine ended", [VmState::Off, VmState::Running]),
+    ] {
+        let home = TestHome::new();
+        home.life(async |node| {
+            node.create_vm(&ME, with_files(node.home.root())).await.unwrap();
+        });
+        die(&home, story, step);
+        home.life(async |node| {
+            let state = node.vm(&ME, "vm").await.unwrap().vm.state;
+            assert!(states.contains(&state) || !state.is_settled(), "{state} after \"{step}\"");
+            crate::testing::settles(&node, "vm").await;
+            works(&home, &node).await;
+        });
+    }
+}
+
+#[test]
+fn removal_is_whole_or_nothing() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        node.create_vm(&ME, with_files(node.home.root())).await.unwrap();
+    });
+    assert!(disk(home.path()).exists());
+    die(&home, "remove", "removed from the store");
+    home.life(async |node| {
+        assert!(node.vms(&ME).await.unwrap().is_empty());
+        assert_eq!(left(&home), [] as [PathBuf; 0]);
+    });
+}
+
+/// What was saved before the node died is what goes on: not an older state, and not a newer disk under it.
+#[test]
+fn a_resume_that_died_goes_on_or_starts_over() {
+    for step in ["launch", "launched", "started"] {
+        let home = TestHome::new();
+        home.life(async |node| {
+            node.create_vm(&ME, with_files(node.home.root())).await.unwrap();
+            tell(&node, "start save").await;
+        });
+        die(&home, "start", step);
+        home.life(async |node| {
+            let view = node.vm(&ME, "vm").await.unwrap();
+            let saved = node.home.vm(view.vm.id).saved().exists();
+            let expected = if step == "launch" { VmState::Saved } else { VmState::Running };
+            assert_eq!((view.vm.state, saved), (expected, step == "launch"), "{step}");
+            works(&home, &node).await;
+        });
+    }
+}
