@@ -61,6 +61,11 @@ impl Printer {
         self.json
     }
 
+    /// Whether colour is seen and wanted.
+    pub fn is_coloured(self) -> bool {
+        self.colour_out
+    }
+
     /// Text to standard output, as it is.
     pub fn data(self, text: &str) -> Result {
         self.bytes(text.as_bytes())

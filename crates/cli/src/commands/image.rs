@@ -82,8 +82,10 @@ impl Build {
                 if let Some(error) = line.error {
                     return Err(Failure::Error(error));
                 }
-                progress.step(line.done, line.total, &line.message);
-                image = line.image.or(image);
+                match line.image {
+                    None => progress.step(line.done, line.total, &line.message),
+                    done => image = done,
+                }
             }
             drop(progress);
             let image = image.ok_or_else(|| {

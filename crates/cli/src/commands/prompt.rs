@@ -1,6 +1,6 @@
 //! The interactive prompt: a line editor with history, completion and lines that go on.
 
-use std::{borrow::Cow, path::Path, sync::Arc};
+use std::{borrow::Cow, fs, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 
 use nestling_api::{Client, v1::ErrorCode};
 use nestling_model::VmName;
@@ -25,7 +25,7 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    pub fn new(home: &Path, registry: Arc<Registry<Client>>) -> Self {
+    pub fn new(home: &Path, registry: Arc<Registry<Client>>, coloured: bool) -> Self {
         let mut keys = default_emacs_keybindings();
         keys.add_binding(
             KeyModifiers::NONE,
@@ -38,12 +38,12 @@ impl Prompt {
             .with_menu(ReedlineMenu::EngineCompleter(menu))
             .with_quick_completions(true)
             .with_partial_completions(true)
+            .with_ansi_colors(coloured)
             .with_validator(Box::new(Whole))
             .with_edit_mode(Box::new(Emacs::new(keys)));
         // A history that can't be kept is no reason to refuse to work.
-        match FileBackedHistory::with_file(HISTORY_LINES_MAX, home.join("history")) {
-            Ok(history) => editor = editor.with_history(Box::new(history)),
-            Err(error) => tracing::debug!(%error, "no history"),
+        if let Ok(history) = history(&home.join("history")) {
+            editor = editor.with_history(Box::new(history));
         }
         Self { editor: Some(editor) }
     }
@@ -71,6 +71,12 @@ impl Prompt {
             }
         }
     }
+}
+
+/// The lines of earlier sessions, which are nobody else's business: a password may be among them.
+fn history(path: &Path) -> reedline::Result<FileBackedHistory> {
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    FileBackedHistory::with_file(HISTORY_LINES_MAX, path.to_owned())
 }
 
 /// Lines that end too early go on.

@@ -82,7 +82,8 @@ async fn engine(session: &Session) -> Result<(Engine<Client>, Arc<Notify>)> {
 
 async fn interactive(session: &Session) -> Result {
     let (mut engine, closed) = engine(session).await?;
-    let mut prompt = prompt::Prompt::new(&session.home, engine.registry().clone());
+    let mut prompt =
+        prompt::Prompt::new(&session.home, engine.registry().clone(), session.printer.is_coloured());
     loop {
         let Some(line) = prompt.read(engine.context()).await? else { return Ok(()) };
         let outcome = tokio::select! {
