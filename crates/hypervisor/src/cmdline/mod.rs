@@ -34,6 +34,8 @@ pub(crate) const AGENT_CHARDEV: &str = "ga";
 pub enum SpecError {
     #[error("network adapter {} has no interface on this host, and user-mode networking is not wanted", .0.0)]
     NoInterface(AdapterId),
+    #[error("the network interface {0} does not exist")]
+    InterfaceMissing(String),
     #[error("network adapter {} has no port", .0.0)]
     NoPort(AdapterId),
     #[error("the path {} is not UTF-8, which QEMU needs; rename it", .0.display())]

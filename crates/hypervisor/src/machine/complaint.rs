@@ -23,7 +23,7 @@ pub(super) async fn read(log: &Path) -> String {
 
 /// The last thing that QEMU said, without time and program name.
 pub(super) fn last_line(log: &str) -> Option<String> {
-    log.lines().rev().map(bare).find(|line| !line.is_empty()).map(shown)
+    log.lines().rev().map(bare).find(|line| !line.is_empty() && !line.starts_with("warning: ")).map(shown)
 }
 
 /// Why QEMU did not start.
@@ -92,7 +92,7 @@ fn bare(line: &str) -> &str {
     };
     let line = match line.split_once("qemu-system-x86_64: ") {
         Some((_, rest)) => rest,
-        None => line,
+        None => line.strip_prefix("qemu: ").unwrap_or(line),
     };
     let line = match (line.starts_with('-'), line.rfind("}: ")) {
         (true, Some(end)) => &line[end + 3..],
@@ -130,6 +130,10 @@ mod tests {
             (
                 "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory\n",
                 "this host has not enough free memory for the virtual machine",
+            ),
+            (
+                "qemu: could not open kernel file '/i/vmlinux': No such file or directory\n",
+                "the file /i/vmlinux does not exist",
             ),
             ("qemu-system-x86_64: -smp cpus=999: Invalid SMP CPUs 999\n", "Invalid SMP CPUs 999"),
             ("", "QEMU ended without a word"),

@@ -9,7 +9,7 @@ use nestling_model::{Adapter, AdapterId, Controller, Disk};
 use serde_json::json;
 use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
-use super::{Machine, MachineError};
+use super::{Machine, MachineError, launch::interface_exists};
 use crate::{cmdline::devices, qmp::QmpError};
 
 /// For a guest to let go of a device, where a guest may be an emulated one inside an emulated one.
@@ -18,6 +18,7 @@ const UNPLUG_TIMEOUT: Duration = Duration::from_secs(30);
 impl Machine {
     /// Plugs in an adapter whose other end is the tap `ifname`, or QEMU's own user-mode network.
     pub async fn add_adapter(&self, adapter: &Adapter, ifname: Option<&str>) -> Result<(), MachineError> {
+        ifname.map_or(Ok(()), interface_exists)?;
         let mut record = self.0.record.lock().await;
         let slot = match record.slots.get(adapter.id) {
             Some(slot) => slot,

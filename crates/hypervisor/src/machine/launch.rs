@@ -5,7 +5,11 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::{fs::DirBuilderExt, net::UnixListener, process::CommandExt},
+        unix::{
+            fs::DirBuilderExt,
+            net::{UnixDatagram, UnixListener},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -13,6 +17,7 @@ use std::{
 };
 
 use nestling_model::Generation;
+use rustix::net::netdevice::name_to_index;
 use serde_json::json;
 use tokio::{net::UnixStream, time::timeout};
 
@@ -86,6 +91,7 @@ impl Machine {
             None => None,
         };
         let slots = state.as_ref().map_or_else(|| Slots::of(&spec.vm.adapters), |s| s.slots().clone());
+        spec.taps.values().try_for_each(|ifname| interface_exists(ifname))?;
         let mut command = Command::new(qemu.system());
         command.args(command_line(&spec, &slots, qemu)?);
         if spec.vm.generation == Generation::Two {
@@ -131,6 +137,16 @@ fn clear(run: &RunDir, spec: &LaunchSpec) -> Result<(), LaunchError> {
         }
     }
     Ok(())
+}
+
+/// QEMU would make a missing interface itself, plugged into nothing, and nobody would notice.
+pub(super) fn interface_exists(ifname: &str) -> Result<(), SpecError> {
+    // Any socket will do to ask by.
+    let found = UnixDatagram::unbound().map(|socket| name_to_index(socket, ifname));
+    match found {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(SpecError::InterfaceMissing(ifname.to_owned())),
+    }
 }
 
 fn make_nvram(qemu: &Qemu, nvram: &Path) -> Result<(), LaunchError> {

@@ -61,7 +61,8 @@ impl Machine {
         std::fs::remove_file(durable::part(path)).ok();
         if self.exit_now().is_none() {
             self.execute("migrate_cancel", json!({})).await.ok();
-            if ran && let Err(stuck) = self.cont().await {
+            let going_on = if ran { self.cont().await } else { Ok(()) };
+            if let Err(stuck) = going_on {
                 tracing::warn!(error = %stuck, "the guest does not go on after its state could not be saved");
             }
         }

@@ -318,6 +318,13 @@ async fn why_qemu_does_not_start_is_one_sentence() {
     let broken = Machine::launch(&bench.qemu, spec.clone()).await.unwrap_err().to_string();
     assert!(broken.contains("is damaged, of another format"), "{broken}");
 
+    spec.vm.disks.clear();
+    spec.vm.adapters = vec![adapter(1)];
+    spec.taps.insert(adapter(1).id, "nt-missing".to_owned());
+    let missing = Machine::launch(&bench.qemu, spec.clone()).await.unwrap_err().to_string();
+    assert_eq!(missing, "the network interface nt-missing does not exist");
+    (spec.vm.adapters, spec.taps) = (vec![], BTreeMap::new());
+
     spec.vm.disks = vec![disk.clone()];
     let first = Guarded(Machine::launch(&bench.qemu, spec.clone()).await.unwrap());
     spec.vm.id = VmId(Uuid::new_v4());
