@@ -23,7 +23,7 @@ use crate::{
     keeper::Keeper,
     networks::{Defined, Networks},
     steps::{StepHook, Steps},
-    vm::{self, Registry},
+    vm::{self, RanBefore, Registry},
 };
 
 /// What a node is started with.
@@ -72,7 +72,7 @@ impl Node {
         let home = HomeDir::open(home)?;
         let (store, found) = read_store(&home)?;
         let keeper = Keeper::new(store);
-        let Found { record, defined, vms, engine } = found;
+        let Found { record, defined, vms, engine, ran_before } = found;
         let tag = record.tag();
         let shared = Arc::new(Shared {
             engines: Engines::new(settings.engine, home.root().to_owned(), keeper.clone(), engine),
@@ -90,7 +90,7 @@ impl Node {
             settings,
             tag,
         });
-        vm::restore(&shared, vms).await?;
+        vm::restore(&shared, vms, &ran_before).await?;
         shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
         let preparing = Arc::clone(&shared);
         tokio::spawn(async move { preparing.prepare_role().await });
@@ -135,6 +135,7 @@ struct Found {
     defined: Defined,
     vms: Vec<Vm>,
     engine: Option<EngineRecord>,
+    ran_before: RanBefore,
 }
 
 fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
@@ -153,6 +154,8 @@ fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
     let exists = |id: VmId| vms.iter().any(|vm| vm.id == id);
     journal::recover(&mut store, exists)?;
     journal::sweep(&home.vms(), exists, |id| home.vm(id))?;
+    // Both can be found out anew: what cannot be read is forgotten.
     let engine = store.list::<EngineRecord>().unwrap_or_default().pop();
-    Ok((store, Found { record, defined, vms, engine }))
+    let ran_before = store.list::<RanBefore>().unwrap_or_default().pop().unwrap_or_default();
+    Ok((store, Found { record, defined, vms, engine, ran_before }))
 }

@@ -13,6 +13,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use nestling_model::{AdapterId, Nat, Switch, SwitchId, SwitchName, VmId};
@@ -26,6 +27,8 @@ use crate::{
     home::HomeDir,
     keeper::Keeper,
 };
+
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What administrators defined.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,9 +65,16 @@ pub struct Networks {
     keeper: Keeper,
     defined: RwLock<Arc<Defined>>,
     changing: Mutex<Changing>,
+    counted: std::sync::Mutex<Counted>,
     /// Held for reading while a machine is plugged in, for writing while a switch is removed, so that no machine is
     /// left plugged into nothing.
     pub plugs: tokio::sync::RwLock<()>,
+}
+
+#[derive(Default)]
+struct Counted {
+    at: Option<Instant>,
+    frames: Arc<BTreeMap<AdapterId, u64>>,
 }
 
 struct Changing {
@@ -92,6 +102,7 @@ impl Networks {
             keeper,
             defined: RwLock::new(Arc::new(defined)),
             changing: Mutex::new(changing),
+            counted: std::sync::Mutex::default(),
             plugs: tokio::sync::RwLock::default(),
         }))
     }
@@ -235,17 +246,27 @@ async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + S
 }
 
 impl Networks {
-    /// What the rules dropped at these adapters; 0 when that cannot be known.
-    pub async fn spoofed_frames(&self, adapters: &[AdapterId]) -> BTreeMap<AdapterId, u64> {
-        if adapters.is_empty() || !Self::permitted() {
-            return BTreeMap::new();
+    /// What the rules were last seen to have dropped at each adapter.
+    pub fn spoofed_frames(&self) -> Arc<BTreeMap<AdapterId, u64>> {
+        Arc::clone(&self.counted.lock().unwrap_or_else(PoisonError::into_inner).frames)
+    }
+
+    /// Looks at the rules again, if that was long enough ago: it costs a process.
+    pub async fn count_spoofed_frames(&self, adapters: &[AdapterId]) {
+        {
+            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = counted.at.is_some_and(|at| at.elapsed() < COUNT_INTERVAL);
+            if fresh || !Self::permitted() {
+                return;
+            }
+            counted.at = Some(Instant::now());
         }
         match self.network.port_counters(adapters).await {
-            Ok(counters) => counters.into_iter().map(|(id, c)| (id, c.spoofed_packets)).collect(),
-            Err(error) => {
-                tracing::debug!(%error, "the ports' counters cannot be read");
-                BTreeMap::new()
+            Ok(counters) => {
+                let frames = counters.into_iter().map(|(id, c)| (id, c.spoofed_packets)).collect();
+                self.counted.lock().unwrap_or_else(PoisonError::into_inner).frames = Arc::new(frames);
             }
+            Err(error) => tracing::debug!(%error, "the ports' counters cannot be read"),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Node {
             router_guard: false,
         };
         handle.ask(Operation::Modify, move |owner| Box::pin(owner.add_adapter(adapter))).await?;
-        self.adapter_view(&handle.now(), id).await
+        self.adapter_view(&handle.now(), id)
     }
 
     pub async fn change_adapter(
@@ -93,7 +93,7 @@ impl Node {
                 }))
             })
             .await?;
-        self.adapter_view(&handle.now(), id).await
+        self.adapter_view(&handle.now(), id)
     }
 
     pub async fn remove_adapter(&self, who: &Identity, vm: &str, id: AdapterId) -> Result<()> {

@@ -27,7 +27,7 @@ impl Node {
         };
         handle.ask(asked(&change), move |owner| Box::pin(owner.change(change))).await?;
         self.events.tell(EventKind::VmChanged, handle.now().vm.name.as_str(), "definition changed");
-        Ok(self.view(&handle.now()).await)
+        Ok(self.view(&handle.now()))
     }
 
     /// Gives a machine the latest configuration version. There is no way back.
@@ -42,7 +42,7 @@ impl Node {
                 })
             })
             .await?;
-        Ok(self.view(&handle.now()).await)
+        Ok(self.view(&handle.now()))
     }
 
     pub async fn remove_vm(&self, who: &Identity, vm: &str, disks: bool) -> Result<()> {

@@ -77,7 +77,7 @@ impl Node {
             Handle::spawn(|publish| Owner { node, vm, running: None, publish, removed: false }, first),
         );
         self.events.tell(EventKind::VmCreated, handle.now().vm.name.as_str(), "virtual machine created");
-        Ok(self.view(&handle.now()).await)
+        Ok(self.view(&handle.now()))
     }
 
     /// The machine's disks: those that are there are claimed, those that are to be made are listed.

@@ -24,6 +24,7 @@ mod registry;
 mod reopen;
 mod running;
 mod save;
+mod stop;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -31,4 +32,5 @@ mod view;
 
 pub use registry::Registry;
 pub use reopen::restore;
+pub use stop::RanBefore;
 pub use task::Now;

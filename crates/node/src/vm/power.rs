@@ -10,7 +10,7 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{Operation, VmState, life::Admitted};
 use tokio::time::{Instant, timeout};
 
-use super::owner::Owner;
+use super::{owner::Owner, task::Handle};
 use crate::{Node, NodeError, error::Result, home::remove_file, values::VmView};
 
 /// As long as Stop-VM waits for a guest before it gives up.
@@ -23,31 +23,36 @@ impl Node {
     pub async fn operate(&self, who: &Identity, vm: &str, operation: Operation) -> Result<VmView> {
         self.authorize(who, Action::OperateVm)?;
         let handle = self.vms.find(vm)?;
-        handle
-            .ask(operation, move |owner| {
-                Box::pin(async move {
-                    match operation {
-                        Operation::Start => owner.start().await,
-                        Operation::ShutDown => owner.shut_down().await,
-                        Operation::TurnOff => owner.turn_off().await,
-                        Operation::Reset => owner.reset().await,
-                        Operation::Pause => owner.pause().await,
-                        Operation::Resume => owner.resume().await,
-                        Operation::Save => owner.save().await,
-                        Operation::RemoveSavedState => owner.remove_saved_state().await,
-                        Operation::ModifyWhenOff | Operation::Modify | Operation::Remove => {
-                            Err(NodeError::invalid("this is no operation on a machine as a whole"))
-                        }
+        handle.operate(operation).await?;
+        Ok(self.view(&handle.now()))
+    }
+}
+
+impl Handle {
+    pub async fn operate(&self, operation: Operation) -> Result<()> {
+        self.ask(operation, move |owner| {
+            Box::pin(async move {
+                match operation {
+                    Operation::Start => owner.start().await,
+                    Operation::ShutDown => owner.shut_down().await,
+                    Operation::TurnOff => owner.turn_off().await,
+                    Operation::Reset => owner.reset().await,
+                    Operation::Pause => owner.pause().await,
+                    Operation::Resume => owner.resume().await,
+                    Operation::Save => owner.save().await,
+                    Operation::RemoveSavedState => owner.remove_saved_state().await,
+                    Operation::ModifyWhenOff | Operation::Modify | Operation::Remove => {
+                        Err(NodeError::invalid("this is no operation on a machine as a whole"))
                     }
-                })
+                }
             })
-            .await?;
-        Ok(self.view(&handle.now()).await)
+        })
+        .await
     }
 }
 
 impl Owner {
-    pub async fn start(&mut self) -> Result<()> {
+    async fn start(&mut self) -> Result<()> {
         let Admitted::Change { during, after } = self.admit(Operation::Start)? else { return Ok(()) };
         let before = self.vm.state;
         let restore = before == VmState::Saved;
@@ -65,7 +70,7 @@ impl Owner {
         Ok(())
     }
 
-    pub async fn turn_off(&mut self) -> Result<()> {
+    async fn turn_off(&mut self) -> Result<()> {
         let Admitted::Change { during, after } = self.admit(Operation::TurnOff)? else { return Ok(()) };
         self.enter(during);
         self.clear_engine().await;
@@ -74,7 +79,7 @@ impl Owner {
         remove_file(&self.files().saved())
     }
 
-    pub async fn shut_down(&mut self) -> Result<()> {
+    async fn shut_down(&mut self) -> Result<()> {
         let Admitted::Change { during, after } = self.admit(Operation::ShutDown)? else { return Ok(()) };
         let before = self.vm.state;
         let machine = self.machine()?.clone();
@@ -95,7 +100,7 @@ impl Owner {
         self.settle(after, None).await
     }
 
-    pub async fn reset(&mut self) -> Result<()> {
+    async fn reset(&mut self) -> Result<()> {
         self.admit(Operation::Reset)?;
         self.machine()?.reset().await.map_err(|e| self.refused(e))?;
         if self.vm.state == VmState::Paused {
@@ -105,7 +110,7 @@ impl Owner {
         Ok(())
     }
 
-    pub async fn pause(&mut self) -> Result<()> {
+    async fn pause(&mut self) -> Result<()> {
         let Admitted::Change { during, after } = self.admit(Operation::Pause)? else { return Ok(()) };
         let before = self.vm.state;
         self.enter(during);
@@ -116,7 +121,7 @@ impl Owner {
         self.settle(after, None).await
     }
 
-    pub async fn resume(&mut self) -> Result<()> {
+    async fn resume(&mut self) -> Result<()> {
         let Admitted::Change { during, after } = self.admit(Operation::Resume)? else { return Ok(()) };
         let before = self.vm.state;
         self.enter(during);

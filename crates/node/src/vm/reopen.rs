@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::{
     owner::Owner,
     running::Running,
+    stop::RanBefore,
     task::{Handle, Now},
 };
 use crate::{
@@ -33,7 +34,7 @@ const STARTS_AT_ONCE: usize = 4;
 const LOST: &str = "its engine was gone when the node started";
 
 /// Takes over every machine of the store.
-pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>) -> Result<()> {
+pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>, ran_before: &RanBefore) -> Result<()> {
     let mut ports = BTreeMap::new();
     let mut starts = Vec::new();
     for mut vm in stored {
@@ -56,7 +57,7 @@ pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>) -> Result<()> {
         let running = keep_or_end(node, &vm, machine).await;
         if running.is_some() {
             ports.insert(vm.id, vm.adapters.iter().map(Port::from).collect());
-        } else if wants_start(&vm, before) {
+        } else if wants_start(&vm, before == VmState::Running || ran_before.vms.contains(&vm.id)) {
             starts.push((vm.id, Duration::from_secs(vm.start_delay_seconds.into())));
         }
         adopt(node, vm, running);
@@ -64,14 +65,18 @@ pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>) -> Result<()> {
     for problem in node.networks.restore(ports).await {
         node.events.tell(EventKind::Warning, "network", problem);
     }
+    // From here on, what is stored says what runs.
+    if *ran_before != RanBefore::default() {
+        node.keeper.put(&RanBefore::default()).await?;
+    }
     start_all(node, starts);
     Ok(())
 }
 
-fn wants_start(vm: &Vm, before: VmState) -> bool {
+fn wants_start(vm: &Vm, ran: bool) -> bool {
     match vm.start_action {
         StartAction::Nothing => false,
-        StartAction::StartIfRunning => before == VmState::Running,
+        StartAction::StartIfRunning => ran,
         StartAction::Start => true,
     }
 }
@@ -148,8 +153,7 @@ fn start_all(node: &Arc<Shared>, starts: Vec<(VmId, Duration)>) {
             }
             let Ok(_turn) = turns.acquire().await else { return };
             let Ok(handle) = node.vms.find(&id.0.to_string()) else { return };
-            let started = handle.ask(Operation::Start, |owner| Box::pin(owner.start())).await;
-            if let Err(error) = started {
+            if let Err(error) = handle.operate(Operation::Start).await {
                 let name = handle.now().vm.name.to_string();
                 node.events.tell(EventKind::VmFailed, name, error.message());
             }

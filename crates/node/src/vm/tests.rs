@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nestling_identity::Identity;
-use nestling_model::{EngineKind, Operation, StartAction, VmState};
+use nestling_model::{EngineKind, Operation, StartAction, StopAction, VmState};
 
 use crate::{
     ErrorKind, NewVm, NodeError, VmChange,
@@ -306,4 +306,35 @@ fn a_thousand_machines_are_no_burden() {
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[test]
+fn a_host_that_goes_down_stops_its_machines_and_comes_back_with_them() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        for (vm, action) in
+            [("kept", StopAction::Save), ("cut", StopAction::TurnOff), ("deaf", StopAction::ShutDown)]
+        {
+            started(&node, vm).await;
+            let change = VmChange { stop_action: Some(action), ..VmChange::default() };
+            node.change_vm(&ME, vm, change).await.unwrap();
+        }
+        node.create_vm(&ME, small("rested")).await.unwrap();
+        node.stop_machines(&ME, Duration::from_secs(3)).await.unwrap();
+        let states: Vec<VmState> = node.vms(&ME).await.unwrap().iter().map(|v| v.vm.state).collect();
+        assert_eq!(states, [VmState::Off, VmState::Off, VmState::Saved, VmState::Off]);
+        assert!(home.engines().is_empty());
+    });
+    home.life(async |node| {
+        for vm in ["kept", "cut", "deaf"] {
+            reaches(&node, vm, VmState::Running).await;
+        }
+        assert_eq!(node.vm(&ME, "rested").await.unwrap().vm.state, VmState::Off);
+        for vm in ["kept", "cut", "deaf"] {
+            node.operate(&ME, vm, Operation::TurnOff).await.unwrap();
+        }
+    });
+    home.life(async |node| {
+        assert!(node.vms(&ME).await.unwrap().iter().all(|v| v.vm.state == VmState::Off));
+    });
 }

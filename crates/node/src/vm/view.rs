@@ -25,34 +25,35 @@ impl Node {
     pub async fn vm(&self, who: &Identity, vm: &str) -> Result<VmView> {
         self.authorize(who, Action::ReadVms)?;
         let now = self.vms.find(vm)?.now();
-        Ok(self.view(&now).await)
+        self.look_anew(std::slice::from_ref(&now)).await;
+        Ok(self.view(&now))
     }
 
-    pub(crate) async fn view(&self, now: &Now) -> VmView {
-        let dropped = self.counters(std::slice::from_ref(now)).await;
-        if let Some(running) = &now.running {
-            refresh(running).await;
-        }
-        view(now, &self.networks.defined(), &dropped)
+    /// With what guests and ports last told; nobody is asked.
+    pub(crate) fn view(&self, now: &Now) -> VmView {
+        view(now, &self.networks.defined(), &self.networks.spoofed_frames())
     }
 
     async fn views(&self, all: &[Now]) -> Vec<VmView> {
-        join_all(all.iter().filter_map(|now| Some(refresh(now.running.as_ref()?)))).await;
-        let dropped = self.counters(all).await;
-        let defined = self.networks.defined();
+        self.look_anew(all).await;
+        let (defined, dropped) = (self.networks.defined(), self.networks.spoofed_frames());
         all.iter().map(|now| view(now, &defined, &dropped)).collect()
     }
 
-    pub(crate) async fn adapter_view(&self, now: &Now, id: AdapterId) -> Result<AdapterView> {
-        let found = self.view(now).await.adapters.into_iter().find(|a| a.adapter.id == id);
+    pub(crate) fn adapter_view(&self, now: &Now, id: AdapterId) -> Result<AdapterView> {
+        let found = self.view(now).adapters.into_iter().find(|a| a.adapter.id == id);
         found.ok_or_else(|| NodeError::NotFound { object: Object::Adapter, name: id.0.to_string() })
     }
 
-    async fn counters(&self, all: &[Now]) -> BTreeMap<AdapterId, u64> {
-        let with_engine = all.iter().filter(|now| now.running.is_some());
+    /// Asks guests for their addresses, and ports for what they dropped.
+    async fn look_anew(&self, all: &[Now]) {
+        let running = || all.iter().filter_map(|now| Some((now.running.as_ref()?, &now.vm)));
         let adapters: Vec<AdapterId> =
-            with_engine.flat_map(|now| now.vm.adapters.iter().map(|a| a.id).collect::<Vec<_>>()).collect();
-        self.networks.spoofed_frames(&adapters).await
+            running().flat_map(|(_, vm)| vm.adapters.iter().map(|a| a.id)).collect();
+        if !adapters.is_empty() {
+            let guests = join_all(running().map(|(running, _)| refresh(running)));
+            tokio::join!(guests, self.networks.count_spoofed_frames(&adapters));
+        }
     }
 }
 
