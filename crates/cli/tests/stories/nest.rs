@@ -76,11 +76,7 @@ impl Nest {
 
     /// A host with a home that is there already.
     pub fn at(name: &str, home: PathBuf) -> Self {
-        let images = root().join("images");
-        fs::create_dir_all(&images).expect("the images' directory can be made");
-        if !home.join("images").exists() {
-            std::os::unix::fs::symlink(&images, home.join("images")).expect("the images can be linked");
-        }
+        link_images(&home);
         let nest = Self { home, namespace: format!("ns-{name}"), outside: format!("ns-{name}-out") };
         nest.remove_namespaces();
         nest.make_namespaces();
@@ -180,9 +176,19 @@ impl Nest {
         self.wait(what, GUEST_DEADLINE, args, |said| said.status == 0).stdout
     }
 
-    /// Builds an image unless it is there.
+    /// Builds an image unless it is there: outside the namespace, where packages can be fetched, by a node
+    /// that does nothing else.
     pub fn image(&self, name: &str) {
-        self.run(&["image", "build", name]).ok();
+        let builder = root().join("builder");
+        fs::create_dir_all(&builder).expect("the builder's home can be made");
+        link_images(&builder);
+        let run = |args: &[&str]| -> Said {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_nestling"));
+            command.args(args).env("NESTLING_HOME", &builder).stdin(Stdio::null()).output().expect("nestling runs").into()
+        };
+        let built = run(&["image", "build", name]);
+        run(&["node", "stop"]).ok();
+        built.ok();
     }
 
     /// Process ids of this home: the node first, then machines.
@@ -211,6 +217,15 @@ impl Drop for Nest {
         }
         kill_home(&self.home);
         self.remove_namespaces();
+    }
+}
+
+/// All homes share one store of images.
+fn link_images(home: &Path) {
+    let images = root().join("images");
+    fs::create_dir_all(&images).expect("the images' directory can be made");
+    if !home.join("images").exists() {
+        std::os::unix::fs::symlink(&images, home.join("images")).expect("the images can be linked");
     }
 }
 
