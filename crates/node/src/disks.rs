@@ -133,3 +133,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "disks_tests.rs"]
+mod with_a_node;

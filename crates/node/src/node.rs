@@ -159,3 +159,51 @@ fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
     let ran_before = store.list::<RanBefore>().unwrap_or_default().pop().unwrap_or_default();
     Ok((store, Found { record, defined, vms, engine, ran_before }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::{
+        ErrorKind, NodeError,
+        testing::{ME, TestHome, small},
+    };
+
+    #[test]
+    fn a_second_node_a_damaged_store_and_a_newer_one_are_told_apart() {
+        let home = TestHome::new();
+        home.life(async |node| {
+            node.create_vm(&ME, small("vm")).await.unwrap();
+            let second = crate::Node::open(home.path(), crate::testing::settings()).await.err().unwrap();
+            assert!(matches!(second, NodeError::HomeInUse { .. }), "{second}");
+            assert_eq!(second.code(), ErrorKind::InUse);
+        });
+        let file = home.path().join("nestling.db");
+        let good = fs::read(&file).unwrap();
+        fs::write(&file, "damaged".repeat(1000)).unwrap();
+        let damaged = home.open_error();
+        assert!(damaged.message().contains("is damaged"), "{}", damaged.message());
+        assert!(fs::read(&file).unwrap().starts_with(b"damaged"), "it was left alone");
+        // The schema's number is at offset 60.
+        let mut newer = good.clone();
+        newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+        fs::write(&file, newer).unwrap();
+        assert!(home.open_error().message().contains("newer version of nestling (schema 99"));
+        fs::write(&file, good).unwrap();
+        home.life(async |node| {
+            assert_eq!(node.vms(&ME).await.unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn whoever_waits_learns_that_the_node_shall_stop() {
+        let home = TestHome::new();
+        home.life(async |node| {
+            let other = node.clone();
+            let waiting = tokio::spawn(async move { other.stopped().await });
+            node.stop(&ME).await.unwrap();
+            waiting.await.unwrap();
+            node.close().await;
+        });
+    }
+}

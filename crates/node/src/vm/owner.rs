@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nestling_hypervisor::{Exit, ExitKind, LaunchSpec, Machine};
+use nestling_hypervisor::{Exit, ExitKind, LaunchSpec, Machine, Qemu, disk};
 use nestling_model::{EventKind, Operation, Vm, VmState, life::Admitted};
 use nestling_network::Port;
 use tokio::sync::watch;
@@ -122,9 +122,22 @@ impl Owner {
             kernel_append: String::new(),
         };
         self.node.steps.reached("launch");
-        let machine = Machine::launch(&qemu, spec).await?;
+        let machine = match Machine::launch(&qemu, spec).await {
+            Ok(machine) => machine,
+            Err(refused) => return Err(self.bad_disk(&qemu).await.unwrap_or(refused.into())),
+        };
         self.node.steps.reached("launched");
         Ok(Running::new(machine, engine_kind))
+    }
+
+    /// QEMU may say that a disk is bad, but not which of several.
+    async fn bad_disk(&self, qemu: &Qemu) -> Option<NodeError> {
+        for image in &self.vm.disks {
+            if let Err(error) = disk::info(qemu, &image.path, Some(image.format)).await {
+                return Some(error.into());
+            }
+        }
+        None
     }
 
     /// Memory is not handed out twice: what running machines have not touched yet counts as theirs.
