@@ -68,7 +68,7 @@ pub struct Networks {
     counted: std::sync::Mutex<Counted>,
     /// Held for reading while a machine is plugged in, for writing while a switch is removed, so that no machine is
     /// left plugged into nothing.
-    pub plugs: tokio::sync::RwLock<()>,
+    pub plugs: Arc<tokio::sync::RwLock<()>>,
 }
 
 #[derive(Default)]
@@ -103,7 +103,7 @@ impl Networks {
             defined: RwLock::new(Arc::new(defined)),
             changing: Mutex::new(changing),
             counted: std::sync::Mutex::default(),
-            plugs: tokio::sync::RwLock::default(),
+            plugs: Arc::default(),
         }))
     }
 
@@ -241,7 +241,9 @@ fn desired(defined: &Defined, ports: &BTreeMap<VmId, Vec<Port>>) -> Desired {
 }
 
 /// Runs on when the caller is dropped: half a change is worse than one that nobody waits for.
-async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     tokio::spawn(work).await.map_err(|e| NodeError::Internal(e.to_string()))?
 }
 

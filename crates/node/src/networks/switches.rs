@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nestling_identity::{Action, Identity};
 use nestling_model::{EventKind, Switch, SwitchId, SwitchKind};
 use nestling_store::Batch;
+use tokio::sync::OwnedRwLockReadGuard;
 use uuid::Uuid;
 
 use super::{Decided, Defined};
@@ -82,7 +83,7 @@ impl Node {
 
     pub async fn remove_switch(&self, who: &Identity, name: &str) -> Result<()> {
         self.authorize(who, Action::ChangeNetworks)?;
-        let _nobody_plugs_in = self.networks.plugs.write().await;
+        let nobody_plugs_in = Arc::clone(&self.networks.plugs).write_owned().await;
         let switch = self.networks.defined().switch(name)?.clone();
         let user = self
             .vms
@@ -100,7 +101,8 @@ impl Node {
                 defined.switches.retain(|s| s.id != id);
                 let mut batch = Batch::default();
                 batch.delete::<Switch>(id.0.to_string());
-                Ok(Decided { defined, home: None, batch, answer: () })
+                // Kept until the switch is gone.
+                Ok(Decided { defined, home: None, batch, answer: nobody_plugs_in })
             })
             .await?;
         self.events.tell(EventKind::SwitchRemoved, switch.name.as_str(), "switch removed");
@@ -159,8 +161,8 @@ fn changed(before: &Switch, change: SwitchChange) -> Result<Switch> {
 
 impl Node {
     /// The id of a switch that a machine is to be plugged into. The answer keeps the switch from being removed.
-    pub(crate) async fn plug(&self, name: &str) -> Result<(SwitchId, tokio::sync::RwLockReadGuard<'_, ()>)> {
-        let guard = self.networks.plugs.read().await;
+    pub(crate) async fn plug(&self, name: &str) -> Result<(SwitchId, OwnedRwLockReadGuard<()>)> {
+        let guard = Arc::clone(&self.networks.plugs).read_owned().await;
         let id = Arc::clone(&self.networks.defined()).switch(name)?.id;
         Ok((id, guard))
     }

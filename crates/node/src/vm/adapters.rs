@@ -1,11 +1,12 @@
 //! Use cases on a machine's network adapters; all of them also while it runs.
 //!
 //! The order of a change on a running machine: the host's port first, then the engine, then the definition. What fails
-//! is taken back in the opposite order.
+//! is taken back in the opposite order. What is claimed for a change is held by the question to the machine's task, so
+//! that it stays claimed when whoever asked has gone away.
 
 use nestling_identity::{Action, Identity};
 use nestling_model::{
-    Adapter, AdapterId, Operation, Vm, VmState,
+    Adapter, AdapterId, MacAddress, Operation, SwitchId, Vm, VmState,
     adapter::{ADAPTERS_MAX, DEFAULT_NAME},
     life::Refused,
 };
@@ -31,7 +32,7 @@ impl Node {
             None => None,
         };
         let id = self.vms.free_adapter_id();
-        let (mac, _claim) = match new.mac {
+        let (mac, claim) = match new.mac {
             Some(mac) => (mac, self.vms.claim_mac(mac, id)?),
             None => self.vms.claim_dynamic_mac(self.tag())?,
         };
@@ -45,7 +46,15 @@ impl Node {
             dhcp_guard: false,
             router_guard: false,
         };
-        handle.ask(Operation::Modify, move |owner| Box::pin(owner.add_adapter(adapter))).await?;
+        let held = (claim, plugged);
+        handle
+            .ask(Operation::Modify, move |owner| {
+                Box::pin(async move {
+                    let _held = held;
+                    owner.add_adapter(adapter).await
+                })
+            })
+            .await?;
         self.adapter_view(&handle.now(), id)
     }
 
@@ -75,22 +84,13 @@ impl Node {
         };
         let new_mac = mac.as_ref().map(|(mac, dynamic, _)| (*mac, *dynamic));
         let switch = change.switch.is_some().then(|| plugged.as_ref().map(|(id, _)| *id));
+        let held = (mac, plugged);
         handle
             .ask(Operation::Modify, move |owner| {
-                Box::pin(owner.change_adapter(id, move |adapter| {
-                    if let Some(name) = change.name {
-                        adapter.name = name;
-                    }
-                    if let Some(switch) = switch {
-                        adapter.switch = switch;
-                    }
-                    if let Some((mac, dynamic)) = new_mac {
-                        (adapter.mac, adapter.mac_dynamic) = (mac, dynamic);
-                    }
-                    adapter.mac_spoofing = change.mac_spoofing.unwrap_or(adapter.mac_spoofing);
-                    adapter.dhcp_guard = change.dhcp_guard.unwrap_or(adapter.dhcp_guard);
-                    adapter.router_guard = change.router_guard.unwrap_or(adapter.router_guard);
-                }))
+                Box::pin(async move {
+                    let _held = held;
+                    owner.change_adapter(id, |adapter| edit(adapter, change, switch, new_mac)).await
+                })
             })
             .await?;
         self.adapter_view(&handle.now(), id)
@@ -101,6 +101,26 @@ impl Node {
         let handle = self.vms.find(vm)?;
         handle.ask(Operation::Modify, move |owner| Box::pin(owner.remove_adapter(id))).await
     }
+}
+
+fn edit(
+    adapter: &mut Adapter,
+    change: AdapterChange,
+    switch: Option<Option<SwitchId>>,
+    mac: Option<(MacAddress, bool)>,
+) {
+    if let Some(name) = change.name {
+        adapter.name = name;
+    }
+    if let Some(switch) = switch {
+        adapter.switch = switch;
+    }
+    if let Some((mac, dynamic)) = mac {
+        (adapter.mac, adapter.mac_dynamic) = (mac, dynamic);
+    }
+    adapter.mac_spoofing = change.mac_spoofing.unwrap_or(adapter.mac_spoofing);
+    adapter.dhcp_guard = change.dhcp_guard.unwrap_or(adapter.dhcp_guard);
+    adapter.router_guard = change.router_guard.unwrap_or(adapter.router_guard);
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -20,12 +20,18 @@ impl Node {
         self.authorize(who, Action::ChangeVm)?;
         let handle = self.vms.find(vm)?;
         check(&change)?;
-        // Held until the new name is published.
-        let _name = match &change.name {
+        let held = match &change.name {
             Some(name) => Some(self.vms.claim_name(name, handle.now().vm.id)?),
             None => None,
         };
-        handle.ask(asked(&change), move |owner| Box::pin(owner.change(change))).await?;
+        handle
+            .ask(asked(&change), move |owner| {
+                Box::pin(async move {
+                    let _held = held;
+                    owner.change(change).await
+                })
+            })
+            .await?;
         self.events.tell(EventKind::VmChanged, handle.now().vm.name.as_str(), "definition changed");
         Ok(self.view(&handle.now()))
     }

@@ -22,6 +22,7 @@ use crate::{
     disks,
     error::Result,
     journal::Note,
+    networks::to_the_end,
     values::{NewVm, NewVmDisk, Seed, VmView},
 };
 
@@ -45,6 +46,11 @@ impl Node {
     pub async fn create_vm(&self, who: &Identity, new: NewVm) -> Result<VmView> {
         self.authorize(who, Action::CreateVm)?;
         check(&new)?;
+        let node = self.clone();
+        to_the_end(async move { node.create(new).await }).await
+    }
+
+    async fn create(&self, new: NewVm) -> Result<VmView> {
         let id = self.vms.free_id();
         let _name = self.vms.claim_name(&new.name, id)?;
         let image = match &new.image {

@@ -18,12 +18,13 @@ impl Node {
         self.authorize(who, Action::ChangeVm)?;
         let handle = self.vms.find(vm)?;
         let (path, format) = self.existing_disk(&new.path, new.format).await?;
-        let _claim = self.vms.claim_disk(&path, new.read_only)?;
+        let claim = self.vms.claim_disk(&path, new.read_only)?;
         let controller = new.controller.unwrap_or(Controller::Scsi);
         let (location, read_only) = (new.location, new.read_only);
         handle
             .ask(Operation::Modify, move |owner| {
                 Box::pin(async move {
+                    let _held = claim;
                     let free = || owner.vm.free_location(controller);
                     let location = location.or_else(free).ok_or_else(|| {
                         NodeError::Invalid(format!(

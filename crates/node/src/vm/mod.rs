@@ -29,6 +29,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watch;
 
 pub use registry::Registry;
 pub use reopen::restore;

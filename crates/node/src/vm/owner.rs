@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{
     running::Running,
     task::{Asked, Now},
+    watch::follow,
 };
 use crate::{
     NodeError,
@@ -88,6 +89,7 @@ impl Owner {
     pub async fn launch(&mut self, restore: bool) -> Result<()> {
         match self.try_launch(restore).await {
             Ok(running) => {
+                follow(&self.node, self.vm.id, &running.machine);
                 self.running = Some(Arc::new(running));
                 Ok(())
             }

@@ -3,6 +3,7 @@
 //! | stored          | engine found                | becomes                                              |
 //! |-----------------|-----------------------------|------------------------------------------------------|
 //! | any             | runs                        | Running: a start or resume is finished               |
+//! | any             | stopped by a disk error     | Paused                                               |
 //! | Running, Paused | stands still                | Paused                                               |
 //! | Running, Paused | stands still, state written | Saved: the save is finished                          |
 //! | Running         | stands still to be written  | Running: it goes on                                  |
@@ -22,6 +23,7 @@ use super::{
     running::Running,
     stop::RanBefore,
     task::{Handle, Now},
+    watch::follow,
 };
 use crate::{
     error::Result,
@@ -41,7 +43,7 @@ pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>, ran_before: &RanBefore
         // Only a machine that once had an engine has this directory: the others cost nothing here.
         let run_dir = node.home.runs().join(short(vm.id));
         let machine = if run_dir.exists() { find_engine(node, &vm).await } else { None };
-        let before = vm.state;
+        let (id, before) = (vm.id, vm.state);
         vm.state = match &machine {
             Some(machine) => take_over(node, &vm, machine).await?,
             None if before.has_engine() => VmState::Off,
@@ -60,7 +62,10 @@ pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>, ran_before: &RanBefore
         } else if wants_start(&vm, before == VmState::Running || ran_before.vms.contains(&vm.id)) {
             starts.push((vm.id, Duration::from_secs(vm.start_delay_seconds.into())));
         }
-        adopt(node, vm, running);
+        adopt(node, vm, running.clone());
+        if let Some(running) = running {
+            follow(node, id, &running.machine);
+        }
     }
     for problem in node.networks.restore(ports).await {
         node.events.tell(EventKind::Warning, "network", problem);
@@ -107,10 +112,10 @@ async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Result<VmS
     let saved = node.home.vm(vm.id).saved();
     let has_run = vm.state.has_engine();
     let state = match machine.run_state().await {
-        Ok(RunState::Running | RunState::DiskError) => {
+        Ok(found @ (RunState::Running | RunState::DiskError)) => {
             // The guest has moved on: a state on disk must never be used again.
             remove_file(&saved)?;
-            VmState::Running
+            if found == RunState::Running { VmState::Running } else { VmState::Paused }
         }
         Ok(RunState::Paused) if has_run => VmState::Paused,
         Ok(RunState::Saved) if has_run && saved.exists() => VmState::Saved,
