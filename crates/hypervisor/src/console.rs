@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::{broadcast, mpsc, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::machine::Exit;
@@ -134,18 +134,18 @@ async fn run(
     mut keys: mpsc::Receiver<Bytes>,
     mut exit: watch::Receiver<Option<Exit>>,
 ) {
-    let serve = async {
-        loop {
-            match stream.take() {
-                Some(stream) => carry(&shared, stream, &mut keys).await,
-                None => sleep(RECONNECT_DELAY).await,
+    loop {
+        match stream.take() {
+            // A machine's last words are read to the end: its end closes the connection.
+            Some(stream) => carry(&shared, stream, &mut keys).await,
+            None => {
+                let ended = exit.wait_for(Option::is_some);
+                if timeout(RECONNECT_DELAY, ended).await.is_ok() {
+                    break;
+                }
             }
-            stream = UnixStream::connect(&socket).await.ok();
         }
-    };
-    tokio::select! {
-        () = serve => {}
-        _ = exit.wait_for(Option::is_some) => {}
+        stream = UnixStream::connect(&socket).await.ok();
     }
     shared.output().live = None;
 }
@@ -247,10 +247,13 @@ mod tests {
         let mut view = console.attach();
         stream.write_all(b"again").await.unwrap();
         assert_eq!(collect(&mut view, 5).await, b"again");
+        stream.write_all(b" and out").await.unwrap();
         guest.exit.send(Some(Exit::unknown())).unwrap();
+        drop((stream, guest.listener));
+        assert_eq!(collect(&mut view, 8).await, b" and out");
         assert_eq!(timeout(Duration::from_secs(5), view.next()).await.unwrap(), None);
         assert_eq!(console.write(b"x").await, Err(ConsoleError::Ended));
-        assert_eq!(console.attach().recent, "again");
+        assert_eq!(console.attach().recent, "again and out");
     }
 
     #[tokio::test]

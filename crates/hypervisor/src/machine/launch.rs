@@ -101,8 +101,8 @@ impl Machine {
         record.write(&run).map_err(LaunchError::io("written", &run.spec()))?;
 
         let process = spawn(command, &run)?;
-        let mut newborn = Newborn(Some(exit::watch(process, &run)));
-        let Some(watched) = newborn.0.clone() else { unreachable!("it was just put there") };
+        let watched = exit::watch(process, &run);
+        let mut newborn = Newborn(Some(watched.clone()));
         let qmp = first_word(&run, &watched).await?;
         watched.qmp.set(qmp.clone()).ok();
         let machine = Self::assemble(run, watched, qmp, record).await;

@@ -182,7 +182,6 @@ async fn a_running_machine_is_found_again() {
     let mut spec = bench.spec();
     let again = Machine::launch(&bench.qemu, spec.clone()).await.unwrap_err();
     assert!(matches!(again, LaunchError::Runs { pid } if pid == first.pid()), "{again}");
-    // As when the node dies: its connections close, QEMU goes on. The watch holds one too, so it is cut by hand.
     let other = VmId(Uuid::new_v4());
     assert!(Machine::attach(&bench.run_dir(), other).await.unwrap().is_none());
     let run = RunDir::new(bench.run_dir()).unwrap();
