@@ -42,7 +42,7 @@ pub fn disk_free_bytes(dir: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Seconds since the host started, and since a process did.
+/// How long a process has run.
 pub fn process_age_ms(pid: u32) -> Option<u64> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -138,3 +138,12 @@ pub async fn settles(node: &Node, vm: &str) {
         tokio::time::timeout(Duration::from_secs(30), now.wait_for(|n| n.vm.state.is_settled())).await;
     settled.expect("in time").expect("the machine's task lives");
 }
+
+/// Tries until it succeeds.
+pub async fn eventually(mut done: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done().await {
+        assert!(Instant::now() < end, "it did not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

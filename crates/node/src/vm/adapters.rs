@@ -8,7 +8,6 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{
     Adapter, AdapterId, MacAddress, Operation, SwitchId, Vm, VmState,
     adapter::{ADAPTERS_MAX, DEFAULT_NAME},
-    life::Refused,
 };
 use nestling_network::Port;
 
@@ -141,11 +140,7 @@ impl Owner {
     pub fn admit_device_change(&self) -> Result<()> {
         self.admit(Operation::Modify)?;
         match self.vm.state {
-            VmState::Saved => {
-                let Refused { state, operation } =
-                    Refused { state: VmState::Saved, operation: Operation::Modify };
-                Err(Asked::from(operation).refuse(&self.vm, state))
-            }
+            VmState::Saved => Err(Asked::from(Operation::Modify).refuse(&self.vm, VmState::Saved)),
             _ => Ok(()),
         }
     }

@@ -68,10 +68,14 @@ impl Owner {
         Ok(())
     }
 
-    /// Ends an operation in a state that lasts.
+    /// Ends an operation in a state that lasts. The state is a fact, so it is shown even when it cannot be made durable;
+    /// the next node then finds out anew (see `reopen`).
     pub async fn settle(&mut self, state: VmState, reason: Option<String>) -> Result<()> {
-        let vm = Vm { state, state_reason: reason, ..self.vm.clone() };
-        self.commit(vm).await?;
+        self.vm.state = state;
+        self.vm.state_reason = reason;
+        let stored = self.node.keeper.put(&self.vm).await;
+        self.show();
+        stored?;
         self.node.events.tell(EventKind::VmState, self.vm.name.as_str(), state.as_str());
         Ok(())
     }
@@ -204,10 +208,7 @@ impl Owner {
         if let Some(reason) = &reason {
             self.node.events.tell(EventKind::VmFailed, self.vm.name.as_str(), reason.as_str());
         }
-        if let Err(error) = self.settle(VmState::Off, reason.clone()).await {
-            // What is true is shown; that it is not durable yet costs no more than a look at the next start.
-            self.vm.state_reason = reason;
-            self.enter(VmState::Off);
+        if let Err(error) = self.settle(VmState::Off, reason).await {
             tracing::error!(vm = %self.vm.name, error = error.message(), "the state could not be stored");
         }
     }

@@ -61,11 +61,12 @@ impl Owner {
             self.enter(before);
             return Err(error);
         }
-        self.settle(after, None).await?;
+        let stored = self.settle(after, None).await;
         if restore {
             // The guest has moved on: the state on disk must never be used again.
             remove_file(&self.files().saved())?;
         }
+        stored?;
         self.node.steps.reached("started");
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! before the file goes. A node that dies in between leaves a machine that still runs (its engine is asked to go on), or
 //! a saved one.
 
-use nestling_model::{Operation, VmState, life::Admitted};
+use nestling_model::{Operation, Vm, VmState, life::Admitted};
 
 use super::owner::Owner;
 use crate::{error::Result, home::remove_file};
@@ -40,7 +40,8 @@ impl Owner {
 
     pub async fn remove_saved_state(&mut self) -> Result<()> {
         self.admit(Operation::RemoveSavedState)?;
-        self.settle(VmState::Off, None).await?;
+        let vm = Vm { state: VmState::Off, state_reason: None, ..self.vm.clone() };
+        self.commit(vm).await?;
         remove_file(&self.files().saved())
     }
 }

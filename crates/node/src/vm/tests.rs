@@ -338,3 +338,51 @@ fn a_host_that_goes_down_stops_its_machines_and_comes_back_with_them() {
         assert!(node.vms(&ME).await.unwrap().iter().all(|v| v.vm.state == VmState::Off));
     });
 }
+
+#[test]
+fn a_saved_machine_keeps_the_devices_that_it_was_saved_with() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        started(&node, "vm").await;
+        let saved = node.operate(&ME, "vm", Operation::Save).await.unwrap();
+        let refused = node.add_adapter(&ME, "vm", crate::NewAdapter::default()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorKind::InvalidState);
+        let id = saved.adapters[0].adapter.id;
+        assert!(node.remove_adapter(&ME, "vm", id).await.is_err());
+        let memory = VmChange { memory_startup_bytes: Some(64 << 20), ..VmChange::default() };
+        assert!(node.change_vm(&ME, "vm", memory).await.is_err());
+        node.change_vm(&ME, "vm", VmChange { notes: Some("n".into()), ..VmChange::default() }).await.unwrap();
+        assert_eq!(node.operate(&ME, "vm", Operation::Start).await.unwrap().vm.state, VmState::Running);
+    });
+}
+
+/// Whoever asks may go away: what was begun is done whole, and what was claimed comes free.
+#[test]
+fn a_caller_that_goes_away_leaves_nothing_half_done() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        for n in 0..20 {
+            let name = format!("vm{n}");
+            let (making, new) = (node.clone(), small(&name));
+            let asked = tokio::spawn(async move { making.create_vm(&ME, new).await.map(|_| ()) });
+            tokio::time::sleep(Duration::from_micros(200 * n)).await;
+            asked.abort();
+        }
+        // Every creation that was begun ends soon; then each name is either taken or free, and works.
+        for n in 0..20 {
+            let name = format!("vm{n}");
+            let made = crate::testing::eventually(async || {
+                match (node.create_vm(&ME, small(&name)).await, node.vm(&ME, &name).await) {
+                    (Ok(_), Ok(_)) => true,
+                    (Err(e), Ok(_)) if e.code() == ErrorKind::Exists => true,
+                    _ => false,
+                }
+            });
+            made.await;
+        }
+        assert_eq!(node.vms(&ME).await.unwrap().len(), 20);
+    });
+    home.life(async |node| {
+        assert_eq!(node.vms(&ME).await.unwrap().len(), 20);
+    });
+}
