@@ -72,11 +72,15 @@ impl TestHome {
 
     /// SIGKILL to every engine; returns when they are gone.
     pub fn kill_engines(&self) {
-        for pid in self.engines() {
-            let target = Pid::from_raw(pid as i32).unwrap();
-            let _ = kill_process(target, Signal::KILL);
-        }
+        self.signal_engines(Signal::KILL);
         wait(|| self.engines().is_empty());
+    }
+
+    pub fn signal_engines(&self, signal: Signal) {
+        for pid in self.engines() {
+            // One that ended meanwhile needs no signal.
+            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), signal);
+        }
     }
 }
 
@@ -86,9 +90,7 @@ impl Drop for TestHome {
             self.kill_engines();
             return;
         }
-        for pid in self.engines() {
-            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
-        }
+        self.signal_engines(Signal::KILL);
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use nestling_hypervisor::{Machine, RunState};
 use nestling_model::{EventKind, Operation, StartAction, Vm, VmId, VmState};
 use nestling_network::Port;
@@ -25,11 +26,7 @@ use super::{
     task::{Handle, Now},
     watch::follow,
 };
-use crate::{
-    error::Result,
-    home::{remove_file, short},
-    node::Shared,
-};
+use crate::{error::Result, home::remove_file, node::Shared};
 
 /// How many machines start at once on their own: enough to keep a host busy, few enough to leave it usable.
 const STARTS_AT_ONCE: usize = 4;
@@ -39,10 +36,9 @@ const LOST: &str = "its engine was gone when the node started";
 pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>, ran_before: &RanBefore) -> Result<()> {
     let mut ports = BTreeMap::new();
     let mut starts = Vec::new();
-    for mut vm in stored {
-        // Only a machine that once had an engine has this directory: the others cost nothing here.
-        let run_dir = node.home.runs().join(short(vm.id));
-        let machine = if run_dir.exists() { find_engine(node, &vm).await } else { None };
+    // All at once: one that hangs must not hold up the others.
+    let machines = join_all(stored.iter().map(|vm| find_engine(node, vm))).await;
+    for (mut vm, machine) in stored.into_iter().zip(machines) {
         let (id, before) = (vm.id, vm.state);
         vm.state = match &machine {
             Some(machine) => take_over(node, &vm, machine).await?,
@@ -97,7 +93,12 @@ fn adopt(node: &Arc<Shared>, vm: Vm, running: Option<Arc<Running>>) {
 
 /// The engine that a machine has. One that does not answer is ended.
 async fn find_engine(node: &Arc<Shared>, vm: &Vm) -> Option<Machine> {
-    match Machine::attach(&node.home.run(vm.id), vm.id).await {
+    let run_dir = node.home.run(vm.id);
+    // Only a machine that once had an engine has this directory: the others cost nothing here.
+    if !run_dir.exists() {
+        return None;
+    }
+    match Machine::attach(&run_dir, vm.id).await {
         Ok(found) => found,
         Err(error) => {
             node.events.tell(EventKind::Warning, vm.name.as_str(), format!("its engine is ended: {error}"));

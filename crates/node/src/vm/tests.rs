@@ -386,3 +386,18 @@ fn a_caller_that_goes_away_leaves_nothing_half_done() {
         assert_eq!(node.vms(&ME).await.unwrap().len(), 20);
     });
 }
+
+#[test]
+fn an_engine_that_hangs_is_ended_by_power_off() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        started(&node, "hung").await;
+        home.signal_engines(rustix::process::Signal::STOP);
+        let reading = Instant::now();
+        assert_eq!(node.vms(&ME).await.unwrap()[0].vm.state, VmState::Running);
+        assert!(reading.elapsed() < Duration::from_secs(2), "readers do not wait for it");
+        let off = node.operate(&ME, "hung", Operation::TurnOff).await.unwrap();
+        assert_eq!(off.vm.state, VmState::Off);
+        assert!(home.engines().is_empty());
+    });
+}
