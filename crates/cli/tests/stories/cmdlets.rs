@@ -5,12 +5,10 @@ use crate::nest::Nest;
 #[test]
 fn the_examples_in_the_help_work() {
     let nest = Nest::new("examples");
-    nest.ps(
-        "New-VMSwitch -Name S -SwitchType Internal | Out-Null
+    nest.ps("New-VMSwitch -Name S -SwitchType Internal | Out-Null
          New-NetNat -Name N -InternalIPInterfaceAddressPrefix 192.168.33.0/24 | Out-Null
-         New-VM -Name V -NoVHD -SwitchName S | Out-Null",
-    )
-    .ok();
+         New-VM -Name V -NoVHD -SwitchName S | Out-Null")
+        .ok();
     let registry = nestling_shell::cmdlets::registry();
     let mut tried = 0;
     for cmdlet in registry.cmdlets() {

@@ -184,7 +184,13 @@ impl Nest {
         link_images(&builder);
         let run = |args: &[&str]| -> Said {
             let mut command = Command::new(env!("CARGO_BIN_EXE_nestling"));
-            command.args(args).env("NESTLING_HOME", &builder).stdin(Stdio::null()).output().expect("nestling runs").into()
+            command
+                .args(args)
+                .env("NESTLING_HOME", &builder)
+                .stdin(Stdio::null())
+                .output()
+                .expect("nestling runs")
+                .into()
         };
         let built = run(&["image", "build", name]);
         run(&["node", "stop"]).ok();

@@ -7,7 +7,7 @@ use nestling_api::Client;
 
 use super::common::{Call, VM, VM_NAME, machines};
 use crate::frame::{
-    Category, Cmdlet, CmdletResult, ErrorRecord, Example, Flow, Impact, Input, Kind, Parameter,
+    Category, Cmdlet, CmdletResult, ErrorRecord, Flow, Impact, Input, Kind, Parameter,
 };
 use crate::value::{Object, Value};
 
@@ -57,10 +57,7 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             input: Input::All,
             impact: Impact::None,
             views: &[],
-            examples: &[Example {
-                code: "Exit-PSSession -ErrorAction SilentlyContinue",
-                says: "Back, if anywhere was entered.",
-            }],
+            examples: &[],
             run: |call| Box::pin(leave(call)),
         },
     ]
