@@ -39,10 +39,10 @@ fn nat_gives_addresses_names_and_ports() {
     nest.ps(&map).ok();
     exec(&nest, "A", "mkdir -p /tmp/www; echo inside > /tmp/www/index.html; busybox httpd -h /tmp/www -p 80")
         .ok();
-    let page = nest.outside("busybox wget -q -T 10 -O - http://10.99.0.2:8080/").ok();
+    let page = nest.outside("curl -s -m 10 http://10.99.0.2:8080/").ok();
     assert_eq!(page, "inside\n");
     nest.ps("Get-NetNatStaticMapping | Remove-NetNatStaticMapping -Confirm:$false").ok();
-    assert_ne!(nest.outside("busybox wget -q -T 3 -O - http://10.99.0.2:8080/").status, 0);
+    assert_ne!(nest.outside("curl -s -m 3 http://10.99.0.2:8080/").status, 0);
 }
 
 #[test]
