@@ -148,6 +148,7 @@ pub(crate) const SHUTDOWN: &str = include_str!("../assets/shutdown");
 pub(crate) const UDHCPC: &str = include_str!("../assets/udhcpc");
 pub(crate) const AGENT: &str = include_str!("../assets/agent");
 pub(crate) const POWER_BUTTON: &str = include_str!("../assets/power-button");
+pub(crate) const POWER_LISTENER: &str = include_str!("../assets/power-listener");
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! under emulation. A VM writes to an overlay on it, which therefore holds the VM's whole state.
 
 use super::pebble::write_archive;
-use super::{AGENT, FAST_BOOT, POWER_BUTTON, SHUTDOWN, UDHCPC, Workshop};
+use super::{AGENT, FAST_BOOT, POWER_BUTTON, POWER_LISTENER, SHUTDOWN, UDHCPC, Workshop};
 use crate::ImageError;
 use crate::boot_disk;
 use crate::command::{EPOCH_SECS, Tool};
@@ -34,6 +34,7 @@ const RC: &str = include_str!("../../assets/host/rc");
 const RC_SHUTDOWN: &str = include_str!("../../assets/host/rc.shutdown");
 const RC_LATE: &str = include_str!("../../assets/host/rc.late");
 const FSTAB: &str = include_str!("../../assets/host/fstab");
+const LOAD_KVM: &str = include_str!("../../assets/host/load-kvm");
 const NODE: &str = include_str!("../../assets/host/node");
 const INITTAB: &str = include_str!("../../assets/host/inittab");
 const PROFILE: &str = include_str!("../../assets/host/profile");
@@ -44,11 +45,13 @@ pub const SOURCES: &[&str] = &[
     RC_LATE,
     RC_SHUTDOWN,
     FSTAB,
+    LOAD_KVM,
     NODE,
     INITTAB,
     PROFILE,
     AGENT,
     POWER_BUTTON,
+    POWER_LISTENER,
     SHUTDOWN,
     UDHCPC,
     FAST_BOOT,
@@ -160,8 +163,7 @@ const MODULES: &[&str] = &[
     "act_mirred",
     "act_gact",
 ];
-const INITRAMFS_MODULES: &[&str] =
-    &["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "kvm-amd", "kvm-intel"];
+const INITRAMFS_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_net", "virtio_console"];
 
 const MEMORY_BYTES: u64 = 1 << 30;
 const DISK_BYTES: u64 = 16 << 30;
@@ -269,11 +271,14 @@ fn configuration(root: &Root, release: &str) -> Result<(), ImageError> {
     root.file("etc/rc.shutdown", 0o755, RC_SHUTDOWN)?;
     root.file("etc/rc.late", 0o755, RC_LATE)?;
     root.file("etc/fstab", 0o644, FSTAB)?;
+    root.file("etc/load-kvm", 0o755, LOAD_KVM)?;
+    root.file("etc/modprobe.d/kvm.conf", 0o644, "install kvm /etc/load-kvm\n")?;
     root.file("etc/node", 0o755, NODE)?;
     root.file("etc/agent", 0o755, AGENT)?;
     root.file("etc/inittab", 0o644, INITTAB)?;
     root.file("etc/profile", 0o644, PROFILE)?;
     root.file("etc/acpi/PWRF/00000080", 0o755, POWER_BUTTON)?;
+    root.file("etc/power-listener", 0o755, POWER_LISTENER)?;
     root.file("usr/share/udhcpc/default.script", 0o755, UDHCPC)?;
     // The node runs QEMU and dnsmasq under accounts of their own where they exist.
     root.file(

@@ -2,7 +2,7 @@
 //!
 //! It runs innermost, under two emulations at once, so every file and every module in it must earn its place.
 
-use super::{AGENT, FAST_BOOT, POWER_BUTTON, SHUTDOWN, UDHCPC, Workshop};
+use super::{AGENT, FAST_BOOT, POWER_BUTTON, POWER_LISTENER, SHUTDOWN, UDHCPC, Workshop};
 use crate::ImageError;
 use crate::cpio::Archive;
 use crate::error::IoContext;
@@ -16,8 +16,18 @@ pub const PACKAGES: &[&str] = &[kernel::PACKAGE, "busybox-static", "qemu-guest-a
 const INIT: &str = include_str!("../../assets/pebble/init");
 const RC: &str = include_str!("../../assets/pebble/rc");
 const INITTAB: &str = include_str!("../../assets/pebble/inittab");
-pub const SOURCES: &[&str] =
-    &[include_str!("pebble.rs"), INIT, RC, INITTAB, AGENT, POWER_BUTTON, SHUTDOWN, UDHCPC, FAST_BOOT];
+pub const SOURCES: &[&str] = &[
+    include_str!("pebble.rs"),
+    INIT,
+    RC,
+    INITTAB,
+    AGENT,
+    POWER_BUTTON,
+    POWER_LISTENER,
+    SHUTDOWN,
+    UDHCPC,
+    FAST_BOOT,
+];
 
 const MODULES: &[&str] = &["virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "button", "evdev"];
 const MEMORY_BYTES: u64 = 128 << 20;
@@ -44,6 +54,7 @@ pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
     archive.file("etc/inittab", 0o644, INITTAB);
     archive.file("etc/agent", 0o755, AGENT);
     archive.file("etc/acpi/PWRF/00000080", 0o755, POWER_BUTTON);
+    archive.file("etc/power-listener", 0o755, POWER_LISTENER);
     archive.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, "root:x:0:\n");
     archive.file("etc/os-release", 0o644, "NAME=pebble\nID=pebble\nPRETTY_NAME=\"Nestling pebble\"\n");
