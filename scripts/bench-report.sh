@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Turns what ./bench measured into docs/benchmarks.md: fills the template's @@MARKS@@ with tables of medians.
+# Usage: bench-report.sh RESULTS TEMPLATE; the rest comes from ./bench's environment.
+
+set -euo pipefail
+export LC_ALL=C
+RESULTS=$1
+TEMPLATE=$2
+
+# The median of a metric; with a fourth argument, its smallest ("min") or largest ("max") value.
+of() {
+  awk -F'\t' -v r="$1" -v s="$2" -v m="$3" '$2 == r && $3 == s && $4 == m {print $5}' "$RESULTS" | sort -n |
+    awk -v which="${4:-median}" '{v[NR] = $1} END {
+      if (NR == 0) exit 1
+      if (which == "min") print v[1]; else if (which == "max") print v[NR]
+      else print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+calc() { awk "BEGIN {printf \"$1\", $2}"; }
+seconds() { calc '%.2f' "($1) / 1000"; }
+spread() { printf '%s (%s to %s)' "$(seconds "$(of "$@")")" "$(seconds "$(of "$@" min)")" "$(seconds "$(of "$@" max)")"; }
+measured() { awk -F'\t' -v r="$1" '$2 == r {found = 1} END {exit !found}' "$RESULTS"; }
+goal() { if awk "BEGIN {exit !($1)}"; then printf 'met'; else printf 'not met'; fi; }
+
+nested() {
+  local wall cpu
+  wall=$(calc '%.2f' "$(of nested ours wall_ms) / $(of nested hand wall_ms)")
+  cpu=$(calc '%.2f' "$(of nested ours cpu_ms) / $(of nested hand cpu_ms)")
+  cat <<END
+| | wall, s | CPU, s |
+|---|---|---|
+| Nestling | $(spread nested ours wall_ms) | $(spread nested ours cpu_ms) |
+| by hand | $(spread nested hand wall_ms) | $(spread nested hand cpu_ms) |
+| ratio (goal: at most 1.05) | $wall, $(goal "$wall <= 1.05") | $cpu |
+
+Nestling's CPU seconds are those of the outermost QEMU ($(seconds "$(of nested ours engine_cpu_ms)")), of L0's node
+($(seconds "$(of nested ours node_cpu_ms)")) and of the command ($(seconds "$(of nested ours cli_cpu_ms)")). Where the wall time goes, medians in seconds:
+
+| step | Nestling | by hand |
+|---|---|---|
+| \`Start-VM L1\`: command to its end | $(seconds "$(of nested ours start_vm_wall_ms)") | |
+| command to L1's QEMU process | $(seconds "$(of nested ours engine_at_ms)") | |
+| L1's kernel begins to \`host: up\` | $(seconds "$(of nested ours l1_up_ms)") | $(seconds "$(of nested hand l1_up_ms)") |
+| \`host: up\` to L2's QEMU process | $(seconds "$(of nested ours l2_engine_at_ms) - $(of nested ours l1_up_ms)") | $(seconds "$(of nested hand l2_engine_at_ms) - $(of nested hand l1_up_ms)") |
+| the rest: firmware of L1, and L2 from its QEMU process to the answer | $(seconds "$(of nested ours wall_ms) - $(of nested ours l2_engine_at_ms)") | $(seconds "$(of nested hand wall_ms) - $(of nested hand l2_engine_at_ms)") |
+END
+}
+
+network() {
+  local rate cpu
+  rate=$(calc '%.3f' "$(of network ours kb_per_s) / $(of network hand kb_per_s)")
+  cpu=$(calc '%.3f' "$(of network ours cpu_ms_per_gb) / $(of network hand cpu_ms_per_gb)")
+  cat <<END
+| | MB/s | CPU, s per GB |
+|---|---|---|
+| Nestling | $(spread network ours kb_per_s) | $(spread network ours cpu_ms_per_gb) |
+| plain bridge and taps | $(spread network hand kb_per_s) | $(spread network hand cpu_ms_per_gb) |
+| ratio (goal: at least 0.97) | $rate, $(goal "$rate >= 0.97") | $cpu |
+END
+}
+
+scale() {
+  local list create idle full idle_cpu
+  list=$(of scale ours list_wall_ms)
+  create=$(of scale ours create_wall_ms)
+  idle=$(calc '%.1f' "$(of scale ours idle_rss_kib) * 1.024 / 1000")
+  full=$(calc '%.1f' "$(of scale ours full_rss_kib) * 1.024 / 1000")
+  idle_cpu=$(of scale ours idle_cpu_us)
+  cat <<END
+| | median | CPU, s | goal | |
+|---|---|---|---|---|
+| \`Get-VM\` of 1,000 machines, whole process | $list ms ($(of scale ours list_wall_ms min) to $(of scale ours list_wall_ms max)) | $(calc '%.3f' "$(of scale ours list_cpu_ms) / 1000") | under 100 ms | $(goal "$list < 100") |
+| 1,000 machines created by one command | $(seconds "$create") s ($(seconds "$(of scale ours create_wall_ms min)") to $(seconds "$(of scale ours create_wall_ms max)")) | $(seconds "$(of scale ours create_cpu_ms)") | under 10 s | $(goal "$create < 10000") |
+| node's memory with 1,000 machines | $full MB | | under 100 MB | $(goal "$full < 100") |
+| node's memory with none | $idle MB | | under 30 MB | $(goal "$idle < 30") |
+| node's CPU time in 30 s with none | | $(calc '%.4f' "$idle_cpu / 1000000") | none measurable: under one tick, 0.01 | $(goal "$idle_cpu < 10000") |
+END
+}
+
+about() {
+  local processor memory
+  processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+  memory=$(awk '/^MemTotal:/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo)
+  cat <<END
+| | |
+|---|---|
+| command | \`${COMMAND_LINE:?}\`, $RUNS runs of each, ${SECONDS_TAKEN:?} s |
+| date | $(date -u +%Y-%m-%d), commit $(git -C "$(dirname "$TEMPLATE")" rev-parse --short HEAD 2>/dev/null || echo unknown) |
+| machine | $(nproc) processors ($processor), $memory |
+| load before it began | $LOAD |
+| system | $(. /etc/os-release && echo "$PRETTY_NAME"), kernel $(uname -r) |
+| QEMU | $(qemu-system-x86_64 --version | sed -n '1s/QEMU emulator version //p') |
+| engine of L0 | $(cat "$(dirname "$RESULTS")/engine") |
+END
+}
+
+while IFS= read -r line; do
+  case $line in
+    @@ABOUT@@) about ;;
+    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@)
+      row=${line//@/}
+      if measured "${row,,}"; then "${row,,}"; else echo "Not measured in this run."; fi
+      ;;
+    *) printf '%s\n' "$line" ;;
+  esac
+done <"$TEMPLATE"
