@@ -11,7 +11,7 @@ PACKAGES=(
   qemu-system-x86 qemu-utils ovmf seabios      # the engine, its firmware, disk images
   nftables iproute2 dnsmasq-base kmod          # networks
   mmdebstrap busybox-static cpio lz4 zstd xz-utils fdisk e2fsprogs dosfstools mtools  # guest images
-  iputils-ping iperf3 socat                    # what the stories and the demo look with
+  iputils-ping socat python3                   # what the tests, the stories and the demo look with
   gcc libc6-dev binutils make curl ca-certificates git    # to build
 )
 
@@ -36,9 +36,12 @@ install_packages() {
   for p in "${PACKAGES[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
   done
+  # Guest images are built from packages, so the lists must be there and fresh in any case.
+  if [ ${#missing[@]} != 0 ] || [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 -print -quit)" ]; then
+    as_root apt-get update -q >&2
+  fi
   [ ${#missing[@]} = 0 ] && return
   say "Installing from the distribution: ${missing[*]}"
-  as_root apt-get update -q >&2
   as_root apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 && return
   # A qemu-utils from another release than the rest of QEMU keeps QEMU out: bring them together.
   local version
@@ -47,11 +50,17 @@ install_packages() {
   as_root apt-get install -y -q --no-install-recommends --allow-downgrades "${missing[@]}" "qemu-utils=$version" >&2
 }
 
+# The oldest Rust that can build this: rust-version in Cargo.toml.
+rust_is_new_enough() {
+  local wanted have
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+  have=$(rustc --version 2>/dev/null | cut -d' ' -f2) || return 1
+  [ -n "$have" ] && [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -n 1)" = "$wanted" ]
+}
+
 install_rust() {
-  if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
-    export PATH="$HOME/.cargo/bin:$PATH"
-  fi
-  command -v cargo >/dev/null && return
+  [ ! -x "$HOME/.cargo/bin/cargo" ] || export PATH="$HOME/.cargo/bin:$PATH"
+  rust_is_new_enough && return
   say "Installing the Rust toolchain with rustup, for $(id -un) only"
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy >&2
   export PATH="$HOME/.cargo/bin:$PATH"
