@@ -6,9 +6,7 @@
 use nestling_api::Client;
 
 use super::common::{Call, VM, VM_NAME, machines};
-use crate::frame::{
-    Category, Cmdlet, CmdletResult, ErrorRecord, Flow, Impact, Input, Kind, Parameter,
-};
+use crate::frame::{Category, Cmdlet, CmdletResult, ErrorRecord, Flow, Impact, Input, Kind, Parameter};
 use crate::value::{Object, Value};
 
 pub fn cmdlets() -> Vec<Cmdlet<Client>> {
