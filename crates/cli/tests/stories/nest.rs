@@ -223,6 +223,10 @@ impl Drop for Nest {
         }
         kill_home(&self.home);
         self.remove_namespaces();
+        // What a story that failed left behind is evidence.
+        if !std::thread::panicking() {
+            remove_home(&self.home);
+        }
     }
 }
 
