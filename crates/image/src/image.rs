@@ -5,12 +5,14 @@
 
 use crate::ImageError;
 use crate::error::IoContext;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub const MANIFEST: &str = "image.json";
 const FORMAT_VERSION: u32 = 1;
+/// All that there are, the usual one first.
+pub const GENERATIONS: [u8; 2] = [1, 2];
 const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
 
 /// How an image came to be.
@@ -58,9 +60,8 @@ pub struct Image {
     /// Space that the files take.
     pub size_bytes: u64,
     pub default_memory_bytes: u64,
-    /// The generation to create a VM with: 1 is BIOS or direct kernel boot, 2 is UEFI. The disk of `debian` boots
-    /// with both.
-    pub generation: u8,
+    /// The generations that it boots with, the usual one first: 1 is BIOS or direct kernel boot, 2 is UEFI.
+    pub generations: Vec<u8>,
     /// Reads a NoCloud seed at its first boot.
     pub cloud_init: bool,
     /// `name=version` of every package it was built from.
@@ -86,7 +87,9 @@ pub struct Manifest {
     pub key: String,
     pub built_at_unix_secs: u64,
     pub default_memory_bytes: u64,
-    pub generation: u8,
+    /// One number in descriptions from before an image could boot with both.
+    #[serde(alias = "generation", deserialize_with = "one_or_more")]
+    pub generations: Vec<u8>,
     pub cloud_init: bool,
     pub packages: Vec<String>,
 }
@@ -105,7 +108,7 @@ impl Manifest {
             key: String::new(),
             built_at_unix_secs: 0,
             default_memory_bytes: 512 << 20,
-            generation: 1,
+            generations: vec![1],
             cloud_init: false,
             packages: Vec::new(),
         }
@@ -160,6 +163,14 @@ impl Manifest {
         if kernel.is_none() && disk.is_none() {
             return Err(damaged(name, "it has neither a kernel nor a disk"));
         }
+        let generations = match self.kind {
+            // Its disk has always booted with both, but older descriptions name only the first.
+            ImageKind::Debian => GENERATIONS.to_vec(),
+            _ => self.generations,
+        };
+        if generations.is_empty() || generations.iter().any(|number| !GENERATIONS.contains(number)) {
+            return Err(damaged(name, "it boots with no generation that is known"));
+        }
         Ok(Image {
             name: name.to_owned(),
             kind: self.kind,
@@ -173,12 +184,25 @@ impl Manifest {
             built_at_unix_secs: self.built_at_unix_secs,
             size_bytes,
             default_memory_bytes: self.default_memory_bytes,
-            generation: self.generation,
+            generations,
             cloud_init: self.cloud_init,
             packages: self.packages,
             dir,
         })
     }
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<u8>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Numbers {
+        One(u8),
+        More(Vec<u8>),
+    }
+    Ok(match Numbers::deserialize(value)? {
+        Numbers::One(number) => vec![number],
+        Numbers::More(numbers) => numbers,
+    })
 }
 
 fn damaged(name: &str, reason: impl std::fmt::Display) -> ImageError {
@@ -210,7 +234,25 @@ mod tests {
         let dir = written(&manifest);
         let image = Manifest::load("pebble", dir.path()).unwrap();
         assert_eq!(image.kernel, Some(fs::canonicalize(dir.path()).unwrap().join("vmlinux")));
-        assert_eq!((image.kind, image.generation), (ImageKind::Pebble, 1));
+        assert_eq!((image.kind, image.generations), (ImageKind::Pebble, vec![1]));
+    }
+
+    #[test]
+    fn a_description_from_before_both_generations_is_read() {
+        let generations = |kind, value: serde_json::Value| {
+            let manifest = Manifest { kernel: Some("vmlinux".into()), ..Manifest::new(kind) };
+            let mut json = serde_json::to_value(&manifest).unwrap();
+            json.as_object_mut().unwrap().remove("generations");
+            json["generation"] = value;
+            let dir = written(&manifest);
+            fs::write(dir.path().join(MANIFEST), json.to_string()).unwrap();
+            Manifest::load("x", dir.path()).map(|image| image.generations)
+        };
+        assert_eq!(generations(ImageKind::Imported, 2.into()).unwrap(), [2]);
+        assert_eq!(generations(ImageKind::Debian, 1.into()).unwrap(), [1, 2]);
+        assert_eq!(generations(ImageKind::Imported, vec![2, 1].into()).unwrap(), [2, 1]);
+        assert!(generations(ImageKind::Imported, 3.into()).is_err());
+        assert!(generations(ImageKind::Imported, Vec::<u8>::new().into()).is_err());
     }
 
     #[test]

@@ -114,8 +114,10 @@ impl Progress for Teller {
     }
 }
 
-fn generation(number: u8) -> Generation {
-    if number == 2 { Generation::Two } else { Generation::One }
+/// What the image boots with, the usual one first.
+pub fn generations(image: &Image) -> Vec<Generation> {
+    let known = |number: &u8| if *number == 2 { Generation::Two } else { Generation::One };
+    image.generations.iter().map(known).collect()
 }
 
 fn view(image: &Image) -> ImageView {
@@ -125,7 +127,7 @@ fn view(image: &Image) -> ImageView {
         description: recipe.map_or("imported", Recipe::describe).to_owned(),
         built: true,
         size_bytes: image.size_bytes,
-        generation: generation(image.generation),
+        generations: generations(image),
         memory_bytes: image.default_memory_bytes,
         has_disk: image.disk.is_some(),
         direct_kernel: image.kernel.is_some(),
@@ -138,7 +140,7 @@ fn recipe_view(recipe: Recipe) -> ImageView {
         description: recipe.describe().to_owned(),
         built: false,
         size_bytes: 0,
-        generation: Generation::One,
+        generations: vec![Generation::One],
         memory_bytes: 0,
         has_disk: false,
         direct_kernel: false,

@@ -372,7 +372,8 @@ pub struct ImageView {
     /// Whether it can be used now. Recipes that were not built yet are listed too.
     pub built: bool,
     pub size_bytes: u64,
-    pub generation: Generation,
+    /// Those that it boots with, the usual one first.
+    pub generations: Vec<Generation>,
     pub memory_bytes: u64,
     pub has_disk: bool,
     pub direct_kernel: bool,

@@ -47,7 +47,7 @@ impl From<node::ImageView> for v1::Image {
             description: image.description,
             built: image.built,
             size_bytes: image.size_bytes,
-            generation: image.generation.number(),
+            generations: image.generations.iter().map(|g| g.number()).collect(),
             memory_bytes: image.memory_bytes,
             has_disk: image.has_disk,
             direct_kernel: image.direct_kernel,

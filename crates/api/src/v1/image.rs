@@ -9,7 +9,8 @@ pub struct Image {
     /// Whether it can be used now. Recipes that were not built yet are listed too.
     pub built: bool,
     pub size_bytes: u64,
-    pub generation: u8,
+    /// The generations that it boots with, the usual one first.
+    pub generations: Vec<u8>,
     pub memory_bytes: u64,
     /// Whether machines made from it get a disk.
     pub has_disk: bool,

@@ -105,17 +105,17 @@ impl Build {
 fn table(images: &[v1::Image]) -> String {
     let mut table = Table::new(&["IMAGE", "BUILT", "SIZE", "MEMORY", "BOOTS", "DESCRIPTION"]).right(&[2, 3]);
     for image in images {
-        let boots = match (image.direct_kernel, image.generation) {
-            (true, _) => "kernel",
-            (false, 2) => "UEFI",
-            (false, _) => "BIOS",
+        let firmware = |number: &u8| if *number == 2 { "UEFI" } else { "BIOS" };
+        let boots = match image.direct_kernel {
+            true => "kernel".to_owned(),
+            false => image.generations.iter().map(firmware).collect::<Vec<_>>().join(", "),
         };
         table.row([
             image.name.clone(),
             if image.built { "yes" } else { "no" }.to_owned(),
             if image.built { text::size(image.size_bytes) } else { "-".to_owned() },
             text::size(image.memory_bytes),
-            boots.to_owned(),
+            boots,
             image.description.clone(),
         ]);
     }

@@ -8,7 +8,7 @@ use crate::ImageError;
 use crate::boot_disk;
 use crate::command::{EPOCH_SECS, Tool};
 use crate::error::IoContext;
-use crate::image::{ImageKind, Manifest};
+use crate::image::{GENERATIONS, ImageKind, Manifest};
 use crate::kernel;
 use crate::packages::debian_sources;
 use crate::root::Root;
@@ -123,6 +123,7 @@ pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
     manifest.disk = Some("disk.qcow2".to_owned());
     manifest.disk_virtual_bytes = DISK_BYTES;
     manifest.default_memory_bytes = MEMORY_BYTES;
+    manifest.generations = GENERATIONS.to_vec();
     manifest.cloud_init = true;
     Ok(manifest)
 }

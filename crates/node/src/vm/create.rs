@@ -21,6 +21,7 @@ use crate::{
     clock::now_ms,
     disks,
     error::Result,
+    images,
     journal::Note,
     networks::to_the_end,
     values::{NewVm, NewVmDisk, Seed, VmView},
@@ -171,7 +172,7 @@ impl Node {
                 let (seed, name) = (seed, vm.name.to_string());
                 let id = vm.id.0.to_string();
                 let written =
-                    tokio::task::spawn_blocking(move || crate::images::write_seed(&seed, &id, &name, &path));
+                    tokio::task::spawn_blocking(move || images::write_seed(&seed, &id, &name, &path));
                 return written.await.map_err(|e| NodeError::Internal(e.to_string()))?;
             }
         };
@@ -201,16 +202,7 @@ fn check(new: &NewVm) -> Result<()> {
 
 /// The definition with what was asked for, what the image wants, and Hyper-V's defaults, in this order.
 fn define(id: VmId, new: &NewVm, image: Option<&Image>, adapter: Adapter) -> Result<Vm> {
-    let of_image = image.map(|i| if i.generation == 2 { Generation::Two } else { Generation::One });
-    let generation = match (new.generation, of_image) {
-        (Some(asked), Some(needed)) if asked != needed => {
-            return Err(NodeError::Invalid(format!(
-                "the image needs a generation {} virtual machine",
-                needed.number()
-            )));
-        }
-        (asked, needed) => asked.or(needed).unwrap_or(Generation::One),
-    };
+    let generation = generation(new, image)?;
     let boot = boot(new, image)?;
     if generation == Generation::Two && matches!(boot, Boot::Kernel { .. }) {
         return Err(NodeError::invalid(
@@ -248,6 +240,18 @@ fn define(id: VmId, new: &NewVm, image: Option<&Image>, adapter: Adapter) -> Res
         state: VmState::Off,
         state_reason: None,
     })
+}
+
+fn generation(new: &NewVm, image: Option<&Image>) -> Result<Generation> {
+    let bootable = image.map(images::generations).unwrap_or_default();
+    let Some(usual) = bootable.first() else { return Ok(new.generation.unwrap_or(Generation::One)) };
+    match new.generation {
+        Some(asked) if !bootable.contains(&asked) => Err(NodeError::Invalid(format!(
+            "the image needs a generation {} virtual machine",
+            usual.number()
+        ))),
+        asked => Ok(asked.unwrap_or(*usual)),
+    }
 }
 
 fn boot(new: &NewVm, image: Option<&Image>) -> Result<Boot> {
@@ -326,5 +330,35 @@ mod tests {
             ..NewVm::named("a".parse().unwrap())
         };
         assert!(define(VmId(uuid::Uuid::nil()), &new, None, adapter()).is_err());
+    }
+
+    #[test]
+    fn a_machine_has_a_generation_that_its_image_boots_with() {
+        let chosen = |generations: &[u8], asked| {
+            let image = Image {
+                name: "x".into(),
+                kind: nestling_image::ImageKind::Imported,
+                dir: "/i".into(),
+                kernel: None,
+                initrd: None,
+                append: String::new(),
+                disk: Some("/i/disk".into()),
+                disk_format: nestling_image::DiskFormat::Raw,
+                disk_virtual_bytes: 1 << 20,
+                key: String::new(),
+                built_at_unix_secs: 0,
+                size_bytes: 0,
+                default_memory_bytes: 1 << 30,
+                generations: generations.to_vec(),
+                cloud_init: true,
+                packages: Vec::new(),
+            };
+            let new = NewVm { generation: asked, ..NewVm::named("a".parse().unwrap()) };
+            generation(&new, Some(&image)).ok()
+        };
+        let (one, two) = (Some(Generation::One), Some(Generation::Two));
+        assert_eq!([chosen(&[1, 2], None), chosen(&[1, 2], one), chosen(&[1, 2], two)], [one, one, two]);
+        assert_eq!([chosen(&[2], None), chosen(&[2], one), chosen(&[2], two)], [two, None, two]);
+        assert_eq!([chosen(&[1], None), chosen(&[1], two)], [one, None]);
     }
 }
