@@ -5,7 +5,7 @@
 
 use crate::command::Tool;
 use crate::error::IoContext;
-use crate::image::{DiskFormat, ImageKind, Manifest};
+use crate::image::{DiskFormat, GENERATIONS, ImageKind, Manifest};
 use crate::progress::Steps;
 use crate::store::hex;
 use crate::{ImageError, Progress};
@@ -16,24 +16,53 @@ use std::path::{Path, PathBuf};
 
 const HASH_BUFFER_BYTES: usize = 1 << 20;
 
-pub fn import(source: &Path, out: &Path, steps: &Steps) -> Result<Manifest, ImageError> {
+/// What the user knows about what is imported.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImportOptions {
+    /// What a disk is; otherwise its first bytes say whether it is qcow2.
+    pub format: Option<DiskFormat>,
+    /// The only generation that a disk boots with; otherwise both are allowed, as no file says which.
+    pub generation: Option<u8>,
+}
+
+pub fn import(
+    source: &Path,
+    options: ImportOptions,
+    out: &Path,
+    steps: &Steps,
+) -> Result<Manifest, ImageError> {
     let metadata = fs::metadata(source).at("open", source)?;
     if metadata.is_dir() {
+        if options.format.is_some() {
+            return Err(refused(source, "a directory with a kernel has no disk format"));
+        }
+        if options.generation.is_some_and(|number| number != 1) {
+            return Err(refused(source, "a kernel starts directly, which only generation 1 does"));
+        }
         import_kernel(source, out, steps)
     } else if metadata.is_file() {
-        import_disk(source, out, steps)
+        import_disk(source, options, out, steps)
     } else {
         Err(refused(source, "it is neither a file nor a directory"))
     }
 }
 
-fn import_disk(source: &Path, out: &Path, steps: &Steps) -> Result<Manifest, ImageError> {
+fn import_disk(
+    source: &Path,
+    options: ImportOptions,
+    out: &Path,
+    steps: &Steps,
+) -> Result<Manifest, ImageError> {
     let mut magic = [0; 4];
     let mut file = File::open(source).at("open", source)?;
     let is_qcow2 = file.read_exact(&mut magic).is_ok() && &magic == b"QFI\xfb";
     // Probing would let a raw disk's guest-written first sector choose the format.
-    let (format, disk_format) =
-        if is_qcow2 { ("qcow2", DiskFormat::Qcow2) } else { ("raw", DiskFormat::Raw) };
+    let disk_format = options.format.unwrap_or(if is_qcow2 { DiskFormat::Qcow2 } else { DiskFormat::Raw });
+    let format = match disk_format {
+        DiskFormat::Qcow2 if !is_qcow2 => return Err(refused(source, "it is no qcow2 disk image")),
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+    };
     let info = disk_info(source, format, steps.progress())?;
     if info.refers_elsewhere {
         return Err(refused(source, "it refers to other files; flatten it first with `qemu-img convert`"));
@@ -47,6 +76,7 @@ fn import_disk(source: &Path, out: &Path, steps: &Steps) -> Result<Manifest, Ima
     manifest.disk_format = disk_format;
     manifest.disk_virtual_bytes = info.virtual_bytes;
     manifest.default_memory_bytes = 1 << 30;
+    manifest.generations = options.generation.map_or(GENERATIONS.to_vec(), |number| vec![number]);
     manifest.cloud_init = true;
     Ok(manifest)
 }
@@ -158,18 +188,30 @@ mod tests {
         File::create(&raw).unwrap().set_len(1 << 20).unwrap();
         let store = ImageStore::open(dir.path().join("images")).unwrap();
         let Ok(_) = create(&["-f", "qcow2", "base.qcow2", "8M"]) else {
-            let error = store.import("raw", &raw, &Silent).unwrap_err();
+            let error = store.import("raw", &raw, ImportOptions::default(), &Silent).unwrap_err();
             assert!(matches!(error, ImageError::MissingTool { .. }), "{error}");
             return;
         };
         create(&["-f", "qcow2", "-F", "qcow2", "-b", "base.qcow2", "overlay.qcow2"]).unwrap();
-        let image = store.import("raw", &raw, &Silent).unwrap();
+        let image = store.import("raw", &raw, ImportOptions::default(), &Silent).unwrap();
         assert_eq!((image.disk_format, image.disk_virtual_bytes), (DiskFormat::Raw, 1 << 20));
-        let image = store.import("base", &dir.path().join("base.qcow2"), &Silent).unwrap();
+        assert_eq!(image.generations, [1, 2]);
+        let image =
+            store.import("base", &dir.path().join("base.qcow2"), ImportOptions::default(), &Silent).unwrap();
         assert_eq!((image.disk_format, image.disk_virtual_bytes), (DiskFormat::Qcow2, 8 << 20));
-        let error = store.import("overlay", &dir.path().join("overlay.qcow2"), &Silent).unwrap_err();
+        let error = store
+            .import("overlay", &dir.path().join("overlay.qcow2"), ImportOptions::default(), &Silent)
+            .unwrap_err();
         assert!(error.to_string().contains("refers to other files"), "{error}");
         fs::write(dir.path().join("torn.qcow2"), b"QFI\xfbrest").unwrap();
-        assert!(store.import("torn", &dir.path().join("torn.qcow2"), &Silent).is_err());
+        assert!(
+            store.import("torn", &dir.path().join("torn.qcow2"), ImportOptions::default(), &Silent).is_err()
+        );
+        let base = dir.path().join("base.qcow2");
+        let given = |format, generation| ImportOptions { format: Some(format), generation: Some(generation) };
+        let image = store.import("given", &base, given(DiskFormat::Raw, 2), &Silent).unwrap();
+        assert_eq!((image.disk_format, image.generations), (DiskFormat::Raw, vec![2]));
+        let error = store.import("given", &raw, given(DiskFormat::Qcow2, 1), &Silent).unwrap_err();
+        assert!(error.to_string().contains("no qcow2"), "{error}");
     }
 }

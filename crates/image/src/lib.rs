@@ -21,6 +21,7 @@ mod store;
 
 pub use error::ImageError;
 pub use image::{DiskFormat, Image, ImageKind};
+pub use import::ImportOptions;
 pub use progress::{Progress, Silent};
 pub use recipe::Recipe;
 pub use seed::{Addressing, Seed, SeedNetwork, SeedUser};

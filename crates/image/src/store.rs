@@ -6,6 +6,7 @@
 
 use crate::error::IoContext;
 use crate::image::{Image, MANIFEST, Manifest, check_name};
+use crate::import::ImportOptions;
 use crate::packages::{PackageCache, Quarry, Selection};
 use crate::progress::Steps;
 use crate::recipe::{Recipe, Workshop};
@@ -114,7 +115,13 @@ impl ImageStore {
     }
 
     /// Takes a disk file, or a directory with `vmlinux` or `vmlinuz` and `initrd*`, into the store by copying.
-    pub fn import(&self, name: &str, source: &Path, progress: &dyn Progress) -> Result<Image, ImageError> {
+    pub fn import(
+        &self,
+        name: &str,
+        source: &Path,
+        options: ImportOptions,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
         check_name(name)?;
         let _lock = self.lock()?;
         let steps = Steps::new(progress, 2);
@@ -122,7 +129,7 @@ impl ImageStore {
         let work = self.work_dir()?;
         let out = work.path.join("out");
         fs::create_dir_all(&out).at("create", &out)?;
-        let manifest = crate::import::import(source, &out, &steps)?;
+        let manifest = crate::import::import(source, options, &out, &steps)?;
         self.publish(name, manifest, &out)
     }
 
@@ -291,9 +298,11 @@ mod tests {
     fn an_import_is_listed_replaced_and_pruned_only_when_unused() {
         let dir = tempfile::tempdir().unwrap();
         let store = ImageStore::open(dir.path().join("images")).unwrap();
-        let first = store.import("mine", &kernel_dir(dir.path(), "one"), &Silent).unwrap();
+        let first =
+            store.import("mine", &kernel_dir(dir.path(), "one"), ImportOptions::default(), &Silent).unwrap();
         assert_eq!((first.kind, first.append.as_str()), (ImageKind::Imported, "console=ttyS0"));
-        let second = store.import("mine", &kernel_dir(dir.path(), "two"), &Silent).unwrap();
+        let second =
+            store.import("mine", &kernel_dir(dir.path(), "two"), ImportOptions::default(), &Silent).unwrap();
         assert_ne!(first.key, second.key);
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&second));
         // The first version is still whole: a VM may be using it.
@@ -313,9 +322,15 @@ mod tests {
         let store = ImageStore::open(dir.path().join("images")).unwrap();
         let empty = dir.path().join("empty");
         fs::create_dir(&empty).unwrap();
-        assert!(matches!(store.import("mine", &empty, &Silent), Err(ImageError::Import { .. })));
-        assert!(store.import("mine", &dir.path().join("absent"), &Silent).is_err());
-        assert!(matches!(store.import("../x", &empty, &Silent), Err(ImageError::BadName(_))));
+        assert!(matches!(
+            store.import("mine", &empty, ImportOptions::default(), &Silent),
+            Err(ImageError::Import { .. })
+        ));
+        assert!(store.import("mine", &dir.path().join("absent"), ImportOptions::default(), &Silent).is_err());
+        assert!(matches!(
+            store.import("../x", &empty, ImportOptions::default(), &Silent),
+            Err(ImageError::BadName(_))
+        ));
         assert!(store.list().unwrap().is_empty());
         assert!(!store.dir.join(TEMPORARY).exists());
     }
@@ -324,8 +339,9 @@ mod tests {
     fn one_damaged_image_does_not_hide_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let store = ImageStore::open(dir.path().join("images")).unwrap();
-        store.import("good", &kernel_dir(dir.path(), "one"), &Silent).unwrap();
-        let bad = store.import("bad", &kernel_dir(dir.path(), "two"), &Silent).unwrap();
+        store.import("good", &kernel_dir(dir.path(), "one"), ImportOptions::default(), &Silent).unwrap();
+        let bad =
+            store.import("bad", &kernel_dir(dir.path(), "two"), ImportOptions::default(), &Silent).unwrap();
         fs::write(bad.dir.join(MANIFEST), "{").unwrap();
         let names: Vec<String> = store.list().unwrap().into_iter().map(|image| image.name).collect();
         assert_eq!(names, ["good"]);

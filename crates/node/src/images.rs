@@ -8,8 +8,11 @@ use std::{
 
 use ipnet::Ipv4Net;
 use nestling_identity::{Action, Identity};
-use nestling_image::{Addressing, BuildOptions, Image, ImageError, Progress, Recipe, SeedNetwork, SeedUser};
-use nestling_model::{EventKind, Generation};
+use nestling_image::{
+    Addressing, BuildOptions, Image, ImageError, ImportOptions, Progress, Recipe, SeedNetwork, SeedUser,
+    Silent,
+};
+use nestling_model::{DiskFormat, EventKind, Generation};
 use sha_crypt::{PasswordHasher, ShaCrypt};
 use tokio::sync::mpsc;
 
@@ -37,16 +40,18 @@ impl Node {
     pub async fn import_image(&self, who: &Identity, new: ImportImage) -> Result<ImageView> {
         self.authorize(who, Action::ChangeImages)?;
         let ImportImage { name, path, format, generation } = new;
-        if format.is_some() || generation.is_some() {
-            return Err(NodeError::invalid(
-                "the format and generation of an imported image are found out, not given",
-            ));
-        }
         if Recipe::from_name(&name).is_some() {
             return Err(NodeError::Invalid(format!("'{name}' is the name of a recipe; choose another")));
         }
         let store = self.image_store.clone();
-        let image = blocking(move || Ok(store.import(&name, &path, &nestling_image::Silent)?)).await?;
+        let options = ImportOptions {
+            format: format.map(|format| match format {
+                DiskFormat::Qcow2 => nestling_image::DiskFormat::Qcow2,
+                DiskFormat::Raw => nestling_image::DiskFormat::Raw,
+            }),
+            generation: generation.map(Generation::number),
+        };
+        let image = blocking(move || Ok(store.import(&name, &path, options, &Silent)?)).await?;
         self.events.tell(EventKind::ImageBuilt, image.name.as_str(), "image imported");
         Ok(view(&image))
     }

@@ -44,7 +44,8 @@ pub struct ImportImage {
     pub name: String,
     /// A qcow2 or raw disk image, or a directory with `vmlinuz` and `initrd.img`.
     pub path: String,
-    /// Needed for raw images.
+    /// What a disk image is; otherwise its first bytes say whether it is qcow2, and anything else is raw.
     pub format: Option<super::DiskFormat>,
+    /// The only generation that a disk image boots with; otherwise both are allowed.
     pub generation: Option<u8>,
 }

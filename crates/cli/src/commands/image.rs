@@ -43,10 +43,10 @@ struct Import {
     /// A qcow2 or raw disk image, or a directory with vmlinuz and initrd.img
     #[arg(value_name = "PATH")]
     path: String,
-    /// What it is [default: what the file says; a raw image has to be named so]
+    /// What it is [default: qcow2 if it starts like one, else raw]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// The generation of machines made from it [default: 1]
+    /// The only generation that it boots with [default: either, 1 unless a machine says 2]
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
     generation: Option<u8>,
 }
