@@ -1,13 +1,16 @@
 //! Makes harmless what a node inside a machine says.
 //!
 //! Its texts end up on terminals and in logs: control characters could move the cursor or hide lines, and
-//! length could fill memory. Nothing here may fail: a hostile text becomes a dull one.
+//! length could fill memory. Line breaks stay in errors, whose messages may have several lines. Nothing here may fail: a hostile text becomes a dull one.
 
 use crate::v1::{ErrorBody, Event, Tree, TreeVm};
 
 /// The longest word, such as a name, and the longest sentence, in characters.
 const WORD_CHARS_MAX: usize = 100;
 const SENTENCE_CHARS_MAX: usize = 1000;
+
+/// The most lines of an error's message; what follows goes on in the last one.
+const LINES_MAX: usize = 12;
 
 /// The most addresses that are kept of one machine.
 const ADDRESSES_MAX: usize = 32;
@@ -34,9 +37,22 @@ fn sentence(text: &mut String) {
     cut(text, SENTENCE_CHARS_MAX);
 }
 
+/// Several lines, each made harmless.
+fn lines(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(SENTENCE_CHARS_MAX) {
+        text.truncate(end);
+    }
+    let line = |line: &str| {
+        let mut line = line.strip_suffix('\r').unwrap_or(line).to_owned();
+        sentence(&mut line);
+        line
+    };
+    *text = text.splitn(LINES_MAX, '\n').map(line).collect::<Vec<_>>().join("\n");
+}
+
 pub(super) fn error(body: &mut ErrorBody) {
-    sentence(&mut body.message);
-    body.hint.iter_mut().for_each(sentence);
+    lines(&mut body.message);
+    body.hint.iter_mut().for_each(lines);
     body.object.iter_mut().for_each(word);
 }
 
@@ -121,13 +137,24 @@ mod tests {
     fn a_sentence_cannot_move_the_cursor() {
         let mut body = ErrorBody {
             code: ErrorCode::Failed,
-            message: "ok\u{1b}[2J\r\n仮".repeat(1000),
+            message: "ok\u{1b}[2J\r仮".repeat(1000),
             hint: Some("\u{202e}x".into()),
             object: None,
         };
         error(&mut body);
-        assert!(body.message.starts_with("ok\u{fffd}[2J\u{fffd}\u{fffd}仮ok"));
+        assert!(body.message.starts_with("ok\u{fffd}[2J\u{fffd}仮ok"));
         assert_eq!(body.message.chars().count(), SENTENCE_CHARS_MAX);
         assert_eq!(body.hint.as_deref(), Some("\u{fffd}x"));
+    }
+
+    #[test]
+    fn an_error_keeps_its_lines_but_not_any_number_of_them() {
+        let mut text = "It failed.\r\n\n\tWhy\u{1b}[A".to_owned();
+        lines(&mut text);
+        assert_eq!(text, "It failed.\n\n\u{fffd}Why\u{fffd}[A");
+        let mut text = "x\n".repeat(SENTENCE_CHARS_MAX);
+        lines(&mut text);
+        assert_eq!(text.lines().count(), LINES_MAX);
+        assert_eq!(text.chars().count(), SENTENCE_CHARS_MAX);
     }
 }
