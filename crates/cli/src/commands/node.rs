@@ -22,6 +22,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 #[command(after_help = "\
 The node logs to standard error: NESTLING_LOG says what (info, debug), NESTLING_LOG_FORMAT=json how.
 It ends at SIGTERM or SIGINT; its machines go on, and the next node takes them over.
+At SIGPWR the host goes down: it stops each machine by its stop action first, and cuts the power
+of those that take more than 45 seconds.
 
 EXIT STATUS:
   0  done

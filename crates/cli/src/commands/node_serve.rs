@@ -3,10 +3,13 @@
 use std::{
     io::{Write, stdout},
     path::Path,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use nestling_api::{CHANNEL_DEVICE, Client, v1::ErrorCode};
-use nestling_node::{Node, Settings};
+use nestling_node::{Identity, Node, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +17,9 @@ use crate::{
     failure::{Failure, Result, status},
     log, on_many_threads, start,
 };
+
+/// How long a machine may take to stop when the host goes down; then its power is cut.
+const STOP_PATIENCE: Duration = Duration::from_secs(45);
 
 /// Runs the node until it is told to stop. A detached one tells its starter how the start went.
 pub fn run(home: &Path, detached: bool) -> Result {
@@ -41,7 +47,7 @@ pub fn run(home: &Path, detached: bool) -> Result {
 async fn serve(home: &Path, detached: bool) -> Result {
     let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("the node can't go on: {e}"));
     let shutdown = CancellationToken::new();
-    end_at_signals(&shutdown).map_err(failed)?;
+    let host_goes_down = end_at_signals(&shutdown).map_err(failed)?;
     // The image of a host gets this very program.
     let settings = Settings { nestling_binary: std::env::current_exe().ok(), ..Settings::default() };
     let node = Node::open(home, settings).await.map_err(|e| Failure::Error(e.into()))?;
@@ -63,21 +69,35 @@ async fn serve(home: &Path, detached: bool) -> Result {
         }
     };
     let (served, ()) = tokio::join!(serving, ready);
-    node.close().await;
-    tracing::info!("the node has stopped; its machines go on");
+    if host_goes_down.load(Ordering::Relaxed) {
+        tracing::info!("the host goes down: the machines are stopped");
+        if let Err(error) = node.stop_machines(&Identity::Local { uid: 0 }, STOP_PATIENCE).await {
+            tracing::error!(error = error.message(), "the machines were not stopped as they wish");
+        }
+        node.close().await;
+        tracing::info!("the node has stopped, and its machines with it");
+    } else {
+        node.close().await;
+        tracing::info!("the node has stopped; its machines go on");
+    }
     served.map_err(failed)
 }
 
-fn end_at_signals(shutdown: &CancellationToken) -> std::io::Result<()> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+/// Ends the node at a signal. The answer becomes true when the signal was SIGPWR: the host goes down.
+fn end_at_signals(shutdown: &CancellationToken) -> std::io::Result<Arc<AtomicBool>> {
+    let host_goes_down = Arc::new(AtomicBool::new(false));
+    let power = SignalKind::from_raw(rustix::process::Signal::POWER.as_raw());
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), power] {
         let (mut signal, shutdown) = (signal(kind)?, shutdown.clone());
+        let host_goes_down = host_goes_down.clone();
         tokio::spawn(async move {
             if signal.recv().await.is_some() {
+                host_goes_down.fetch_or(kind == power, Ordering::Relaxed);
                 shutdown.cancel();
             }
         });
     }
-    Ok(())
+    Ok(host_goes_down)
 }
 
 /// One line to whoever started this node, who then stops listening.
