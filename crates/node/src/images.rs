@@ -145,7 +145,10 @@ fn recipe_view(recipe: Recipe) -> ImageView {
         description: recipe.describe().to_owned(),
         built: false,
         size_bytes: 0,
-        generations: vec![Generation::One],
+        generations: match recipe {
+            Recipe::Debian => vec![Generation::One, Generation::Two],
+            _ => vec![Generation::One],
+        },
         memory_bytes: 0,
         has_disk: false,
         direct_kernel: false,
