@@ -144,7 +144,7 @@ impl Vm {
         if bytes < MEMORY_BYTES_MIN || bytes > limits.memory_bytes_max {
             return Err(VmInvalid::Memory { asked: bytes, max: limits.memory_bytes_max });
         }
-        if bytes % (1 << 20) != 0 {
+        if !bytes.is_multiple_of(1 << 20) {
             return Err(VmInvalid::MemoryUnit(bytes));
         }
         if self.processor.expose_virtualization_extensions && !self.version.supports_nesting() {

@@ -100,10 +100,11 @@ impl Want<'_> {
         for (name, link, bridge) in leave {
             let mut released = Link { master: None, ..link.clone() };
             let has_uplink = stay.iter().any(|(_, _, other)| *other == bridge);
-            if !has_uplink && self.returned.insert(bridge.clone()) {
-                if let Some(now) = hosts_only(actual, &bridge, Some(name)) {
-                    take_hosts_own(&mut released, &now);
-                }
+            if !has_uplink
+                && self.returned.insert(bridge.clone())
+                && let Some(now) = hosts_only(actual, &bridge, Some(name))
+            {
+                take_hosts_own(&mut released, &now);
             }
             self.state.links.insert(name.clone(), released);
         }

@@ -118,7 +118,7 @@ pub enum NodeError {
     Prerequisite { feature: &'static str, reason: String },
     #[error("'{0}' has no engine: it is not running.")]
     NoEngine(VmName),
-    #[error("the guest of '{vm}' does not answer")]
+    #[error("the guest of '{vm}' did not do that")]
     Agent { vm: VmName, source: AgentError },
     #[error("'{vm}' cannot do that now")]
     Machine { vm: VmName, source: MachineError },

@@ -95,6 +95,11 @@ impl VmFiles {
         self.0.join("saved")
     }
 
+    /// What a save that was cut short left: worth nothing.
+    pub fn unfinished_save(&self) -> PathBuf {
+        self.0.join("saved.part")
+    }
+
     /// The UEFI variables.
     pub fn nvram(&self) -> PathBuf {
         self.0.join("nvram.fd")
@@ -116,7 +121,7 @@ impl VmFiles {
 
     /// Removes what belongs to the machine alone. Disks stay: they may hold data that nobody asked to lose.
     pub fn remove(&self) -> Result<()> {
-        for path in [self.saved(), self.nvram(), self.seed()] {
+        for path in [self.saved(), self.unfinished_save(), self.nvram(), self.seed()] {
             remove_file(&path)?;
         }
         match fs::remove_dir(&self.0) {

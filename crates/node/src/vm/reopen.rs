@@ -110,7 +110,9 @@ async fn find_engine(node: &Arc<Shared>, vm: &Vm) -> Option<Machine> {
 
 /// The state of a machine whose engine was found. An engine stays only with a state that has one.
 async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Result<VmState> {
-    let saved = node.home.vm(vm.id).saved();
+    let files = node.home.vm(vm.id);
+    remove_file(&files.unfinished_save())?;
+    let saved = files.saved();
     let has_run = vm.state.has_engine();
     let state = match machine.run_state().await {
         Ok(found @ (RunState::Running | RunState::DiskError)) => {
@@ -118,10 +120,22 @@ async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Result<VmS
             remove_file(&saved)?;
             if found == RunState::Running { VmState::Running } else { VmState::Paused }
         }
+        // A pause that was asked for is in the store; any other is a save that came to nothing.
+        Ok(RunState::Paused) if vm.state == VmState::Running && machine.cont().await.is_ok() => {
+            VmState::Running
+        }
         Ok(RunState::Paused) if has_run => VmState::Paused,
         Ok(RunState::Saved) if has_run && saved.exists() => VmState::Saved,
         Ok(RunState::Saved) if vm.state == VmState::Running && machine.cont().await.is_ok() => {
             VmState::Running
+        }
+        // QEMU leaves this state only by running: the guest takes a few steps before it stands still again.
+        Ok(RunState::Saved)
+            if vm.state == VmState::Paused
+                && machine.cont().await.is_ok()
+                && machine.pause().await.is_ok() =>
+        {
+            VmState::Paused
         }
         _ if has_run => VmState::Off,
         _ => vm.state,

@@ -16,8 +16,11 @@ const ADDRESS: &str = "MSFT_NetIPAddress";
 
 const FAMILY: EnumType = EnumType {
     name: "Microsoft.PowerShell.Cmdletization.GeneratedTypes.AddressFamily",
-    members: &[("IPv4", 2)],
+    members: &[("IPv4", 2), ("IPv6", 23)],
 };
+
+/// What this host gives to its switches' interfaces.
+const FAMILY_GIVEN: EnumType = EnumType { name: FAMILY.name, members: &[("IPv4", 2)] };
 
 static ADAPTER_VIEW: View = View {
     type_name: ADAPTER,
@@ -96,7 +99,7 @@ fn get_cmdlet() -> Cmdlet<Client> {
         name: "Get-NetIPAddress",
         aliases: &[],
         class: "Get-NetIPAddress",
-        summary: "Gets the IPv4 addresses of this host.",
+        summary: "Gets the addresses of this host.",
         parameters: const {
             &[
                 Parameter::new(
@@ -106,7 +109,7 @@ fn get_cmdlet() -> Cmdlet<Client> {
                 )
                 .at(0),
                 ALIAS,
-                Parameter::new("AddressFamily", Kind::Enum(&FAMILY), "IPv4."),
+                Parameter::new("AddressFamily", Kind::Enum(&FAMILY), "IPv4 or IPv6; both when absent."),
             ]
         },
         input: Input::EachRecord,
@@ -140,7 +143,7 @@ fn new_cmdlet() -> Cmdlet<Client> {
                     "The length of the network's prefix; 32 when absent.",
                 ),
                 Parameter::new("DefaultGateway", Kind::String, "The router for everything else."),
-                Parameter::new("AddressFamily", Kind::Enum(&FAMILY), "IPv4."),
+                Parameter::new("AddressFamily", Kind::Enum(&FAMILY_GIVEN), "IPv4."),
             ]
         },
         input: Input::EachRecord,
@@ -202,7 +205,11 @@ pub fn no_such(class: &'static str, property: &str, value: &str) -> ErrorRecord 
 }
 
 fn speed(mbps: u64) -> String {
-    if mbps >= 1000 && mbps % 1000 == 0 { format!("{} Gbps", mbps / 1000) } else { format!("{mbps} Mbps") }
+    if mbps >= 1000 && mbps.is_multiple_of(1000) {
+        format!("{} Gbps", mbps / 1000)
+    } else {
+        format!("{mbps} Mbps")
+    }
 }
 
 fn adapter(adapter: &v1::HostAdapter) -> Value {
@@ -245,6 +252,10 @@ async fn adapters(call: &mut Call<'_>) -> CmdletResult {
     Ok(())
 }
 
+fn family(address: &str) -> Value {
+    if address.contains(':') { Value::member("IPv6", 23) } else { Value::member("IPv4", 2) }
+}
+
 /// One of the two copies that Windows tells of: what holds now, and what is kept for the next start.
 fn address(address: &v1::HostAddress, persistent: bool) -> Value {
     const FOR_EVER: &str = "Infinite ([TimeSpan]::MaxValue)";
@@ -255,7 +266,7 @@ fn address(address: &v1::HostAddress, persistent: bool) -> Value {
             .with("IPAddress", address.address.as_str())
             .with("InterfaceIndex", int(address.adapter_index))
             .with("InterfaceAlias", address.adapter.as_str())
-            .with("AddressFamily", Value::member("IPv4", 2))
+            .with("AddressFamily", family(&address.address))
             .with("Type", Value::member("Unicast", 1))
             .with("PrefixLength", i64::from(address.prefix_len))
             .with("PrefixOrigin", "Manual")
@@ -271,7 +282,11 @@ fn address(address: &v1::HostAddress, persistent: bool) -> Value {
 async fn get(call: &mut Call<'_>) -> CmdletResult {
     let all = call.context().clone().host_addresses().await.map_err(|e| ends(&e))?;
     let alias = call.text("InterfaceAlias");
-    let of_adapter = |a: &&v1::HostAddress| alias.as_ref().is_none_or(|name| fits(name, &a.adapter));
+    let wanted_family = call.text("AddressFamily");
+    let of_adapter = |a: &&v1::HostAddress| {
+        alias.as_ref().is_none_or(|name| fits(name, &a.adapter))
+            && wanted_family.as_ref().is_none_or(|f| *f == family(&a.address).to_text())
+    };
     let mut wanted = call.texts("IPAddress");
     if wanted.is_empty() {
         wanted.push("*".to_owned());

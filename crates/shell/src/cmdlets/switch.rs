@@ -161,7 +161,7 @@ fn remove_cmdlet() -> Cmdlet<Client> {
         summary: "Removes virtual switches that nothing is connected to.",
         parameters: const { &[NAME, OBJECT, FORCE] },
         input: Input::EachRecord,
-        impact: Impact::Changes,
+        impact: Impact::Destroys,
         views: &[],
         examples: &[],
         run: |call| Box::pin(remove(call)),

@@ -102,7 +102,7 @@ fn change_cmdlets() -> [Cmdlet<Client>; 3] {
             summary: "Removes a virtual machine. Its virtual disks stay.",
             parameters: const { &[NAME, VM, FORCE, PASSTHRU] },
             input: Input::EachRecord,
-            impact: Impact::Changes,
+            impact: Impact::Destroys,
             views: &[],
             examples: &[],
             run: |call| Box::pin(remove(call)),
