@@ -101,7 +101,7 @@ pub fn new_path(path: &Path) -> Result<PathBuf> {
 }
 
 fn checked(size_bytes: u64) -> Result<u64> {
-    if !(DISK_BYTES_MIN..=DISK_BYTES_MAX).contains(&size_bytes) || size_bytes % 512 != 0 {
+    if !(DISK_BYTES_MIN..=DISK_BYTES_MAX).contains(&size_bytes) || !size_bytes.is_multiple_of(512) {
         return Err(NodeError::Invalid(format!(
             "a disk has between 1 MB and 64 TB, in whole sectors of 512 bytes; {size_bytes} bytes were asked for"
         )));
