@@ -104,10 +104,10 @@ impl<C: Context> Engine<C> {
             self.statement(init).await?;
         }
         loop {
-            if let Some(condition) = &parts.condition {
-                if !self.statement_value(condition).await?.is_true() {
-                    return Ok(());
-                }
+            if let Some(condition) = &parts.condition
+                && !self.statement_value(condition).await?.is_true()
+            {
+                return Ok(());
             }
             if self.loop_body(&parts.body).await? {
                 return Ok(());

@@ -90,12 +90,13 @@ impl Console {
 
     fn print(&mut self, layout: &Layout, shape: Option<String>) {
         let width = self.width();
-        if let (Layout::Table(table), Some(shape), Some(open)) = (layout, &shape, &self.open) {
-            if open.shape == *shape && table.fits(&open.widths) {
-                let text = table.rows_text(&open.widths);
-                self.output.data(&text);
-                return;
-            }
+        if let (Layout::Table(table), Some(shape), Some(open)) = (layout, &shape, &self.open)
+            && open.shape == *shape
+            && table.fits(&open.widths)
+        {
+            let text = table.rows_text(&open.widths);
+            self.output.data(&text);
+            return;
         }
         self.end_group();
         self.output.data(&format!("\n{}", layout.render(width)));

@@ -123,7 +123,7 @@ impl TimeSpan {
         let ms = self.ms.unsigned_abs();
         let (days, hours, minutes) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60);
         let days = if days > 0 { format!("{days}.") } else { String::new() };
-        let fraction = if ms % 1000 == 0 { String::new() } else { format!(".{:03}0000", ms % 1000) };
+        let fraction = if ms.is_multiple_of(1000) { String::new() } else { format!(".{:03}0000", ms % 1000) };
         format!("{sign}{days}{hours:02}:{minutes:02}:{:02}{fraction}", ms / 1000 % 60)
     }
 
