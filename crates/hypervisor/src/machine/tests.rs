@@ -26,7 +26,7 @@ struct Bench {
 }
 
 async fn bench() -> Option<Bench> {
-    let qemu = match Qemu::find(None).await {
+    let qemu = match Qemu::find(None, None).await {
         Ok(qemu) => qemu,
         Err(error) => {
             eprintln!("skipped: {error}");
