@@ -102,7 +102,7 @@ fn adapters_come_and_go_on_a_running_machine() {
     nest.ps("Save-VM A; Start-VM A").ok();
     nest.wait_ok("agent again", &["vm", "exec", "A", "--", "test", "-b", "/dev/vda"]);
     exec(&nest, "A", "dd if=/dev/vda of=/dev/null bs=1M count=1").ok();
-    nest.ps("Remove-VMHardDiskDrive A -ControllerType SCSI -ControllerNumber 0 -ControllerLocation 0").ok();
+    nest.ps("Remove-VMHardDiskDrive A -ControllerType SCSI -ControllerLocation 0").ok();
     nest.wait("the disk's removal", Duration::from_secs(30), &disks, |said| !said.stdout.contains("vda"));
     nest.ps("Remove-VMNetworkAdapter -VMName A -Name Third").ok();
     nest.wait("the third's removal", Duration::from_secs(30), &look, |said| !said.stdout.contains("eth1"));
