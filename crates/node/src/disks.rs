@@ -43,10 +43,9 @@ impl Node {
         self.authorize(who, Action::ChangeDisks)?;
         checked(size_bytes)?;
         let (path, format) = self.existing_disk(path, self.known_format(path)).await?;
-        let user = self.vms.all().into_iter().find_map(|now| {
-            let disk = now.vm.disks.iter().find(|d| d.path == path)?.clone();
-            Some((now.vm.name.clone(), now.running?, disk))
-        });
+        self.vms.no_parent(&path, None).await?;
+        let user = self.vms.disk_user(&path);
+        let user = user.and_then(|(now, disk)| Some((now.vm.name.clone(), now.running?, disk)));
         match user {
             Some((vm, running, disk)) => running
                 .machine
@@ -76,15 +75,14 @@ impl Node {
             size_bytes: info.virtual_bytes,
             file_bytes: info.file_bytes,
             parent: info.parent,
-            vm: self.vms.disk_user(&path),
+            vm: self.vms.disk_user(&path).map(|(now, _)| now.vm.name.clone()),
             path,
         })
     }
 
     /// The format that a machine's definition gives a disk: better than what its first bytes claim.
     fn known_format(&self, path: &Path) -> Option<DiskFormat> {
-        let of = |now: super::vm::Now| now.vm.disks.iter().find(|d| d.path == path).map(|d| d.format);
-        self.vms.all().into_iter().find_map(of)
+        self.vms.disk_user(path).map(|(_, disk)| disk.format)
     }
 }
 

@@ -6,6 +6,7 @@
 //! `vm::reopen`). Only the API calls this crate. It must never know how a question arrived, and never wait for a guest
 //! without a deadline.
 
+mod blocking;
 mod clock;
 #[cfg(test)]
 mod crash_tests;
