@@ -15,6 +15,8 @@ fn a_machine_starts_is_asked_and_shuts_down() {
     nest.wait("boot line", GUEST_DEADLINE, &["console", "P", "--log"], |said| {
         said.stdout.contains("pebble: up")
     });
+    // The input of these commands is empty: the console ends with it, once it has shown what there was.
+    assert!(nest.run(&["console", "P"]).ok().contains("pebble: up"));
     nest.wait_ok("agent", &["vm", "exec", "P", "--", "true"]);
     assert!(nest.run(&["vm", "exec", "P", "--", "uname", "-s"]).ok().contains("Linux"));
     assert_eq!(nest.run(&["vm", "exec", "P", "--", "sh", "-c", "exit 7"]).status, 7);
