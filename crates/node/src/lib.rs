@@ -26,6 +26,8 @@ mod networks;
 mod node;
 mod steps;
 #[cfg(test)]
+mod stored_tests;
+#[cfg(test)]
 mod testing;
 mod values;
 mod vm;

@@ -7,7 +7,7 @@
 pub(crate) mod devices;
 mod firmware;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     ffi::{OsStr, OsString},
