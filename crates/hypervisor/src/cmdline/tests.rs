@@ -33,7 +33,7 @@ pub(crate) fn vm() -> Vm {
     }
 }
 
-fn adapter(n: u128) -> Adapter {
+pub(crate) fn adapter(n: u128) -> Adapter {
     Adapter {
         id: AdapterId(Uuid::from_u128(n)),
         name: "Network Adapter".to_owned(),

@@ -182,6 +182,32 @@ mod tests {
         assert_eq!(rest, b"stream");
     }
 
+    /// Files that this version wrote; they are never changed. A later version adds its own beside them.
+    const SAVED_HEAD: &[u8] = include_bytes!("../../tests/stored/saved-head");
+    const RECORD: &str = include_str!("../../tests/stored/spec.json");
+
+    /// Whether a document that was read says all that was written, under the same names.
+    fn says_all(written: &serde_json::Value, read: &serde_json::Value) -> bool {
+        match (written, read) {
+            (serde_json::Value::Object(written), serde_json::Value::Object(read)) => {
+                written.iter().all(|(name, value)| read.get(name).is_some_and(|r| says_all(value, r)))
+            }
+            _ => written == read,
+        }
+    }
+
+    #[test]
+    fn states_and_machines_of_older_versions_are_read_whole() {
+        let mut rest = SAVED_HEAD;
+        let head = Head::read(&mut rest).unwrap();
+        assert_eq!(rest, b"QEVM");
+        let written = serde_json::from_slice(&SAVED_HEAD[20..SAVED_HEAD.len() - 4]).unwrap();
+        assert!(says_all(&written, &serde_json::to_value(&head).unwrap()), "{head:?}");
+        let record: crate::machine::Record = serde_json::from_str(RECORD).unwrap();
+        let written = serde_json::from_str(RECORD).unwrap();
+        assert!(says_all(&written, &serde_json::to_value(&record).unwrap()), "{record:?}");
+    }
+
     proptest! {
         #[test]
         fn no_file_is_too_strange(mut bytes in proptest::collection::vec(any::<u8>(), 0..100), magic: bool) {
