@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_parent_that_qemu_img_wrote_is_found() {
-        let Ok(qemu) = Qemu::find(None).await else { return };
+        let Ok(qemu) = Qemu::find(None, None).await else { return };
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("base.img"), vec![0; 1 << 20]).unwrap();
