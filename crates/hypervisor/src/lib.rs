@@ -11,6 +11,8 @@ mod cmdline;
 mod console;
 pub mod disk;
 mod durable;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod machine;
 pub mod probe;
 mod qemu;

@@ -133,3 +133,11 @@ impl Agent {
 fn text(raw: &str) -> String {
     raw.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn read_any(value: &serde_json::Value) {
+    let _ = RawInfo::deserialize(value).map(|raw| text(&raw.version));
+    let _ = RawOs::deserialize(value).map(|raw| raw.pretty_name.map(|name| text(&name)));
+    let _ = Vec::<RawInterface>::deserialize(value);
+    crate::base64::decode(value.as_str().unwrap_or_default());
+}

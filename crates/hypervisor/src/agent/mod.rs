@@ -18,6 +18,8 @@ use tokio::sync::Mutex;
 pub use exec::{ExecOutcome, ExecRequest};
 pub use facts::{AgentInfo, GuestInterface, OsInfo};
 use wire::Wire;
+#[cfg(feature = "fuzzing")]
+pub(crate) use wire::read_answer;
 
 use crate::{
     cmdline::AGENT_CHARDEV,

@@ -63,6 +63,12 @@ struct Failure {
     desc: String,
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_answer(line: &[u8]) {
+    let Ok(Answer { value: Some(value), .. }) = serde_json::from_slice::<Answer>(line) else { return };
+    super::facts::read_any(&value);
+}
+
 impl Wire {
     pub fn new(socket: &Path) -> Self {
         // Two nodes that follow each other must not take each other's answers for their own.

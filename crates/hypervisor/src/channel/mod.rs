@@ -14,6 +14,8 @@ mod wire;
 
 pub use client::{ChannelClient, ChannelError, ChannelState};
 pub use device::serve_device;
+#[cfg(feature = "fuzzing")]
+pub(crate) use wire::read_stream;
 
 /// Where a guest finds its end.
 pub const DEVICE: &str = "/dev/virtio-ports/org.nestling.channel.0";

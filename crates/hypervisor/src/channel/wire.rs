@@ -124,6 +124,17 @@ impl Decoder {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_stream(chunks: &[&[u8]]) -> (Vec<u8>, usize) {
+    let (mut decoder, mut data, mut marks) = (Decoder::default(), Vec::new(), 0);
+    for mut chunk in chunks.iter().copied() {
+        while !chunk.is_empty() {
+            marks += usize::from(decoder.feed(&mut chunk, &mut data).is_some());
+        }
+    }
+    (data, marks)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -173,8 +173,14 @@ pub async fn info(qemu: &Qemu, path: &Path, format: Option<DiskFormat>) -> Resul
     })
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_info(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<RawInfo>(bytes);
+    let _ = serde_json::from_slice::<RawCheck>(bytes);
+}
+
 /// The format that a file's name and content agree on.
-fn recognise(path: &Path) -> Result<DiskFormat, DiskError> {
+pub(crate) fn recognise(path: &Path) -> Result<DiskFormat, DiskError> {
     let mut head = Vec::new();
     let file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DiskError::Missing(path.to_owned()),

@@ -28,6 +28,8 @@ use nestling_model::VmId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, broadcast, watch};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::state_file::read_saved_head;
 pub use self::{
     attach::AttachError,
     exit::{Exit, ExitKind},

@@ -146,6 +146,15 @@ impl StateFile {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_saved_head(mut bytes: &[u8]) {
+    if let Ok(head) = Head::read(&mut bytes) {
+        let mut written = Vec::new();
+        assert!(head.write(&mut written).is_ok());
+        assert_eq!(Head::read(&mut written.as_slice()).ok(), Some(head));
+    }
+}
+
 /// The names of a machine's disks, in a fixed order.
 pub(super) fn disks(vm: &Vm) -> Vec<String> {
     let mut names: Vec<String> =
@@ -200,8 +209,8 @@ mod tests {
     fn states_and_machines_of_older_versions_are_read_whole() {
         let mut rest = SAVED_HEAD;
         let head = Head::read(&mut rest).unwrap();
-        assert_eq!(rest, b"QEVM");
-        let written = serde_json::from_slice(&SAVED_HEAD[20..SAVED_HEAD.len() - 4]).unwrap();
+        assert_eq!(rest, b"QEVM\n");
+        let written = serde_json::from_slice(&SAVED_HEAD[20..SAVED_HEAD.len() - 5]).unwrap();
         assert!(says_all(&written, &serde_json::to_value(&head).unwrap()), "{head:?}");
         let record: crate::machine::Record = serde_json::from_str(RECORD).unwrap();
         let written = serde_json::from_str(RECORD).unwrap();

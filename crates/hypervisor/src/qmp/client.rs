@@ -253,6 +253,14 @@ struct Message {
     data: Value,
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_message(line: &[u8]) {
+    if let Ok(message) = serde_json::from_slice::<Message>(line) {
+        let _ = Shutdown::deserialize(&message.data);
+        let _ = super::MigrationStatus::deserialize(&message.answer);
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Failure {
     #[serde(default)]

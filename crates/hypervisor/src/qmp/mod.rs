@@ -8,6 +8,8 @@ mod client;
 mod codec;
 mod commands;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use client::read_message;
 pub use client::{Event, Qmp, QmpError, Shutdown};
 pub(crate) use codec::{LineError, Lines};
 pub use commands::MigrationStatus;
