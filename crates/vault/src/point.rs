@@ -1,0 +1,211 @@
+//! Recovery points: the snapshots that are ours, found by name, and what is in them.
+//!
+//! A snapshot of somebody else's in the same repository is left alone and is no point. What a point says of itself is
+//! hostile until checked: names, sizes and trees come from a file that anyone with the password could have written.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BlobId, PointName, SnapshotId, VaultError,
+    blob::Opener,
+    format::{
+        snapshot::Snapshot,
+        tree::{Node, NodeKind, Tree},
+    },
+    index::Index,
+    job::Job,
+    layout::{DESCRIPTION_FILE, Geometry, POINT_FILE},
+    name::check_disk_name,
+    repo::Repository,
+};
+
+/// By this tag a snapshot is known to be a point.
+pub const TAG: &str = "nestling";
+/// A description or point file is not longer.
+pub const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
+const DISKS_MAX: usize = 256;
+
+/// A snapshot that is a recovery point.
+#[derive(Debug, Clone)]
+pub struct Point {
+    pub id: SnapshotId,
+    pub name: PointName,
+    pub snapshot: Snapshot,
+}
+
+impl Point {
+    /// None: the snapshot was not made by this program.
+    pub fn of(id: SnapshotId, snapshot: Snapshot) -> Option<Self> {
+        if !snapshot.tags.iter().any(|tag| tag == TAG) {
+            return None;
+        }
+        let [path] = snapshot.paths.as_slice() else { return None };
+        let name = path.strip_prefix('/')?.parse().ok()?;
+        Some(Self { id, name, snapshot })
+    }
+
+    /// The first digits of its name, as people type them.
+    pub fn short_id(&self) -> String {
+        self.id.to_string()[..8].to_owned()
+    }
+}
+
+/// `point.json`: how the disks of a point lie in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointLayout {
+    pub version: u32,
+    pub disks: Vec<DiskLayout>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLayout {
+    pub name: String,
+    #[serde(flatten)]
+    pub geometry: Geometry,
+}
+
+/// What a point holds.
+#[derive(Debug, Clone)]
+pub struct PointContent {
+    pub layout: PointLayout,
+    /// The tree of each disk, in the layout's order.
+    pub(crate) disk_trees: Vec<BlobId>,
+    /// The machine's own description, if it was saved with one.
+    pub description: Option<Vec<u8>>,
+}
+
+impl PointContent {
+    /// The disk of that name; without a name, the only one.
+    pub fn disk(&self, point: &Point, name: Option<&str>) -> Result<usize, VaultError> {
+        let found = match name {
+            Some(name) => self.layout.disks.iter().position(|disk| disk.name == name),
+            None => (self.layout.disks.len() == 1).then_some(0),
+        };
+        found.ok_or_else(|| VaultError::NoSuchDisk {
+            point: point.id,
+            name: point.name.to_string(),
+            disk: name.unwrap_or("of no name").to_owned(),
+            known: self.layout.disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+impl Repository {
+    /// The points of one machine, or of all, oldest first.
+    pub fn points(&self, name: Option<&PointName>, job: &Job) -> Result<Vec<Point>, VaultError> {
+        let snapshots = self.snapshots(job)?.into_iter();
+        let points = snapshots.filter_map(|(id, snapshot)| Point::of(id, snapshot));
+        Ok(points.filter(|point| name.is_none_or(|name| point.name == *name)).collect())
+    }
+
+    /// One point of a machine: `latest` or the first digits of its id; without either, the newest.
+    pub fn find_point(&self, name: &PointName, selector: Option<&str>, job: &Job) -> Result<Point, VaultError> {
+        let mut points = self.points(Some(name), job)?;
+        let missing = || VaultError::NoSuchPoint(match selector {
+            Some(selector) => format!("{name}@{}", selector.chars().take(80).collect::<String>()),
+            None => format!("of {name}"),
+        });
+        let Some(prefix) = selector.filter(|selector| *selector != "latest") else {
+            return points.pop().ok_or_else(missing);
+        };
+        let mut fitting = points.into_iter().filter(|point| point.id.to_string().starts_with(prefix));
+        let first = fitting.next().filter(|_| !prefix.is_empty()).ok_or_else(missing)?;
+        match fitting.next() {
+            None => Ok(first),
+            Some(second) => {
+                Err(VaultError::AmbiguousPoint(format!("{name}@{prefix}"), format!("{}, {}", first.id, second.id)))
+            }
+        }
+    }
+
+    /// What is in a point, without its disks' bytes.
+    pub fn content(&self, index: &Index, point: &Point) -> Result<PointContent, VaultError> {
+        let mut opener = Opener::new(self.storage.as_ref(), &self.key)?;
+        Contents { point, index, opener: &mut opener }.read()
+    }
+
+    /// A tree, from the first copy that is whole.
+    pub(crate) fn tree(&self, opener: &mut Opener<'_>, index: &Index, id: &BlobId) -> Result<Tree, VaultError> {
+        load_tree(opener, index, id)
+    }
+}
+
+pub(crate) fn load_tree(opener: &mut Opener<'_>, index: &Index, id: &BlobId) -> Result<Tree, VaultError> {
+    let mut bytes = Vec::new();
+    opener.load(index, id, &mut bytes)?;
+    Tree::decode(&bytes).map_err(|source| VaultError::Damaged { file: format!("tree {id}"), source })
+}
+
+struct Contents<'a, 'b> {
+    point: &'a Point,
+    index: &'a Index,
+    opener: &'a mut Opener<'b>,
+}
+
+impl Contents<'_, '_> {
+    fn wrong(&self, what: impl Into<String>) -> VaultError {
+        VaultError::PointDamaged { point: self.point.id, what: what.into() }
+    }
+
+    fn read(mut self) -> Result<PointContent, VaultError> {
+        let mut tree = load_tree(self.opener, self.index, &self.point.snapshot.tree)?;
+        for component in self.point.name.components() {
+            let id = subtree(&tree, component).ok_or_else(|| self.wrong(format!("it has no folder {component}")))?;
+            tree = load_tree(self.opener, self.index, &id)?;
+        }
+        let json = self.file(&tree, POINT_FILE)?.ok_or_else(|| self.wrong(format!("it has no {POINT_FILE}")))?;
+        let layout: PointLayout =
+            serde_json::from_slice(&json).map_err(|error| self.wrong(format!("{POINT_FILE}: {error}")))?;
+        self.check(&layout)?;
+        let mut disk_trees = Vec::new();
+        for disk in &layout.disks {
+            let id = subtree(&tree, &disk.name).ok_or_else(|| self.wrong(format!("it has no disk {}", disk.name)))?;
+            disk_trees.push(id);
+        }
+        let description = self.file(&tree, DESCRIPTION_FILE)?;
+        Ok(PointContent { layout, disk_trees, description })
+    }
+
+    fn check(&self, layout: &PointLayout) -> Result<(), VaultError> {
+        if layout.version != 1 {
+            let version = layout.version;
+            return Err(self.wrong(format!("it was written by a newer version of this program (layout {version})")));
+        }
+        if layout.disks.len() > DISKS_MAX {
+            return Err(self.wrong("it has more than 256 disks"));
+        }
+        for disk in &layout.disks {
+            check_disk_name(&disk.name)?;
+            disk.geometry.check()?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a small file.
+    fn file(&mut self, tree: &Tree, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
+        let Some(Node { kind: NodeKind::File { size, content }, .. }) = node(tree, name) else { return Ok(None) };
+        if *size > DESCRIPTION_BYTES_MAX {
+            return Err(self.wrong(format!("{name} is larger than 16 MiB")));
+        }
+        let (mut bytes, mut part) = (Vec::new(), Vec::new());
+        for id in content {
+            self.opener.load(self.index, id, &mut part)?;
+            bytes.extend_from_slice(&part);
+            if bytes.len() as u64 > *size {
+                break;
+            }
+        }
+        if bytes.len() as u64 == *size { Ok(Some(bytes)) } else { Err(self.wrong(format!("{name} has another length"))) }
+    }
+}
+
+pub(crate) fn node<'a>(tree: &'a Tree, name: &str) -> Option<&'a Node> {
+    tree.nodes.iter().find(|node| node.name == name)
+}
+
+pub(crate) fn subtree(tree: &Tree, name: &str) -> Option<BlobId> {
+    match node(tree, name)?.kind {
+        NodeKind::Dir { subtree } => Some(subtree),
+        _ => None,
+    }
+}

@@ -1,0 +1,336 @@
+//! Is all of it there, and is it what was saved?
+//!
+//! Structure: every point's trees are read, every chunk that they name is in the index, every pack of the index is in
+//! the store with the length that it needs. Data: packs are read whole, their names, headers and every blob checked.
+//! What is damaged is told as people think of it: point, disk, bytes. Nothing is changed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nestling_block::ExtentSet;
+
+use crate::{
+    BlobId, PackId, SnapshotId, VaultError,
+    blob::{Opener, pack_file},
+    format::pack::{self, PackBlob},
+    index::Index,
+    job::Job,
+    layout::Chunk,
+    lock::RepositoryLock,
+    point::Point,
+    reader::PointDisk,
+    repo::{Identity, Repository, in_parallel},
+    walk::{Marks, reach},
+};
+
+/// No pack is longer: offsets have 32 bits.
+pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
+
+/// How much of the packs' bytes is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DataCheck {
+    None,
+    /// A share of the packs, chosen by chance.
+    Percent(f64),
+    All,
+}
+
+/// What is wrong with one file or blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// The pack, tree, chunk or snapshot that is concerned.
+    pub object: String,
+    pub what: String,
+}
+
+/// Bytes of one disk of one point that cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    pub point: SnapshotId,
+    pub name: String,
+    /// Empty: the point as a whole cannot be read.
+    pub disk: String,
+    pub ranges: Vec<Range<u64>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    pub points: u64,
+    pub packs: u64,
+    /// Bytes of packs that were read and checked.
+    pub read_bytes: u64,
+    pub defects: Vec<Defect>,
+    pub losses: Vec<Loss>,
+    /// Packs that no index names. Harmless: prune removes them.
+    pub unindexed_packs: u64,
+}
+
+impl VerifyReport {
+    pub fn is_clean(&self) -> bool {
+        self.defects.is_empty() && self.losses.is_empty()
+    }
+}
+
+impl Repository {
+    pub fn verify(self: &Arc<Self>, data: DataCheck, who: &Identity, job: &Job) -> Result<VerifyReport, VaultError> {
+        let lock = RepositoryLock::shared(self, who)?;
+        job.begin("reading points and index", 0);
+        let (snapshots, mut unreadable) = self.readable_snapshots(job)?;
+        let index = Arc::new(self.load_index(job)?);
+        let mut check = Check { repository: self, index: &index, job, report: VerifyReport::default(), bad: HashSet::new() };
+        check.report.defects.append(&mut unreadable);
+        check.report.points = snapshots.len() as u64;
+        check.packs()?;
+        job.begin("reading trees", 0);
+        let mut marks = Marks::new(&index);
+        let broken = reach(self, &index, snapshots.iter().map(|(_, s)| s.tree), &mut marks, job)?;
+        for (id, error) in broken.trees {
+            check.bad.insert(id);
+            check.defect(format!("tree {id}"), error.to_string());
+        }
+        for id in broken.missing {
+            check.bad.insert(id);
+            check.defect(format!("chunk {id}"), "no index names it".to_owned());
+        }
+        check.data(data)?;
+        if !check.bad.is_empty() {
+            let points: Vec<Point> = snapshots.into_iter().filter_map(|(id, s)| Point::of(id, s)).collect();
+            check.losses(&points)?;
+        }
+        lock.check()?;
+        Ok(check.report)
+    }
+
+    /// All snapshots that can be read, and what is wrong with the others.
+    fn readable_snapshots(
+        &self,
+        job: &Job,
+    ) -> Result<(Vec<(SnapshotId, crate::format::snapshot::Snapshot)>, Vec<Defect>), VaultError> {
+        let names: Vec<SnapshotId> = self.list(crate::storage::FileKind::Snapshot)?;
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for id in names {
+            job.check()?;
+            match self.snapshot(&id) {
+                Ok(snapshot) => good.push((id, snapshot)),
+                Err(error) if crate::repo::is_not_found(&error) => {}
+                Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
+                Err(error) => bad.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() }),
+            }
+        }
+        Ok((good, bad))
+    }
+}
+
+struct Check<'a> {
+    repository: &'a Arc<Repository>,
+    index: &'a Arc<Index>,
+    job: &'a Job,
+    report: VerifyReport,
+    /// Blobs of which no whole copy is left.
+    bad: HashSet<BlobId>,
+}
+
+impl Check<'_> {
+    fn defect(&mut self, object: String, what: String) {
+        self.report.defects.push(Defect { object, what });
+    }
+
+    /// Every pack of the index is in the store and long enough for what it is said to hold.
+    fn packs(&mut self) -> Result<(), VaultError> {
+        let listed: HashMap<PackId, u64> = self
+            .repository
+            .storage
+            .list(crate::storage::FileKind::Pack)?
+            .into_iter()
+            .filter_map(|file| Some((file.name.parse().ok()?, file.size)))
+            .collect();
+        let mut needed: HashMap<PackId, u64> = HashMap::new();
+        for location in self.index.iter() {
+            let end = u64::from(location.blob.offset) + u64::from(location.blob.length);
+            let known = needed.entry(location.pack).or_default();
+            *known = end.max(*known);
+        }
+        let mut lost = HashSet::new();
+        for (pack, end) in needed {
+            match listed.get(&pack) {
+                None => self.defect(format!("pack {pack}"), "is in the index and not in the store".to_owned()),
+                Some(size) if *size < end => {
+                    self.defect(format!("pack {pack}"), format!("has {size} bytes, and the index needs {end}"));
+                }
+                Some(_) => continue,
+            }
+            lost.insert(pack);
+        }
+        self.report.unindexed_packs = listed.keys().filter(|pack| !self.index.has_pack(pack)).count() as u64;
+        self.mark_lost(&|pack, _| lost.contains(&pack));
+        Ok(())
+    }
+
+    /// Blobs whose copies are all lost.
+    fn mark_lost(&mut self, is_lost: &dyn Fn(PackId, &BlobId) -> bool) {
+        let index = self.index.clone();
+        for location in index.iter().filter(|location| is_lost(location.pack, &location.blob.id)) {
+            let id = location.blob.id;
+            if index.copies(&id).all(|copy| is_lost(copy.pack, &id)) {
+                self.bad.insert(id);
+            }
+        }
+    }
+
+    fn data(&mut self, data: DataCheck) -> Result<(), VaultError> {
+        let share = match data {
+            DataCheck::None => return Ok(()),
+            DataCheck::Percent(percent) => percent.clamp(0.0, 100.0) / 100.0,
+            DataCheck::All => 1.0,
+        };
+        let mut by_pack: HashMap<PackId, Vec<PackBlob>> = HashMap::new();
+        for location in self.index.iter() {
+            by_pack.entry(location.pack).or_default().push(location.blob);
+        }
+        let mut chosen: Vec<(PackId, Vec<PackBlob>)> = Vec::new();
+        for (pack, blobs) in by_pack {
+            if share >= 1.0 || chance()? < share {
+                chosen.push((pack, blobs));
+            }
+        }
+        self.job.begin("reading packs", chosen.len() as u64);
+        let found = Mutex::new((0_u64, Vec::new(), HashSet::new()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
+            let mut checked = PackCheck::new(self.repository, *pack)?;
+            checked.run(blobs)?;
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.0 += checked.bytes;
+            found.1.append(&mut checked.defects);
+            found.2.extend(checked.bad.into_iter().map(|blob| (*pack, blob)));
+            self.job.advance(1);
+            Ok(())
+        })?;
+        let (bytes, mut defects, bad) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.report.packs = chosen.len() as u64;
+        self.report.read_bytes = bytes;
+        self.report.defects.append(&mut defects);
+        self.mark_lost(&|pack, id| bad.contains(&(pack, *id)));
+        Ok(())
+    }
+
+    /// What the bad blobs mean for the points.
+    fn losses(&mut self, points: &[Point]) -> Result<(), VaultError> {
+        self.job.begin("finding what is concerned", points.len() as u64);
+        for point in points {
+            self.job.check()?;
+            match self.repository.content(self.index, point) {
+                Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
+                Err(_) => {
+                    let (point, name) = (point.id, point.name.to_string());
+                    self.report.losses.push(Loss { point, name, disk: String::new(), ranges: Vec::new() });
+                }
+                Ok(content) => {
+                    for disk in &content.layout.disks {
+                        let ranges = self.lost_ranges(point, &disk.name, disk.geometry.size_bytes)?;
+                        if !ranges.is_empty() {
+                            let name = point.name.to_string();
+                            self.report.losses.push(Loss { point: point.id, name, disk: disk.name.clone(), ranges });
+                        }
+                    }
+                }
+            }
+            self.job.advance(1);
+        }
+        Ok(())
+    }
+
+    fn lost_ranges(&self, point: &Point, disk: &str, size_bytes: u64) -> Result<Vec<Range<u64>>, VaultError> {
+        let Ok(disk) = PointDisk::open(self.repository, self.index, point, Some(disk), 0) else {
+            return Ok(vec![0..size_bytes]);
+        };
+        let geometry = disk.geometry;
+        let mut lost = Vec::new();
+        for segment in 0..geometry.segments() {
+            let range = geometry.segment(segment);
+            match disk.chunks_of(segment) {
+                Ok(chunks) => {
+                    for (range, chunk) in geometry.chunks(range).zip(chunks.iter()) {
+                        if matches!(chunk, Chunk::Stored(id) if self.bad.contains(id)) {
+                            lost.push(range);
+                        }
+                    }
+                }
+                Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
+                Err(_) => lost.push(range),
+            }
+        }
+        Ok(ExtentSet::from_ranges(lost).iter().collect())
+    }
+}
+
+fn chance() -> Result<f64, VaultError> {
+    let mut random = [0; 4];
+    crate::crypto::random(&mut random)?;
+    Ok(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
+}
+
+/// One pack, read whole.
+struct PackCheck<'a> {
+    repository: &'a Repository,
+    opener: Opener<'a>,
+    pack: PackId,
+    bytes: u64,
+    defects: Vec<Defect>,
+    bad: Vec<BlobId>,
+}
+
+impl<'a> PackCheck<'a> {
+    fn new(repository: &'a Repository, pack: PackId) -> Result<Self, VaultError> {
+        let opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+        Ok(Self { repository, opener, pack, bytes: 0, defects: Vec::new(), bad: Vec::new() })
+    }
+
+    fn defect(&mut self, what: String) {
+        self.defects.push(Defect { object: format!("pack {}", self.pack), what });
+    }
+
+    fn run(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
+        let mut bytes = match self.repository.storage.get(&pack_file(self.pack), PACK_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.says_damaged() => {
+                self.defect(error.to_string());
+                self.bad.extend(blobs.iter().map(|blob| blob.id));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.bytes = bytes.len() as u64;
+        if PackId::of(&bytes) != self.pack {
+            self.defect("its bytes are not those of its name".to_owned());
+        }
+        if let Err(why) = self.header(&bytes, blobs) {
+            self.defect(why);
+        }
+        let mut plain = Vec::new();
+        for blob in blobs {
+            let (from, to) = (blob.offset as usize, blob.offset as usize + blob.length as usize);
+            let opened = match bytes.get_mut(from..to) {
+                Some(sealed) => self.opener.open(self.pack, blob, sealed, &mut plain).map_err(|e| e.to_string()),
+                None => Err(format!("chunk {} lies behind its end", blob.id)),
+            };
+            if let Err(why) = opened {
+                self.defect(why);
+                self.bad.push(blob.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The pack's own header says what the index says.
+    fn header(&self, bytes: &[u8], blobs: &[PackBlob]) -> Result<(), String> {
+        let mut found = pack::read_header(&self.repository.key, bytes).map_err(|error| error.to_string())?;
+        let mut expected = blobs.to_vec();
+        found.sort_by_key(|blob| blob.offset);
+        expected.sort_by_key(|blob| blob.offset);
+        if found == expected { Ok(()) } else { Err("its header and the index do not agree".to_owned()) }
+    }
+}
