@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// No list of extents that is answered at once is longer than this.
-pub const EXTENTS_MAX: usize = 4096;
+pub const EXTENTS_MAX: usize = 1 << 16;
 
 /// What is known about a stretch without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
