@@ -8,6 +8,7 @@ use cargo_metadata::MetadataCommand;
 /// that stands below it.
 const LAYERS: &[(&str, &[&str], &str)] = &[
     ("model", &[], "rules that need nothing but values can be tested without a machine"),
+    ("block", &["model"], "it moves bytes of disks, whoever they belong to"),
     ("hypervisor", &["model"], "it is the only crate that knows QEMU, and knows nothing else"),
     ("network", &["model"], "it plans and applies Linux networks, whatever is plugged into them"),
     ("image", &["model"], "it builds disks, whoever boots them"),
