@@ -5,5 +5,6 @@
 //! a byte that was not proven to be the one that was saved.
 
 mod id;
+pub mod storage;
 
 pub use id::{BlobId, IndexId, InvalidId, KeyId, LockId, PackId, SnapshotId};
