@@ -4,7 +4,10 @@
 //! and no node. It must never write anything that a stock restic could not check, list and restore, and never give out
 //! a byte that was not proven to be the one that was saved.
 
+pub mod crypto;
+pub mod format;
 mod id;
 pub mod storage;
 
+pub(crate) use id::hex;
 pub use id::{BlobId, IndexId, InvalidId, KeyId, LockId, PackId, SnapshotId};
