@@ -18,6 +18,8 @@ pub enum VaultError {
     Version { place: String, version: u32 },
     #[error("{place} has no key file; without one nothing in it can be read: put a copy of its 'keys' folder back")]
     NoKey { place: String },
+    #[error("{file}: {source}")]
+    Key { file: String, source: crate::format::key::KeyError },
     #[error("wrong password for {place}")]
     WrongPassword { place: String },
     #[error("key {0} is the last one, and without a key nothing could be read; add another one first")]

@@ -11,13 +11,17 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
     BlobId, LockId, VaultError,
     crypto::MasterKey,
-    format::{Timestamp, lock::Lock, object::{open_object, seal_object}},
+    format::{
+        Timestamp,
+        lock::{self, Lock},
+        object::{open_object, seal_object},
+    },
     id::hex,
     repo::{Identity, Repository, damaged},
     storage::{FileKind, FileName, Storage, StorageErrorKind},
@@ -69,7 +73,7 @@ fn process_exists(pid: i32) -> bool {
 
 /// The locks that are in force: not stale, and readable. One that cannot be read is in force, since it may be new.
 pub fn held(repository: &Repository, who: &Identity) -> Result<Vec<Held>, VaultError> {
-    let now = Timestamp::now();
+    let now = Timestamp::from(SystemTime::now());
     let mut held = Vec::new();
     for id in repository.list::<LockId>(FileKind::Lock)? {
         match read(repository.storage.as_ref(), &repository.key, id) {
@@ -89,7 +93,7 @@ fn read(storage: &dyn Storage, key: &MasterKey, id: LockId) -> Result<Option<Hel
         Err(error) => return Err(error.into()),
     };
     let json = open_object(key, sealed, LOCK_BYTES_MAX).map_err(|source| damaged(&file.to_string(), source))?;
-    let lock = Lock::decode(&json).map_err(|source| damaged(&file.to_string(), source))?;
+    let lock = lock::decode(&json).map_err(|source| damaged(&file.to_string(), source))?;
     Ok(Some(Held { id, lock }))
 }
 
@@ -146,7 +150,7 @@ impl RepositoryLock {
         crate::crypto::random(&mut random)?;
         let session = hex(&random);
         let lock = Lock {
-            time: Timestamp::now(),
+            time: Timestamp::from(SystemTime::now()),
             exclusive,
             hostname: who.hostname.clone(),
             username: who.username.clone(),
@@ -154,7 +158,8 @@ impl RepositoryLock {
             uid: who.uid,
             gid: who.gid,
             session: Some(session.clone()),
-            ..Lock::default()
+            keeps: Vec::new(),
+            other: serde_json::Map::new(),
         };
         let id = write(repository, &lock)?;
         let shared = Arc::new(Shared {
@@ -198,7 +203,7 @@ impl RepositoryLock {
 
 fn write(repository: &Repository, lock: &Lock) -> Result<LockId, VaultError> {
     let new = |source| damaged("a new lock file", source);
-    let sealed = seal_object(&repository.key, &lock.encode().map_err(new)?).map_err(new)?;
+    let sealed = seal_object(&repository.key, &lock::encode(lock).map_err(new)?).map_err(new)?;
     let id = LockId::of(&sealed);
     repository.storage.put(&lock_file(id), &sealed)?;
     Ok(id)
@@ -222,7 +227,7 @@ impl Shared {
                 self.lost.store(true, Relaxed);
                 return;
             }
-            let fresh = Lock { time: Timestamp::now(), ..current.lock.clone() };
+            let fresh = Lock { time: Timestamp::from(SystemTime::now()), ..current.lock.clone() };
             // What fails now is tried again in five minutes, several times before the lock is stale.
             let _ = self.replace(&mut current, fresh);
         }

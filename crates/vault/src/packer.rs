@@ -170,7 +170,7 @@ pub(crate) fn write<T>(
     let (sender, receiver) = sync_channel(1);
     let receiver = Mutex::new(receiver);
     let upload = Upload { storage, key, job, state: &state };
-    let outcome = std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| -> Result<T, VaultError> {
         for _ in 0..uploads.max(1) {
             scope.spawn(|| upload.run(&receiver));
         }

@@ -10,7 +10,7 @@ use crate::{
     blob::Opener,
     format::{
         snapshot::Snapshot,
-        tree::{Node, NodeKind, Tree},
+        tree::{self, Node, NodeKind, Tree},
     },
     index::Index,
     job::Job,
@@ -133,7 +133,7 @@ impl Repository {
 pub(crate) fn load_tree(opener: &mut Opener<'_>, index: &Index, id: &BlobId) -> Result<Tree, VaultError> {
     let mut bytes = Vec::new();
     opener.load(index, id, &mut bytes)?;
-    Tree::decode(&bytes).map_err(|source| VaultError::Damaged { file: format!("tree {id}"), source })
+    tree::decode(&bytes).map_err(|source| VaultError::Damaged { file: format!("tree {id}"), source })
 }
 
 struct Contents<'a, 'b> {
@@ -200,7 +200,7 @@ impl Contents<'_, '_> {
 }
 
 pub(crate) fn node<'a>(tree: &'a Tree, name: &str) -> Option<&'a Node> {
-    tree.nodes.iter().find(|node| node.name == name)
+    tree.find(name)
 }
 
 pub(crate) fn subtree(tree: &Tree, name: &str) -> Option<BlobId> {

@@ -12,6 +12,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -133,7 +134,7 @@ fn read_marks(repository: &Repository) -> Result<Vec<Mark>, VaultError> {
             Err(error) if is_not_found(&error) => continue,
             Err(error) => return Err(error),
         };
-        let parse = |error: serde_json::Error| damaged(&file, crate::format::FormatError::invalid(&error.to_string()));
+        let parse = |error: serde_json::Error| damaged(&file, crate::format::FormatError::invalid("mark", error.to_string()));
         let mut mark: Mark = serde_json::from_slice(&json).map_err(parse)?;
         mark.name = name.to_owned();
         let file = format!("mark-{name}.sessions");
@@ -179,7 +180,7 @@ impl Repository {
         if !remove.is_empty() {
             let mut random = [0; 16];
             crate::crypto::random(&mut random)?;
-            let mark = Mark { name: hex(&random), time: Timestamp::now(), packs: remove, sessions: None };
+            let mark = Mark { name: hex(&random), time: Timestamp::from(SystemTime::now()), packs: remove, sessions: None };
             put_extra(self, format!("mark-{}.packs", mark.name), &mark)?;
             state.marks.push(mark);
         }

@@ -3,7 +3,10 @@
 //! It knows the order in which things must be read (snapshots before the index, so that what a snapshot needs is
 //! found) and nothing of what disks are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use crate::{
     IndexId, KeyId, SnapshotId, VaultError,
@@ -12,9 +15,9 @@ use crate::{
         Timestamp,
         config::Config,
         index::{self, IndexFile},
-        key::{KdfCost, KeyFile},
+        key::{KdfCost, KeyError, KeyFile},
         object::{open_object, seal_object},
-        snapshot::Snapshot,
+        snapshot::{self, Snapshot},
     },
     index::Index,
     job::Job,
@@ -84,7 +87,7 @@ impl Repository {
         let config = Config::generate().map_err(|source| damaged("the new config file", source))?;
         // The config makes it a repository, so it comes last: a torn run leaves a key that nobody looks for.
         let key_id = put_key(storage.as_ref(), &key, password, who, cost)?;
-        let sealed = key.seal(&config.encode().map_err(|source| damaged("the new config file", source))?)?;
+        let sealed = config.seal(&key).map_err(|source| damaged("the new config file", source))?;
         match storage.put(&config_file, &sealed) {
             Ok(()) => Ok(Self { storage, key, level: LEVEL, config, key_id }),
             Err(error) => {
@@ -98,12 +101,11 @@ impl Repository {
 
     pub fn open(storage: Arc<dyn Storage>, password: &[u8]) -> Result<Self, VaultError> {
         let place = storage.describe();
-        let mut sealed = storage.get(&small(FileKind::Config, ""), SMALL_BYTES_MAX as u64).map_err(|error| {
+        let sealed = storage.get(&small(FileKind::Config, ""), SMALL_BYTES_MAX as u64).map_err(|error| {
             if error.kind == StorageErrorKind::NotFound { VaultError::NoRepository { place: place.clone() } } else { error.into() }
         })?;
         let (key_id, key) = find_key(storage.as_ref(), password)?;
-        let plain = key.open_in_place(&mut sealed)?;
-        let config = Config::decode(plain).map_err(|source| damaged("config", source))?;
+        let config = Config::open(&key, sealed).map_err(|source| damaged("config", source))?;
         if !(1..=2).contains(&config.version) {
             return Err(VaultError::Version { place, version: config.version });
         }
@@ -213,12 +215,12 @@ impl Repository {
 
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {
         let json = self.object(FileKind::Snapshot, &id.to_string(), SMALL_BYTES_MAX)?;
-        Snapshot::decode(&json).map_err(|source| damaged(&format!("snapshots/{id}"), source))
+        snapshot::decode(&json).map_err(|source| damaged(&format!("snapshots/{id}"), source))
     }
 
     pub(crate) fn put_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId, VaultError> {
         let new = |source| damaged("a new snapshot file", source);
-        let sealed = seal_object(&self.key, &snapshot.encode().map_err(new)?).map_err(new)?;
+        let sealed = seal_object(&self.key, &snapshot::encode(snapshot).map_err(new)?).map_err(new)?;
         let id = SnapshotId::of(&sealed);
         self.storage.put(&small(FileKind::Snapshot, &id.to_string()), &sealed)?;
         Ok(id)
@@ -233,7 +235,7 @@ impl Repository {
         let file = small(kind, name);
         let sealed = self.storage.get(&file, limit_bytes as u64)?;
         if kind != FileKind::Extra && SnapshotId::of(&sealed).to_string() != name {
-            let source = crate::format::FormatError::invalid("its bytes are not those of its name");
+            let source = crate::format::FormatError::invalid("file", "its bytes are not those of its name");
             return Err(damaged(&format!("{file}"), source));
         }
         open_object(&self.key, sealed, limit_bytes).map_err(|source| damaged(&format!("{file}"), source))
@@ -263,8 +265,8 @@ fn put_key(
     if password.is_empty() {
         return Err(VaultError::Invalid("an empty password protects nothing; choose another one".into()));
     }
-    let new = |source| damaged("a new key file", source);
-    let file = KeyFile::create(password, key, &who.hostname, &who.username, &Timestamp::now(), cost).map_err(new)?;
+    let new = |source| VaultError::Key { file: "a new key file".to_owned(), source };
+    let file = KeyFile::create(password, key, &who.hostname, &who.username, &Timestamp::from(SystemTime::now()), cost).map_err(new)?;
     let bytes = file.encode().map_err(new)?;
     let id = KeyId::of(&bytes);
     storage.put(&small(FileKind::Key, &id.to_string()), &bytes)?;
@@ -277,7 +279,7 @@ fn key_files(storage: &dyn Storage) -> Result<Vec<(KeyId, KeyFile)>, VaultError>
         let Ok(id) = listed.name.parse::<KeyId>() else { continue };
         match storage.get(&small(FileKind::Key, &listed.name), SMALL_BYTES_MAX as u64) {
             Ok(bytes) => {
-                keys.push((id, KeyFile::decode(&bytes).map_err(|source| damaged(&format!("keys/{id}"), source))));
+                keys.push((id, KeyFile::decode(&bytes).map_err(|source| VaultError::Key { file: format!("keys/{id}"), source })));
             }
             Err(error) if error.kind == StorageErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
@@ -299,8 +301,8 @@ fn find_key(storage: &dyn Storage, password: &[u8]) -> Result<(KeyId, MasterKey)
     for (id, file) in keys {
         match file.open(password) {
             Ok(key) => return Ok((id, key)),
-            Err(crate::format::FormatError::WrongPassword) => {}
-            Err(source) => last = damaged(&format!("keys/{id}"), source),
+            Err(KeyError::WrongPassword) => {}
+            Err(source) => last = VaultError::Key { file: format!("keys/{id}"), source },
         }
     }
     Err(last)

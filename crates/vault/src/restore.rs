@@ -71,7 +71,7 @@ pub fn restore(request: &RestoreRequest<'_>, job: &Job) -> Result<RestoreReport,
         )));
     }
     let segments: Vec<u64> = (0..geometry.segments())
-        .filter(|segment| request.ranges.is_none_or(|ranges| ranges.intersects(geometry.segment(*segment))))
+        .filter(|segment| request.ranges.is_none_or(|ranges| ranges.touches(geometry.segment(*segment))))
         .collect();
     job.begin("restoring", segments.iter().map(|s| geometry.segment(*s)).map(|r| r.end - r.start).sum());
     let written = AtomicU64::new(0);
@@ -107,7 +107,7 @@ impl Part<'_> {
         let mut run: Vec<(Range<u64>, Location)> = Vec::new();
         let mut zeroes: Option<Range<u64>> = None;
         for (range, chunk) in disk.geometry.chunks(disk.geometry.segment(segment)).zip(chunks.iter()) {
-            if self.request.ranges.is_some_and(|ranges| !ranges.intersects(range.clone())) {
+            if self.request.ranges.is_some_and(|ranges| !ranges.touches(range.clone())) {
                 continue;
             }
             match chunk {

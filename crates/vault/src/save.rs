@@ -24,7 +24,7 @@ use crate::{
         Timestamp,
         pack::BlobKind,
         snapshot::Snapshot,
-        tree::{Node, NodeKind, Tree},
+        tree::{self, Node, NodeKind, Tree},
     },
     index::Index,
     job::Job,
@@ -168,7 +168,7 @@ fn snapshot(request: &SaveRequest<'_>, tree: BlobId, report: &SaveReport) -> Sna
     let mut tags = vec![TAG.to_owned()];
     tags.extend(request.tags.iter().cloned());
     Snapshot {
-        time: request.time.clone(),
+        time: request.time,
         parent: request.parent.map(|parent| parent.id),
         tree,
         paths: vec![request.name.path()],
@@ -177,13 +177,15 @@ fn snapshot(request: &SaveRequest<'_>, tree: BlobId, report: &SaveReport) -> Sna
         uid: request.who.uid,
         gid: request.who.gid,
         tags,
-        program_version: Some(format!("nestling {}", env!("CARGO_PKG_VERSION"))),
+        excludes: Vec::new(),
+        original: None,
+        program_version: format!("nestling {}", env!("CARGO_PKG_VERSION")),
         summary: Some(serde_json::json!({
             "total_bytes_processed": report.size_bytes,
             "data_added": report.new_bytes,
             "data_added_packed": report.stored.bytes,
         })),
-        ..Snapshot::default()
+        other: serde_json::Map::new(),
     }
 }
 
@@ -280,7 +282,7 @@ impl<'a> Save<'a> {
             return Ok(());
         };
         let bytes = disk.geometry.group_bytes(group);
-        if bytes == old.geometry.group_bytes(group) && !changed.intersects(bytes) {
+        if bytes == old.geometry.group_bytes(group) && !changed.touches(bytes) {
             trees.groups.insert((number, group), old.groups[group as usize]);
             return Ok(());
         }
@@ -289,7 +291,7 @@ impl<'a> Save<'a> {
             let bytes = disk.geometry.segment(segment);
             let known = subtree(&tree, &segment_name(disk.geometry.place(segment).1));
             match known {
-                Some(id) if bytes == old.geometry.segment(segment) && !changed.intersects(bytes) => {
+                Some(id) if bytes == old.geometry.segment(segment) && !changed.touches(bytes) => {
                     trees.segments.insert((number, segment), id);
                 }
                 _ => tasks.push(Task { disk: number, segment, old: known }),
@@ -329,11 +331,11 @@ impl<'a> Save<'a> {
             for group in 0..disk.geometry.groups() {
                 let id = match trees.groups.get(&(number, group)) {
                     Some(id) => *id,
-                    None => writer.tree(&group_tree(disk, number, group, trees)?.encode())?,
+                    None => writer.tree(&encoded(group_nodes(disk, number, group, trees)?)?)?,
                 };
-                groups.push(dir(group_name(group), id));
+                groups.push(dir(&group_name(group), id));
             }
-            nodes.push(dir(disk.input.name.to_owned(), writer.tree(&Tree::sorted(groups).encode())?));
+            nodes.push(dir(disk.input.name, writer.tree(&encoded(groups)?)?));
         }
         let layout = PointLayout { version: 1, disks: self.disks.iter().map(DiskPlan::layout).collect() };
         let json = serde_json::to_vec_pretty(&layout).map_err(|error| VaultError::Invalid(error.to_string()))?;
@@ -342,26 +344,35 @@ impl<'a> Save<'a> {
             nodes.push(small_file(DESCRIPTION_FILE, description, &mut packer, writer)?);
         }
         packer.flush(writer)?;
-        let mut tree = writer.tree(&Tree::sorted(nodes).encode())?;
+        let mut tree = writer.tree(&encoded(nodes)?)?;
         for component in self.request.name.components().rev() {
-            tree = writer.tree(&Tree::sorted(vec![dir(component.to_owned(), tree)]).encode())?;
+            tree = writer.tree(&encoded(vec![dir(component, tree)])?)?;
         }
         Ok(tree)
     }
 }
 
 /// Everything below a point is dated alike, so that what did not change has the name it had.
-fn dir(name: String, subtree: BlobId) -> Node {
-    Node::dir(name, subtree, Timestamp::epoch())
+fn dir(name: &str, subtree: BlobId) -> Node {
+    Node::dir(name, subtree, epoch())
 }
 
-fn group_tree(disk: &DiskPlan<'_>, number: usize, group: u64, trees: &Trees) -> Result<Tree, VaultError> {
+fn epoch() -> Timestamp {
+    Timestamp::from_unix_nanoseconds(0)
+}
+
+fn encoded(nodes: Vec<Node>) -> Result<Vec<u8>, VaultError> {
+    let tree = Tree::new(nodes).map_err(|source| VaultError::Damaged { file: "a new tree".to_owned(), source })?;
+    Ok(tree::encode(&tree))
+}
+
+fn group_nodes(disk: &DiskPlan<'_>, number: usize, group: u64, trees: &Trees) -> Result<Vec<Node>, VaultError> {
     let mut nodes = Vec::new();
     for segment in disk.geometry.group(group) {
         let id = trees.segments.get(&(number, segment)).ok_or(VaultError::Stopped)?;
-        nodes.push(dir(segment_name(disk.geometry.place(segment).1), *id));
+        nodes.push(dir(&segment_name(disk.geometry.place(segment).1), *id));
     }
-    Ok(Tree::sorted(nodes))
+    Ok(nodes)
 }
 
 fn small_file(
@@ -378,7 +389,7 @@ fn small_file(
         }
         content.push(id);
     }
-    Ok(Node::file(name.to_owned(), bytes.len() as u64, content, Timestamp::epoch()))
+    Ok(Node::file(name, bytes.len() as u64, content, epoch()))
 }
 
 fn old_disk(
@@ -405,15 +416,15 @@ impl DiskPlan<'_> {
 }
 
 /// One thread's buffers.
-struct Worker<'a> {
+struct Worker<'a, 'w> {
     save: &'a Save<'a>,
-    writer: &'a Writer<'a>,
+    writer: &'a Writer<'w>,
     packer: Packer<'a>,
     opener: Opener<'a>,
     buffer: Vec<u8>,
 }
 
-impl Worker<'_> {
+impl Worker<'_, '_> {
     /// The tree of a segment, with all its chunks stored or on their way.
     fn segment(&mut self, task: &Task) -> Result<BlobId, VaultError> {
         let disk = &self.save.disks[task.disk];
@@ -422,7 +433,7 @@ impl Worker<'_> {
         let mut chunks = Vec::new();
         let mut data = DataRanges::new(disk.input.source, range.clone())?;
         for (number, chunk) in disk.geometry.chunks(range.clone()).enumerate() {
-            let unchanged = disk.input.changed.is_some_and(|changed| !changed.intersects(chunk.clone()));
+            let unchanged = disk.input.changed.is_some_and(|changed| !changed.touches(chunk.clone()));
             let kept = old.as_ref().filter(|_| unchanged).and_then(|old| old.get(number)).copied().flatten();
             let found = match kept {
                 Some(kept) => kept,
@@ -436,8 +447,8 @@ impl Worker<'_> {
         for length in zero_blobs {
             self.store(&vec![0; length as usize])?;
         }
-        let node = Node::file(SEGMENT_FILE.to_owned(), bytes, content, Timestamp::epoch());
-        self.writer.tree(&Tree::sorted(vec![node]).encode())
+        let node = Node::file(SEGMENT_FILE, bytes, content, epoch());
+        self.writer.tree(&encoded(vec![node])?)
     }
 
     /// The parent's chunks at the same places; none where it had another length, or where the repository lacks it now.

@@ -263,7 +263,7 @@ impl Check<'_> {
                 Err(_) => lost.push(range),
             }
         }
-        Ok(ExtentSet::from_ranges(lost).iter().collect())
+        Ok(lost.into_iter().collect::<ExtentSet>().ranges().to_vec())
     }
 }
 
@@ -327,7 +327,13 @@ impl<'a> PackCheck<'a> {
 
     /// The pack's own header says what the index says.
     fn header(&self, bytes: &[u8], blobs: &[PackBlob]) -> Result<(), String> {
-        let mut found = pack::read_header(&self.repository.key, bytes).map_err(|error| error.to_string())?;
+        let tail = bytes.last_chunk().ok_or("it is empty")?;
+        let place = pack::header_position(*tail, bytes.len() as u64).map_err(|error| error.to_string())?;
+        let blobs_end = place.start;
+        let place = usize::try_from(place.start).unwrap_or_default()..usize::try_from(place.end).unwrap_or_default();
+        let mut sealed = bytes.get(place).ok_or("its header lies outside of it")?.to_vec();
+        let plain = self.repository.key.open_in_place(&mut sealed).map_err(|error| error.to_string())?;
+        let mut found = pack::parse_header(plain, blobs_end).map_err(|error| error.to_string())?;
         let mut expected = blobs.to_vec();
         found.sort_by_key(|blob| blob.offset);
         expected.sort_by_key(|blob| blob.offset);

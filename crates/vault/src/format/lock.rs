@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{FormatError, Timestamp, json};
+use crate::BlobId;
 
 /// What a lock file says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Lock {
     /// of the same number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// Ours alone: trees that the holder builds on, which prune keeps even when no snapshot names them any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keeps: Vec<BlobId>,
     /// Fields of other writers.
     #[serde(flatten)]
     pub other: Map<String, Value>,

@@ -129,6 +129,12 @@ pub struct StorageError {
 }
 
 impl StorageError {
+    /// Whether it says something about the file, not about how to get there: what was asked for is damaged or lost.
+    pub fn says_damaged(&self) -> bool {
+        use StorageErrorKind::{Io, Mismatch, NotFound, SymbolicLink, TooLarge, UnexpectedEnd};
+        matches!(self.kind, NotFound | Mismatch | UnexpectedEnd | TooLarge | SymbolicLink | Io)
+    }
+
     pub fn new(kind: StorageErrorKind, operation: Operation, place: impl Into<String>) -> Self {
         Self { kind, operation, file: None, place: place.into(), detail: None, source: None }
     }
