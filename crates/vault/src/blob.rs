@@ -56,7 +56,12 @@ pub(crate) struct Sealer<'a> {
 
 impl<'a> Sealer<'a> {
     pub(crate) fn new(key: &'a MasterKey, level: i32) -> Result<Self, VaultError> {
-        Ok(Self { key, compressor: Compressor::new(level).map_err(internal)?, compressed: Vec::new(), proof: Vec::new() })
+        Ok(Self {
+            key,
+            compressor: Compressor::new(level).map_err(internal)?,
+            compressed: Vec::new(),
+            proof: Vec::new(),
+        })
     }
 
     /// Appends the sealed blob to `out`. The uncompressed length if it was compressed.
@@ -73,9 +78,12 @@ impl<'a> Sealer<'a> {
         self.proof.clear();
         self.proof.extend_from_slice(&out[start..]);
         if *self.key.open_in_place(&mut self.proof)? != *body {
-            return Err(VaultError::Invalid("a chunk was not the same after it was sealed; check this machine's memory".into()));
+            return Err(VaultError::Invalid(
+                "a chunk was not the same after it was sealed; check this machine's memory".into(),
+            ));
         }
-        let length = u32::try_from(plain.len()).map_err(|_| VaultError::Invalid("a chunk is too long".into()))?;
+        let length =
+            u32::try_from(plain.len()).map_err(|_| VaultError::Invalid("a chunk is too long".into()))?;
         Ok((!raw).then_some(length))
     }
 }
@@ -153,14 +161,21 @@ impl<'a> Opener<'a> {
         let body = self.key.open_in_place(sealed).map_err(|error| damaged(error.to_string()))?;
         match blob.uncompressed_length {
             Some(length) => {
-                self.scratch.decompressor.decompress_into(body, length as usize, out).map_err(|e| damaged(e.to_string()))?;
+                self.scratch
+                    .decompressor
+                    .decompress_into(body, length as usize, out)
+                    .map_err(|e| damaged(e.to_string()))?;
             }
             None => {
                 out.clear();
                 out.extend_from_slice(body);
             }
         }
-        if BlobId::of(out) == blob.id { Ok(()) } else { Err(damaged("its bytes are not those of its name".into())) }
+        if BlobId::of(out) == blob.id {
+            Ok(())
+        } else {
+            Err(damaged("its bytes are not those of its name".into()))
+        }
     }
 }
 

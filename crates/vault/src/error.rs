@@ -1,6 +1,8 @@
 //! What can go wrong with a repository. Each says on which object and what to do next; none ever holds a secret.
 
-use crate::{BlobId, Geometry, PackId, SnapshotId, crypto::CryptoError, format::FormatError, storage::StorageError};
+use crate::{
+    BlobId, Geometry, PackId, SnapshotId, crypto::CryptoError, format::FormatError, storage::StorageError,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
@@ -14,9 +16,13 @@ pub enum VaultError {
     NoRepository { place: String },
     #[error("{place} holds a repository already; nothing was changed")]
     AlreadyExists { place: String },
-    #[error("{place}: repository version {version} is not known; this program reads versions 1 and 2 and writes version 2")]
+    #[error(
+        "{place}: repository version {version} is not known; this program reads versions 1 and 2 and writes version 2"
+    )]
     Version { place: String, version: u32 },
-    #[error("{place} has no key file; without one nothing in it can be read: put a copy of its 'keys' folder back")]
+    #[error(
+        "{place} has no key file; without one nothing in it can be read: put a copy of its 'keys' folder back"
+    )]
     NoKey { place: String },
     #[error("{file}: {source}")]
     Key { file: String, source: crate::format::key::KeyError },
@@ -29,7 +35,9 @@ pub enum VaultError {
     #[error("there is no key {0}")]
     NoSuchKey(String),
     /// A file was read whole and is not what it should be.
-    #[error("{file} is damaged: {source}; 'vault verify' tells what is concerned, 'vault repair' keeps what is whole")]
+    #[error(
+        "{file} is damaged: {source}; 'vault verify' tells what is concerned, 'vault repair' keeps what is whole"
+    )]
     Damaged { file: String, source: FormatError },
     #[error("chunk {blob} in pack {pack} is damaged: {why}")]
     BlobDamaged { blob: BlobId, pack: PackId, why: String },
@@ -47,9 +55,13 @@ pub enum VaultError {
     AmbiguousPoint(String, String),
     #[error("point {point} of {name} has no disk {disk}; it has {known}")]
     NoSuchDisk { point: SnapshotId, name: String, disk: String, known: String },
-    #[error("the repository is locked by {holder}; wait for it to end, or remove the lock if that is long gone")]
+    #[error(
+        "the repository is locked by {holder}; wait for it to end, or remove the lock if that is long gone"
+    )]
     Locked { holder: String },
-    #[error("the lock on the repository was lost, so another program may have removed what this one relied on; run it again")]
+    #[error(
+        "the lock on the repository was lost, so another program may have removed what this one relied on; run it again"
+    )]
     LockLost,
     #[error("cancelled")]
     Cancelled,

@@ -170,7 +170,8 @@ impl Zeroes {
                 Chunk::Zero if at == whole => (self.tail, self.tail_bytes, 1),
                 Chunk::Zero => {
                     let run = self.run_chunks();
-                    let zeroes = chunks[at..whole].iter().take(run).take_while(|c| **c == Chunk::Zero).count();
+                    let zeroes =
+                        chunks[at..whole].iter().take(run).take_while(|c| **c == Chunk::Zero).count();
                     // A chunk larger than restic's run, or a lone one, has a name of its own.
                     if zeroes == run && self.chunk_bytes <= ZERO_RUN_BYTES {
                         (self.run, ZERO_RUN_BYTES, run)

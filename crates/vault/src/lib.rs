@@ -26,8 +26,8 @@ pub mod storage;
 mod verify;
 mod walk;
 
-pub(crate) use id::hex;
 pub use error::VaultError;
+pub(crate) use id::hex;
 pub use id::{BlobId, IndexId, InvalidId, KeyId, LockId, PackId, SnapshotId};
 pub use index::{Index, Location};
 pub use job::{Job, JobProgress};

@@ -92,7 +92,8 @@ fn read(storage: &dyn Storage, key: &MasterKey, id: LockId) -> Result<Option<Hel
         Err(error) if error.kind == StorageErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let json = open_object(key, sealed, LOCK_BYTES_MAX).map_err(|source| damaged(&file.to_string(), source))?;
+    let json =
+        open_object(key, sealed, LOCK_BYTES_MAX).map_err(|source| damaged(&file.to_string(), source))?;
     let lock = lock::decode(&json).map_err(|source| damaged(&file.to_string(), source))?;
     Ok(Some(Held { id, lock }))
 }
@@ -137,8 +138,9 @@ impl RepositoryLock {
         let lock = Self::put(repository, who, true)?;
         let own = guard(&lock.shared.current).id;
         let others = held(repository, who)?;
-        let in_the_way =
-            others.iter().find(|h| h.id != own && (h.is_foreign() || (h.lock.exclusive && h.session() != lock.session)));
+        let in_the_way = others
+            .iter()
+            .find(|h| h.id != own && (h.is_foreign() || (h.lock.exclusive && h.session() != lock.session)));
         match in_the_way {
             None => Ok(lock),
             Some(holder) => Err(VaultError::Locked { holder: holder.describe() }),
@@ -214,8 +216,10 @@ impl Shared {
     fn renew(&self) {
         let mut ended = guard(&self.ended);
         loop {
-            let (guard_, timeout) =
-                self.wake.wait_timeout_while(ended, RENEW, |ended| !*ended).unwrap_or_else(PoisonError::into_inner);
+            let (guard_, timeout) = self
+                .wake
+                .wait_timeout_while(ended, RENEW, |ended| !*ended)
+                .unwrap_or_else(PoisonError::into_inner);
             ended = guard_;
             if !timeout.timed_out() {
                 return;

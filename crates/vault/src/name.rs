@@ -84,7 +84,9 @@ mod tests {
             assert_eq!(good.parse::<PointName>().map(|n| n.path()).ok(), Some(format!("/{good}")));
         }
         let (long, deep) = ("a".repeat(201), ["a"; 17].join("/"));
-        for bad in ["", "/a", "a/", "a//b", "../a", "a/..", ".", "a\nb", "a\0", "a\\b", "a@b", "a,b", &long, &deep] {
+        for bad in
+            ["", "/a", "a/", "a//b", "../a", "a/..", ".", "a\nb", "a\0", "a\\b", "a@b", "a,b", &long, &deep]
+        {
             assert!(bad.parse::<PointName>().is_err(), "{bad:?}");
         }
     }

@@ -62,7 +62,12 @@ impl<'a> Packer<'a> {
     }
 
     /// Adds a blob that is sealed already, from another pack of the same repository.
-    pub(crate) fn add_sealed(&mut self, blob: &PackBlob, sealed: &[u8], writer: &Writer<'_>) -> Result<(), VaultError> {
+    pub(crate) fn add_sealed(
+        &mut self,
+        blob: &PackBlob,
+        sealed: &[u8],
+        writer: &Writer<'_>,
+    ) -> Result<(), VaultError> {
         let offset = self.bytes.len();
         self.bytes.extend_from_slice(sealed);
         self.note(blob.id, offset, blob.uncompressed_length);
@@ -116,8 +121,6 @@ struct State {
 
 /// Where packers send their packs. Made by [`write`].
 pub(crate) struct Writer<'a> {
-    storage: &'a dyn Storage,
-    key: &'a MasterKey,
     index: &'a Index,
     job: &'a Job,
     sender: SyncSender<Pack>,
@@ -175,7 +178,7 @@ pub(crate) fn write<T>(
             scope.spawn(|| upload.run(&receiver));
         }
         let trees = Mutex::new(Packer::new(BlobKind::Tree, key, level)?);
-        let writer = Writer { storage, key, index, job, sender, state: &state, claimed: &claimed, trees };
+        let writer = Writer { index, job, sender, state: &state, claimed: &claimed, trees };
         let outcome = work(&writer)?;
         lock(&writer.trees).flush(&writer)?;
         Ok(outcome)
@@ -250,7 +253,8 @@ pub(crate) fn put_index(
     packs: Vec<IndexPack>,
 ) -> Result<(IndexId, u64), VaultError> {
     let json = index::encode(&IndexFile { supersedes: Vec::new(), packs });
-    let sealed = seal_object(key, &json).map_err(|source| VaultError::Damaged { file: "a new index file".into(), source })?;
+    let sealed = seal_object(key, &json)
+        .map_err(|source| VaultError::Damaged { file: "a new index file".into(), source })?;
     let id = IndexId::of(&sealed);
     storage.put(&FileName { kind: FileKind::Index, name: id.to_string() }, &sealed)?;
     Ok((id, sealed.len() as u64))

@@ -99,12 +99,19 @@ impl Repository {
     }
 
     /// One point of a machine: `latest` or the first digits of its id; without either, the newest.
-    pub fn find_point(&self, name: &PointName, selector: Option<&str>, job: &Job) -> Result<Point, VaultError> {
+    pub fn find_point(
+        &self,
+        name: &PointName,
+        selector: Option<&str>,
+        job: &Job,
+    ) -> Result<Point, VaultError> {
         let mut points = self.points(Some(name), job)?;
-        let missing = || VaultError::NoSuchPoint(match selector {
-            Some(selector) => format!("{name}@{}", selector.chars().take(80).collect::<String>()),
-            None => format!("of {name}"),
-        });
+        let missing = || {
+            VaultError::NoSuchPoint(match selector {
+                Some(selector) => format!("{name}@{}", selector.chars().take(80).collect::<String>()),
+                None => format!("of {name}"),
+            })
+        };
         let Some(prefix) = selector.filter(|selector| *selector != "latest") else {
             return points.pop().ok_or_else(missing);
         };
@@ -112,9 +119,10 @@ impl Repository {
         let first = fitting.next().filter(|_| !prefix.is_empty()).ok_or_else(missing)?;
         match fitting.next() {
             None => Ok(first),
-            Some(second) => {
-                Err(VaultError::AmbiguousPoint(format!("{name}@{prefix}"), format!("{}, {}", first.id, second.id)))
-            }
+            Some(second) => Err(VaultError::AmbiguousPoint(
+                format!("{name}@{prefix}"),
+                format!("{}, {}", first.id, second.id),
+            )),
         }
     }
 
@@ -122,11 +130,6 @@ impl Repository {
     pub fn content(&self, index: &Index, point: &Point) -> Result<PointContent, VaultError> {
         let mut opener = Opener::new(self.storage.as_ref(), &self.key)?;
         Contents { point, index, opener: &mut opener }.read()
-    }
-
-    /// A tree, from the first copy that is whole.
-    pub(crate) fn tree(&self, opener: &mut Opener<'_>, index: &Index, id: &BlobId) -> Result<Tree, VaultError> {
-        load_tree(opener, index, id)
     }
 }
 
@@ -150,16 +153,19 @@ impl Contents<'_, '_> {
     fn read(mut self) -> Result<PointContent, VaultError> {
         let mut tree = load_tree(self.opener, self.index, &self.point.snapshot.tree)?;
         for component in self.point.name.components() {
-            let id = subtree(&tree, component).ok_or_else(|| self.wrong(format!("it has no folder {component}")))?;
+            let id = subtree(&tree, component)
+                .ok_or_else(|| self.wrong(format!("it has no folder {component}")))?;
             tree = load_tree(self.opener, self.index, &id)?;
         }
-        let json = self.file(&tree, POINT_FILE)?.ok_or_else(|| self.wrong(format!("it has no {POINT_FILE}")))?;
+        let json =
+            self.file(&tree, POINT_FILE)?.ok_or_else(|| self.wrong(format!("it has no {POINT_FILE}")))?;
         let layout: PointLayout =
             serde_json::from_slice(&json).map_err(|error| self.wrong(format!("{POINT_FILE}: {error}")))?;
         self.check(&layout)?;
         let mut disk_trees = Vec::new();
         for disk in &layout.disks {
-            let id = subtree(&tree, &disk.name).ok_or_else(|| self.wrong(format!("it has no disk {}", disk.name)))?;
+            let id = subtree(&tree, &disk.name)
+                .ok_or_else(|| self.wrong(format!("it has no disk {}", disk.name)))?;
             disk_trees.push(id);
         }
         let description = self.file(&tree, DESCRIPTION_FILE)?;
@@ -169,7 +175,9 @@ impl Contents<'_, '_> {
     fn check(&self, layout: &PointLayout) -> Result<(), VaultError> {
         if layout.version != 1 {
             let version = layout.version;
-            return Err(self.wrong(format!("it was written by a newer version of this program (layout {version})")));
+            return Err(
+                self.wrong(format!("it was written by a newer version of this program (layout {version})"))
+            );
         }
         if layout.disks.len() > DISKS_MAX {
             return Err(self.wrong("it has more than 256 disks"));
@@ -183,7 +191,9 @@ impl Contents<'_, '_> {
 
     /// The bytes of a small file.
     fn file(&mut self, tree: &Tree, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
-        let Some(Node { kind: NodeKind::File { size, content }, .. }) = node(tree, name) else { return Ok(None) };
+        let Some(Node { kind: NodeKind::File { size, content }, .. }) = node(tree, name) else {
+            return Ok(None);
+        };
         if *size > DESCRIPTION_BYTES_MAX {
             return Err(self.wrong(format!("{name} is larger than 16 MiB")));
         }
@@ -195,7 +205,11 @@ impl Contents<'_, '_> {
                 break;
             }
         }
-        if bytes.len() as u64 == *size { Ok(Some(bytes)) } else { Err(self.wrong(format!("{name} has another length"))) }
+        if bytes.len() as u64 == *size {
+            Ok(Some(bytes))
+        } else {
+            Err(self.wrong(format!("{name} has another length")))
+        }
     }
 }
 

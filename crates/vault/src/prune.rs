@@ -125,7 +125,8 @@ pub(crate) fn marked_packs(repository: &Repository) -> Result<HashSet<PackId>, V
 }
 
 fn read_marks(repository: &Repository) -> Result<Vec<Mark>, VaultError> {
-    let names: Vec<String> = repository.storage.list(FileKind::Extra)?.into_iter().map(|listed| listed.name).collect();
+    let names: Vec<String> =
+        repository.storage.list(FileKind::Extra)?.into_iter().map(|listed| listed.name).collect();
     let mut marks = Vec::new();
     for name in names.iter().filter_map(|name| name.strip_prefix("mark-")?.strip_suffix(".packs")) {
         let file = format!("mark-{name}.packs");
@@ -134,7 +135,9 @@ fn read_marks(repository: &Repository) -> Result<Vec<Mark>, VaultError> {
             Err(error) if is_not_found(&error) => continue,
             Err(error) => return Err(error),
         };
-        let parse = |error: serde_json::Error| damaged(&file, crate::format::FormatError::invalid("mark", error.to_string()));
+        let parse = |error: serde_json::Error| {
+            damaged(&file, crate::format::FormatError::invalid("mark", error.to_string()))
+        };
         let mut mark: Mark = serde_json::from_slice(&json).map_err(parse)?;
         mark.name = name.to_owned();
         let file = format!("mark-{name}.sessions");
@@ -168,11 +171,18 @@ impl Repository {
         self.check_writable()?;
         let lock = RepositoryLock::exclusive(self, who)?;
         let (state, used) = look(self, who, job)?;
-        Ok(Planner { repository: self, state: &state, used: &used }.plan(options)?.into_plan(lock, state, used))
+        Ok(Planner { repository: self, state: &state, used: &used }
+            .plan(options)?
+            .into_plan(lock, state, used))
     }
 
     /// Does what the plan says.
-    pub fn prune(self: &Arc<Self>, plan: PrunePlan, who: &Identity, job: &Job) -> Result<PruneReport, VaultError> {
+    pub fn prune(
+        self: &Arc<Self>,
+        plan: PrunePlan,
+        who: &Identity,
+        job: &Job,
+    ) -> Result<PruneReport, VaultError> {
         let PrunePlan { lock, mut state, repack, mut remove, mut used, .. } = plan;
         repack_packs(self, &state, &used, &repack, job)?;
         lock.check()?;
@@ -180,7 +190,12 @@ impl Repository {
         if !remove.is_empty() {
             let mut random = [0; 16];
             crate::crypto::random(&mut random)?;
-            let mark = Mark { name: hex(&random), time: Timestamp::from(SystemTime::now()), packs: remove, sessions: None };
+            let mark = Mark {
+                name: hex(&random),
+                time: Timestamp::from(SystemTime::now()),
+                packs: remove,
+                sessions: None,
+            };
             put_extra(self, format!("mark-{}.packs", mark.name), &mark)?;
             state.marks.push(mark);
         }
@@ -191,7 +206,8 @@ impl Repository {
             put_extra(self, format!("mark-{}.sessions", mark.name), &sessions)?;
             mark.sessions = Some(sessions);
         }
-        let report = Finisher { repository: self, who, own: &own, live, job }.finish(&mut state, &mut used)?;
+        let report =
+            Finisher { repository: self, who, own: &own, live, job }.finish(&mut state, &mut used)?;
         lock.check()?;
         Ok(report)
     }
@@ -288,7 +304,8 @@ struct PackUse {
 
 impl Planner<'_> {
     fn plan(&self, options: PruneOptions) -> Result<Planned, VaultError> {
-        let marked: HashSet<PackId> = self.state.marks.iter().flat_map(|mark| mark.packs.iter().copied()).collect();
+        let marked: HashSet<PackId> =
+            self.state.marks.iter().flat_map(|mark| mark.packs.iter().copied()).collect();
         let uses = pack_uses(self.state, self.used, &marked);
         let mut summary = PruneSummary::default();
         let (mut remove, mut partly) = (Vec::new(), Vec::new());
@@ -346,7 +363,11 @@ fn pack_uses(state: &Snapshot, used: &Marks, marked: &HashSet<PackId>) -> HashMa
 }
 
 /// Which packs are worth copying: those with the largest unused share, until little enough stays unused, and small ones.
-fn choose(mut partly: Vec<(PackId, PackUse)>, options: PruneOptions, summary: &mut PruneSummary) -> Vec<PackId> {
+fn choose(
+    mut partly: Vec<(PackId, PackUse)>,
+    options: PruneOptions,
+    summary: &mut PruneSummary,
+) -> Vec<PackId> {
     let allowed = (summary.used_bytes as f64 * options.max_unused_percent / 100.0) as u64;
     let mut unused: u64 = partly.iter().map(|(_, found)| found.unused).sum();
     // By share, compared as fractions; then by name, so that a plan can be repeated.
@@ -382,15 +403,16 @@ fn repack_packs(
     job: &Job,
 ) -> Result<(), VaultError> {
     let wanted: HashSet<PackId> = packs.iter().copied().collect();
-    let leaving: HashSet<PackId> = wanted.iter().chain(state.marks.iter().flat_map(|mark| &mark.packs)).copied().collect();
+    let leaving: HashSet<PackId> =
+        wanted.iter().chain(state.marks.iter().flat_map(|mark| &mark.packs)).copied().collect();
     job.begin("copying what is still needed", packs.len() as u64);
     // An empty index: what is copied is in the repository, and copied all the same.
     let none = Index::default();
     let storage = repository.storage.as_ref();
     write(storage, &repository.key, &none, repository.level, 2, job, |writer| {
         let mut opener = Opener::new(storage, &repository.key)?;
-        let mut packers = [BlobKind::Data, BlobKind::Tree]
-            .map(|kind| Packer::new(kind, &repository.key, repository.level));
+        let mut packers =
+            [BlobKind::Data, BlobKind::Tree].map(|kind| Packer::new(kind, &repository.key, repository.level));
         let mut plain = Vec::new();
         for pack in state.files.iter().flat_map(|(_, packs)| packs).filter(|pack| wanted.contains(&pack.id)) {
             job.check()?;
@@ -440,11 +462,17 @@ impl Finisher<'_> {
     /// Removes the packs of every mark whose sessions have all ended.
     fn finish(self, state: &mut Snapshot, used: &mut Marks) -> Result<PruneReport, VaultError> {
         let live: HashSet<String> = self.live.iter().map(Held::session).collect();
-        let is_due = |mark: &Mark| mark.sessions.as_ref().is_some_and(|s| s.iter().all(|s| !live.contains(s)));
-        let (due, waiting): (Vec<Mark>, Vec<Mark>) = std::mem::take(&mut state.marks).into_iter().partition(is_due);
+        let is_due =
+            |mark: &Mark| mark.sessions.as_ref().is_some_and(|s| s.iter().all(|s| !live.contains(s)));
+        let (due, waiting): (Vec<Mark>, Vec<Mark>) =
+            std::mem::take(&mut state.marks).into_iter().partition(is_due);
         let mut report = PruneReport {
             waiting_packs: waiting.iter().map(|mark| mark.packs.len() as u64).sum(),
-            waiting_for: if waiting.is_empty() { Vec::new() } else { self.live.iter().map(Held::describe).collect() },
+            waiting_for: if waiting.is_empty() {
+                Vec::new()
+            } else {
+                self.live.iter().map(Held::describe).collect()
+            },
             ..PruneReport::default()
         };
         if due.is_empty() {
@@ -476,13 +504,16 @@ impl Finisher<'_> {
         let (index, files) = read_index(self.repository, self.job)?;
         let mut fresh = Marks::new(&index);
         // What was found before is not walked again: its marks are carried over by name.
-        for (position, location) in state.index.iter().enumerate().filter(|(position, _)| used.is_marked(*position)) {
+        for (position, location) in
+            state.index.iter().enumerate().filter(|(position, _)| used.is_marked(*position))
+        {
             debug_assert_eq!(state.index.position(&location.blob.id), Some(position));
             if let Some(position) = index.position(&location.blob.id) {
                 fresh.mark(position);
             }
         }
-        let new = snapshots.iter().filter(|(id, _)| !state.seen.contains(id)).map(|(_, snapshot)| snapshot.tree);
+        let new =
+            snapshots.iter().filter(|(id, _)| !state.seen.contains(id)).map(|(_, snapshot)| snapshot.tree);
         let kept = before.iter().chain(&after).flat_map(|held| held.lock.keeps.iter().copied());
         walk(self.repository, &index, new.chain(kept), &mut fresh, self.job)?;
         state.index = index;

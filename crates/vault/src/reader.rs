@@ -65,7 +65,8 @@ impl PointDisk {
         let geometry = layout.geometry;
         let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
         let tree = load_tree(&mut opener, index, &content.disk_trees[number])?;
-        let groups: Option<Vec<_>> = (0..geometry.groups()).map(|group| subtree(&tree, &group_name(group))).collect();
+        let groups: Option<Vec<_>> =
+            (0..geometry.groups()).map(|group| subtree(&tree, &group_name(group))).collect();
         let groups = groups.ok_or_else(|| VaultError::PointDamaged {
             point: point.id,
             what: format!("parts of disk {} are not named", layout.name),
@@ -88,7 +89,10 @@ impl PointDisk {
         &self.geometry
     }
 
-    fn with_opener<T>(&self, work: impl FnOnce(&mut Opener<'_>) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    fn with_opener<T>(
+        &self,
+        work: impl FnOnce(&mut Opener<'_>) -> Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
         let spare = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let scratch = spare.map_or_else(Scratch::new, Ok)?;
         let mut opener = Opener::with(self.repository.storage.as_ref(), &self.repository.key, scratch);
@@ -127,15 +131,21 @@ impl PointDisk {
         self.segment_lists.get_or_insert_with(&segment, || {
             let (group, place) = self.geometry.place(segment);
             let segments = self.segments(group)?;
-            let id = segments.get(place as usize).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+            let id = segments
+                .get(place as usize)
+                .ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
             let tree = self.tree(id)?;
             let range = self.geometry.segment(segment);
             let bytes = range.end - range.start;
             let chunks = match node(&tree, SEGMENT_FILE).map(|node| &node.kind) {
-                Some(NodeKind::File { size, content }) if *size == bytes => self.zeroes.decode(content, bytes),
+                Some(NodeKind::File { size, content }) if *size == bytes => {
+                    self.zeroes.decode(content, bytes)
+                }
                 _ => None,
             };
-            chunks.map(Arc::new).ok_or_else(|| self.wrong("the list of a part's chunks does not fit the disk"))
+            chunks
+                .map(Arc::new)
+                .ok_or_else(|| self.wrong("the list of a part's chunks does not fit the disk"))
         })
     }
 
@@ -144,7 +154,8 @@ impl PointDisk {
         let segment = offset / self.geometry.segment_bytes;
         let chunks = self.chunks_of(segment)?;
         let place = offset % self.geometry.segment_bytes / u64::from(self.geometry.chunk_bytes);
-        let chunk = chunks.get(place as usize).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+        let chunk =
+            chunks.get(place as usize).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
         Ok((*chunk, self.geometry.chunk_at(offset)))
     }
 
@@ -197,7 +208,12 @@ impl BlockSource for PointDisk {
     }
 
     fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, BlockError> {
-        check_range(&self.name, self.geometry.size_bytes, range.start, range.end.saturating_sub(range.start))?;
+        check_range(
+            &self.name,
+            self.geometry.size_bytes,
+            range.start,
+            range.end.saturating_sub(range.start),
+        )?;
         let mut list = ExtentList::new(range);
         while !list.is_done() {
             let at = list.position();

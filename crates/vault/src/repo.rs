@@ -50,7 +50,8 @@ impl Identity {
     pub fn current() -> Self {
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let username = std::env::var("USER").unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() });
+        let username =
+            std::env::var("USER").unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() });
         Self { hostname, username, uid, gid }
     }
 }
@@ -102,7 +103,11 @@ impl Repository {
     pub fn open(storage: Arc<dyn Storage>, password: &[u8]) -> Result<Self, VaultError> {
         let place = storage.describe();
         let sealed = storage.get(&small(FileKind::Config, ""), SMALL_BYTES_MAX as u64).map_err(|error| {
-            if error.kind == StorageErrorKind::NotFound { VaultError::NoRepository { place: place.clone() } } else { error.into() }
+            if error.kind == StorageErrorKind::NotFound {
+                VaultError::NoRepository { place: place.clone() }
+            } else {
+                error.into()
+            }
         })?;
         let (key_id, key) = find_key(storage.as_ref(), password)?;
         let config = Config::open(&key, sealed).map_err(|source| damaged("config", source))?;
@@ -231,7 +236,12 @@ impl Repository {
     }
 
     /// The JSON of a sealed file, whose name is checked against its bytes where the name is a hash of them.
-    pub(crate) fn object(&self, kind: FileKind, name: &str, limit_bytes: usize) -> Result<Vec<u8>, VaultError> {
+    pub(crate) fn object(
+        &self,
+        kind: FileKind,
+        name: &str,
+        limit_bytes: usize,
+    ) -> Result<Vec<u8>, VaultError> {
         let file = small(kind, name);
         let sealed = self.storage.get(&file, limit_bytes as u64)?;
         if kind != FileKind::Extra && SnapshotId::of(&sealed).to_string() != name {
@@ -266,7 +276,15 @@ fn put_key(
         return Err(VaultError::Invalid("an empty password protects nothing; choose another one".into()));
     }
     let new = |source| VaultError::Key { file: "a new key file".to_owned(), source };
-    let file = KeyFile::create(password, key, &who.hostname, &who.username, &Timestamp::from(SystemTime::now()), cost).map_err(new)?;
+    let file = KeyFile::create(
+        password,
+        key,
+        &who.hostname,
+        &who.username,
+        &Timestamp::from(SystemTime::now()),
+        cost,
+    )
+    .map_err(new)?;
     let bytes = file.encode().map_err(new)?;
     let id = KeyId::of(&bytes);
     storage.put(&small(FileKind::Key, &id.to_string()), &bytes)?;
@@ -279,7 +297,11 @@ fn key_files(storage: &dyn Storage) -> Result<Vec<(KeyId, KeyFile)>, VaultError>
         let Ok(id) = listed.name.parse::<KeyId>() else { continue };
         match storage.get(&small(FileKind::Key, &listed.name), SMALL_BYTES_MAX as u64) {
             Ok(bytes) => {
-                keys.push((id, KeyFile::decode(&bytes).map_err(|source| VaultError::Key { file: format!("keys/{id}"), source })));
+                keys.push((
+                    id,
+                    KeyFile::decode(&bytes)
+                        .map_err(|source| VaultError::Key { file: format!("keys/{id}"), source }),
+                ));
             }
             Err(error) if error.kind == StorageErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),

@@ -88,7 +88,11 @@ pub fn restore(request: &RestoreRequest<'_>, job: &Job) -> Result<RestoreReport,
         Ok(())
     })?;
     request.target.flush()?;
-    Ok(RestoreReport { size_bytes: geometry.size_bytes, written_bytes: written.load(Relaxed), duration: begun.elapsed() })
+    Ok(RestoreReport {
+        size_bytes: geometry.size_bytes,
+        written_bytes: written.load(Relaxed),
+        duration: begun.elapsed(),
+    })
 }
 
 /// One segment on its way.

@@ -29,7 +29,9 @@ impl Retention {
     /// Rules that keep nothing are a slip, not a wish.
     pub fn check(&self) -> Result<(), VaultError> {
         if *self == Self::default() {
-            return Err(VaultError::Invalid("give at least one rule of what to keep, such as --keep-last 7".into()));
+            return Err(VaultError::Invalid(
+                "give at least one rule of what to keep, such as --keep-last 7".into(),
+            ));
         }
         Ok(())
     }
@@ -79,8 +81,11 @@ impl Candidate {
     /// A protection whose time cannot be read holds for ever: better a point too many.
     pub fn of(point: &Point) -> Self {
         let tags = &point.snapshot.tags;
-        let times: Vec<Option<Timestamp>> =
-            tags.iter().filter_map(|tag| tag.strip_prefix(PROTECT_TAG)).map(|text| text.parse().ok()).collect();
+        let times: Vec<Option<Timestamp>> = tags
+            .iter()
+            .filter_map(|tag| tag.strip_prefix(PROTECT_TAG))
+            .map(|text| text.parse().ok())
+            .collect();
         Self {
             id: point.id,
             time: point.snapshot.time,
@@ -159,7 +164,12 @@ mod tests {
     }
 
     fn candidate(text: &str) -> Candidate {
-        Candidate { id: SnapshotId::of(text.as_bytes()), time: at(text), pinned: false, protected_until: None }
+        Candidate {
+            id: SnapshotId::of(text.as_bytes()),
+            time: at(text),
+            pinned: false,
+            protected_until: None,
+        }
     }
 
     fn kept(times: &[&str], rules: Retention) -> Vec<(String, Vec<Reason>)> {

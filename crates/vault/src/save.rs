@@ -28,9 +28,7 @@ use crate::{
     },
     index::Index,
     job::Job,
-    layout::{
-        Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name,
-    },
+    layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
     lock::RepositoryLock,
     name::check_disk_name,
     packer::{Packer, Stored, Writer, write},
@@ -147,7 +145,9 @@ impl Repository {
             threads => threads,
         };
         let (tree, stored) =
-            write(self.storage.as_ref(), &self.key, &index, self.level, UPLOADS, job, |writer| save.run(writer, threads))?;
+            write(self.storage.as_ref(), &self.key, &index, self.level, UPLOADS, job, |writer| {
+                save.run(writer, threads)
+            })?;
         lock.check()?;
         job.begin("writing the point", 0);
         let report = SaveReport {
@@ -317,7 +317,11 @@ impl<'a> Save<'a> {
         while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
             self.job.check()?;
             let tree = worker.segment(task)?;
-            trees.lock().unwrap_or_else(PoisonError::into_inner).segments.insert((task.disk, task.segment), tree);
+            trees
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .segments
+                .insert((task.disk, task.segment), tree);
         }
         worker.packer.flush(writer)
     }
@@ -338,7 +342,8 @@ impl<'a> Save<'a> {
             nodes.push(dir(disk.input.name, writer.tree(&encoded(groups)?)?));
         }
         let layout = PointLayout { version: 1, disks: self.disks.iter().map(DiskPlan::layout).collect() };
-        let json = serde_json::to_vec_pretty(&layout).map_err(|error| VaultError::Invalid(error.to_string()))?;
+        let json =
+            serde_json::to_vec_pretty(&layout).map_err(|error| VaultError::Invalid(error.to_string()))?;
         nodes.push(small_file(POINT_FILE, &json, &mut packer, writer)?);
         if let Some(description) = self.request.description {
             nodes.push(small_file(DESCRIPTION_FILE, description, &mut packer, writer)?);
@@ -362,11 +367,17 @@ fn epoch() -> Timestamp {
 }
 
 fn encoded(nodes: Vec<Node>) -> Result<Vec<u8>, VaultError> {
-    let tree = Tree::new(nodes).map_err(|source| VaultError::Damaged { file: "a new tree".to_owned(), source })?;
+    let tree =
+        Tree::new(nodes).map_err(|source| VaultError::Damaged { file: "a new tree".to_owned(), source })?;
     Ok(tree::encode(&tree))
 }
 
-fn group_nodes(disk: &DiskPlan<'_>, number: usize, group: u64, trees: &Trees) -> Result<Vec<Node>, VaultError> {
+fn group_nodes(
+    disk: &DiskPlan<'_>,
+    number: usize,
+    group: u64,
+    trees: &Trees,
+) -> Result<Vec<Node>, VaultError> {
     let mut nodes = Vec::new();
     for segment in disk.geometry.group(group) {
         let id = trees.segments.get(&(number, segment)).ok_or(VaultError::Stopped)?;
@@ -452,7 +463,11 @@ impl Worker<'_, '_> {
     }
 
     /// The parent's chunks at the same places; none where it had another length, or where the repository lacks it now.
-    fn old_chunks(&mut self, disk: &DiskPlan<'_>, task: &Task) -> Result<Option<Vec<Option<Chunk>>>, VaultError> {
+    fn old_chunks(
+        &mut self,
+        disk: &DiskPlan<'_>,
+        task: &Task,
+    ) -> Result<Option<Vec<Option<Chunk>>>, VaultError> {
         let (Some(id), Some(old)) = (task.old, &disk.old) else { return Ok(None) };
         let tree = load_tree(&mut self.opener, self.save.index, &id)?;
         let old_range = old.geometry.segment(task.segment);
@@ -460,7 +475,9 @@ impl Worker<'_, '_> {
             Some(NodeKind::File { content, .. }) => content,
             _ => return Ok(None),
         };
-        let Some(chunks) = old.zeroes.decode(content, old_range.end - old_range.start) else { return Ok(None) };
+        let Some(chunks) = old.zeroes.decode(content, old_range.end - old_range.start) else {
+            return Ok(None);
+        };
         let ranges: Vec<_> = disk.geometry.chunks(disk.geometry.segment(task.segment)).collect();
         let same = |((range, chunk), now): ((Range<u64>, Chunk), &Range<u64>)| {
             let whole = match chunk {

@@ -75,12 +75,23 @@ impl VerifyReport {
 }
 
 impl Repository {
-    pub fn verify(self: &Arc<Self>, data: DataCheck, who: &Identity, job: &Job) -> Result<VerifyReport, VaultError> {
+    pub fn verify(
+        self: &Arc<Self>,
+        data: DataCheck,
+        who: &Identity,
+        job: &Job,
+    ) -> Result<VerifyReport, VaultError> {
         let lock = RepositoryLock::shared(self, who)?;
         job.begin("reading points and index", 0);
         let (snapshots, mut unreadable) = self.readable_snapshots(job)?;
         let index = Arc::new(self.load_index(job)?);
-        let mut check = Check { repository: self, index: &index, job, report: VerifyReport::default(), bad: HashSet::new() };
+        let mut check = Check {
+            repository: self,
+            index: &index,
+            job,
+            report: VerifyReport::default(),
+            bad: HashSet::new(),
+        };
         check.report.defects.append(&mut unreadable);
         check.report.points = snapshots.len() as u64;
         check.packs()?;
@@ -156,9 +167,14 @@ impl Check<'_> {
         let mut lost = HashSet::new();
         for (pack, end) in needed {
             match listed.get(&pack) {
-                None => self.defect(format!("pack {pack}"), "is in the index and not in the store".to_owned()),
+                None => {
+                    self.defect(format!("pack {pack}"), "is in the index and not in the store".to_owned())
+                }
                 Some(size) if *size < end => {
-                    self.defect(format!("pack {pack}"), format!("has {size} bytes, and the index needs {end}"));
+                    self.defect(
+                        format!("pack {pack}"),
+                        format!("has {size} bytes, and the index needs {end}"),
+                    );
                 }
                 Some(_) => continue,
             }
@@ -233,7 +249,12 @@ impl Check<'_> {
                         let ranges = self.lost_ranges(point, &disk.name, disk.geometry.size_bytes)?;
                         if !ranges.is_empty() {
                             let name = point.name.to_string();
-                            self.report.losses.push(Loss { point: point.id, name, disk: disk.name.clone(), ranges });
+                            self.report.losses.push(Loss {
+                                point: point.id,
+                                name,
+                                disk: disk.name.clone(),
+                                ranges,
+                            });
                         }
                     }
                 }
@@ -314,7 +335,9 @@ impl<'a> PackCheck<'a> {
         for blob in blobs {
             let (from, to) = (blob.offset as usize, blob.offset as usize + blob.length as usize);
             let opened = match bytes.get_mut(from..to) {
-                Some(sealed) => self.opener.open(self.pack, blob, sealed, &mut plain).map_err(|e| e.to_string()),
+                Some(sealed) => {
+                    self.opener.open(self.pack, blob, sealed, &mut plain).map_err(|e| e.to_string())
+                }
                 None => Err(format!("chunk {} lies behind its end", blob.id)),
             };
             if let Err(why) = opened {
@@ -330,7 +353,8 @@ impl<'a> PackCheck<'a> {
         let tail = bytes.last_chunk().ok_or("it is empty")?;
         let place = pack::header_position(*tail, bytes.len() as u64).map_err(|error| error.to_string())?;
         let blobs_end = place.start;
-        let place = usize::try_from(place.start).unwrap_or_default()..usize::try_from(place.end).unwrap_or_default();
+        let place =
+            usize::try_from(place.start).unwrap_or_default()..usize::try_from(place.end).unwrap_or_default();
         let mut sealed = bytes.get(place).ok_or("its header lies outside of it")?.to_vec();
         let plain = self.repository.key.open_in_place(&mut sealed).map_err(|error| error.to_string())?;
         let mut found = pack::parse_header(plain, blobs_end).map_err(|error| error.to_string())?;

@@ -69,7 +69,12 @@ pub(crate) fn reach(
     let walk = Walk {
         repository,
         index,
-        state: Mutex::new(State { marks, broken: Broken::default(), next: Vec::new(), unknown: HashSet::new() }),
+        state: Mutex::new(State {
+            marks,
+            broken: Broken::default(),
+            next: Vec::new(),
+            unknown: HashSet::new(),
+        }),
     };
     for root in roots {
         walk.tree_found(root);
