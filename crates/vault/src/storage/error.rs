@@ -39,7 +39,7 @@ impl StorageErrorKind {
         matches!(self, Self::Unreachable | Self::Timeout | Self::Io)
     }
 
-    fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
             Self::NotFound => "it is not there",
             Self::AlreadyExists => "another one is there already",
