@@ -63,6 +63,8 @@ pub enum VaultError {
         "the lock on the repository was lost, so another program may have removed what this one relied on; run it again"
     )]
     LockLost,
+    #[error("{path} is there already; nothing was changed")]
+    OutputExists { path: String },
     #[error("cancelled")]
     Cancelled,
     /// Another thread failed; its error is the one to show.
