@@ -5,8 +5,11 @@
 //! a byte that was not proven to be the one that was saved.
 
 mod blob;
+mod copy;
 pub mod crypto;
+mod diff;
 mod error;
+mod forget;
 pub mod format;
 mod id;
 mod index;
@@ -20,16 +23,25 @@ mod packer;
 mod point;
 mod prune;
 mod reader;
+mod rebuild;
 mod repo;
 mod restore;
+mod retag;
 pub mod retention;
 mod save;
 mod selector;
+mod stats;
 pub mod storage;
+#[cfg(test)]
+mod testing;
+mod unlock;
 mod verify;
 mod walk;
 
+pub use copy::CopyReport;
+pub use diff::{DiskDiff, diff};
 pub use error::VaultError;
+pub use forget::{ForgetPlan, PlannedMachine, PlannedPoint};
 pub(crate) use id::hex;
 pub use id::{BlobId, IndexId, InvalidId, KeyId, LockId, PackId, SnapshotId};
 pub use index::{Index, Location};
@@ -39,11 +51,15 @@ pub use lock::{Held, RepositoryLock, held};
 pub use name::{PointName, check_disk_name};
 pub use output::{Onto, Output};
 pub use packer::Stored;
-pub use point::{DiskLayout, Point, PointContent, PointLayout};
+pub use point::{DAMAGED_TAG, DiskLayout, LostRange, Point, PointContent, PointLayout};
 pub use prune::{PruneOptions, PrunePlan, PruneReport, PruneSummary};
 pub use reader::{CACHE_BYTES, PointDisk};
+pub use rebuild::RebuildReport;
 pub use repo::{Identity, Repository};
 pub use restore::{Existing, RestoreReport, RestoreRequest, restore};
+pub use retag::Retag;
 pub use save::{DiskInput, SaveReport, SaveRequest};
 pub use selector::{DiskSelector, PointSelector, parse_point_id};
+pub use stats::{KindStats, MachineStats, RepositoryStats};
+pub use unlock::LockInfo;
 pub use verify::{DataCheck, Defect, Loss, VerifyReport};
