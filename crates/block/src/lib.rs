@@ -10,6 +10,8 @@
 
 mod cache;
 mod changed;
+#[cfg(test)]
+mod conformance;
 mod error;
 mod extent;
 mod memory;

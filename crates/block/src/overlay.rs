@@ -226,8 +226,6 @@ impl BlockTarget for Overlay {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::MemoryDisk;
 
@@ -235,37 +233,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let scratch = RawDisk::create(&dir.path().join("scratch"), 0).expect("created");
         (dir, Overlay::new(Arc::new(MemoryDisk::from_bytes("below", bytes)), scratch).expect("an overlay"))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn it_is_a_disk(
-            size in 1..40_000_usize,
-            writes in prop::collection::vec((any::<u16>(), 0..9000_usize, 0..3_u8), 0..12),
-        ) {
-            let mut model: Vec<u8> = (0..size).map(|n| if n / 5000 % 2 == 0 { 7 } else { 0 }).collect();
-            let (_dir, disk) = overlay(&model);
-            for (offset, length, value) in writes {
-                let start = usize::from(offset) % size;
-                let end = (start + length).min(size);
-                model[start..end].fill(value);
-                if value == 0 {
-                    disk.write_zeroes(start as u64..end as u64).expect("zeroed");
-                } else {
-                    disk.write_at(&model[start..end], start as u64).expect("written");
-                }
-            }
-            let mut read = vec![9; size];
-            disk.read_at(&mut read, 0).expect("read");
-            prop_assert!(read == model);
-            for extent in extents(&disk, 0..size as u64) {
-                let extent = extent.expect("a map");
-                let part = &model[extent.offset as usize..extent.end() as usize];
-                prop_assert!(extent.kind == ExtentKind::Data || part.iter().all(|byte| *byte == 0));
-            }
-        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Write},
+    io,
     net::Shutdown,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -46,6 +46,14 @@ struct State {
     dead: Option<Arc<Death>>,
 }
 
+impl State {
+    fn set_waiting(&mut self, cookie: u64, waiting: bool) {
+        if let Some(pending) = self.pending.get_mut(&cookie) {
+            pending.waiting = waiting;
+        }
+    }
+}
+
 /// Why the connection cannot be used any more.
 enum Death {
     Protocol(String),
@@ -59,6 +67,9 @@ struct Pending {
     /// Which of the data's bytes are there.
     there: ExtentSet,
     done: bool,
+    /// Its thread waits for `wake`. One that still sends its request cannot be woken to read, and if it were chosen,
+    /// nobody would read, the server could not send, and so would take nothing either.
+    waiting: bool,
     wake: Arc<Condvar>,
 }
 
@@ -128,8 +139,14 @@ impl Connection {
             let request = Request { flags, command, cookie: state.next_cookie, offset, length };
             let size = if command == command::READ { length as usize } else { 0 };
             let answer = Reply { data: vec![0; size], ..Reply::default() };
-            let pending =
-                Pending { request, answer, there: ExtentSet::new(), done: false, wake: Arc::clone(&wake) };
+            let pending = Pending {
+                request,
+                answer,
+                there: ExtentSet::new(),
+                done: false,
+                waiting: false,
+                wake: Arc::clone(&wake),
+            };
             state.pending.insert(request.cookie, pending);
             request
         };
@@ -151,13 +168,12 @@ impl Connection {
         let extended = self.agreed.style == super::wire::Style::Extended;
         let mut bytes = request.encode(extended).ok_or(io::ErrorKind::InvalidInput)?;
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stream = &*self.stream;
         if payload.len() < 16 << 10 {
             bytes.extend(payload);
-            return stream.write_all(&bytes);
+            return self.stream.send(&bytes, self.timeout);
         }
-        stream.write_all(&bytes)?;
-        stream.write_all(payload)
+        self.stream.send(&bytes, self.timeout)?;
+        self.stream.send(payload, self.timeout)
     }
 
     /// Until the answer is complete: reading the socket, or waiting for who reads it.
@@ -183,7 +199,9 @@ impl Connection {
                 self.kill(Death::Silent(action));
                 state = self.state();
             } else if state.reading {
+                state.set_waiting(cookie, true);
                 state = wake.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
+                state.set_waiting(cookie, false);
             } else {
                 state.reading = true;
                 drop(state);
@@ -194,7 +212,7 @@ impl Connection {
                 state = self.state();
                 state.reading = false;
                 // The socket needs another reader, if someone still waits.
-                if let Some(other) = state.pending.values().find(|pending| !pending.done) {
+                if let Some(other) = state.pending.values().find(|pending| pending.waiting && !pending.done) {
                     other.wake.notify_one();
                 }
             }

@@ -217,7 +217,7 @@ impl Shared {
         if let Ok(Some(agreed)) = negotiate(&mut reader, stream, &self.exports, deadline)
             && stream.set_read_timeout(None).is_ok()
         {
-            Session::new(agreed, Arc::clone(stream), reader, self.limits.workers).serve();
+            Session::new(agreed, Arc::clone(stream), reader, self.limits).serve();
         }
     }
 

@@ -9,17 +9,18 @@
 //! error; only what makes the stream unreadable ends the connection.
 
 use std::{
-    io::{self, Write},
+    io,
     net::Shutdown,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use super::{
-    Export,
+    Export, ServerLimits,
     server_handshake::{Agreed, BASE_ALLOCATION_ID},
     socket::{Reader, Stream},
     wire::{
@@ -49,6 +50,7 @@ pub(super) struct Session {
     threads: AtomicUsize,
     waiting: AtomicUsize,
     threads_max: usize,
+    send_within: Duration,
 }
 
 /// Why a request fails, for the client.
@@ -77,7 +79,7 @@ impl From<BlockError> for Failure {
 }
 
 impl Session {
-    pub(super) fn new(agreed: Agreed, stream: Arc<Stream>, reader: Reader, threads_max: usize) -> Self {
+    pub(super) fn new(agreed: Agreed, stream: Arc<Stream>, reader: Reader, limits: ServerLimits) -> Self {
         Self {
             export: agreed.export,
             style: agreed.style,
@@ -88,7 +90,8 @@ impl Session {
             ended: AtomicBool::new(false),
             threads: AtomicUsize::new(1),
             waiting: AtomicUsize::new(0),
-            threads_max,
+            threads_max: limits.workers,
+            send_within: limits.send,
         }
     }
 
@@ -181,7 +184,7 @@ impl Session {
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        (&*self.stream).write_all(bytes)
+        self.stream.send(bytes, self.send_within)
     }
 
     fn done(&self, request: &Request) -> io::Result<()> {

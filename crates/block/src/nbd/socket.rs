@@ -80,6 +80,25 @@ impl Stream {
         on_either!(self, s => s.set_write_timeout(timeout))
     }
 
+    /// Sends all, or fails at the latest at twice of the time, however slowly the peer takes it. The timeout for
+    /// writing must be set, and as short.
+    pub(super) fn send(&self, mut bytes: &[u8], within: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + within;
+        let mut stream = self;
+        while !bytes.is_empty() {
+            match stream.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if !bytes.is_empty() && Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Wakes whoever waits on it. It may be closed already.
     pub(super) fn shutdown(&self, how: Shutdown) {
         let _ = on_either!(self, s => s.shutdown(how));
@@ -123,6 +142,9 @@ impl Reader {
                 done += count;
                 continue;
             }
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let large = rest.len() >= BUFFER_BYTES;
             let count = match (&*self.stream).read(if large { rest } else { &mut self.buffer }) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -134,9 +156,6 @@ impl Reader {
                 done += count;
             } else {
                 self.held = 0..count;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) && done < out.len() {
-                return Err(io::ErrorKind::TimedOut.into());
             }
         }
         Ok(())
