@@ -10,10 +10,14 @@
 
 mod cache;
 mod changed;
+#[cfg(test)]
+mod conformance;
 mod error;
 mod extent;
 mod memory;
+pub mod nbd;
 mod open;
+mod overlay;
 pub mod qcow2;
 mod raw;
 mod source;
@@ -23,5 +27,6 @@ pub use error::BlockError;
 pub use extent::{EXTENTS_MAX, Extent, ExtentKind, ExtentList};
 pub use memory::MemoryDisk;
 pub use open::{ImageFormat, OpenImage};
+pub use overlay::Overlay;
 pub use raw::RawDisk;
 pub use source::{BlockSource, BlockTarget, Extents, check_range, extents};
