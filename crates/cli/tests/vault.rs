@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -269,6 +270,7 @@ fn a_refusal_says_what_and_why() {
         ("save repo Web01 none.img", 1, &["none.img"]),
         ("save repo a//b disk.img", 2, &["a//b"]),
         ("save repo Web01 disk.img --disk disk0=disk.img", 1, &["two disks", "disk0"]),
+        ("save repo Web01 disk.img --tag pin", 1, &["tag", "pin and unpin"]),
         ("save repo Web01", 2, &["IMAGE"]),
         ("save repo Web01 disk.img --append-only --bwlimit 0", 2, &["nothing could move"]),
         ("verify repo --share 0", 2, &["more than 0"]),
@@ -279,6 +281,87 @@ fn a_refusal_says_what_and_why() {
     let said = place.run("--json restore repo Web02 out.img");
     let error: Value = serde_json::from_str(&said.talk).expect("one object");
     assert_eq!((said.status, error["code"].as_str()), (1, Some("not-found")));
+}
+
+#[test]
+fn points_are_compared_copied_kept_and_forgotten() {
+    let place = Place::new();
+    let mut image = place.image("disk.img");
+    for day in 1..=4 {
+        image[MIB * day] = 200;
+        place.write("disk.img", &image);
+        place.run(&format!("save repo Web01 disk.img --time 2026-11-0{day}T00:00:00Z")).ok();
+    }
+    let ids = || -> Vec<String> {
+        let listed = place.run("--json points repo").ok();
+        let id = |line: &str| {
+            serde_json::from_str::<Value>(line).expect("an object")["id"].as_str().map(str::to_owned)
+        };
+        listed.lines().map(|line| id(line).expect("an id")).collect()
+    };
+    let all = ids();
+    let changed = place.run(&format!("diff repo Web01@{} Web01@{}", all[2], all[3])).ok();
+    let changed: Value = serde_json::from_str(&changed).expect("JSON");
+    let (offset, length) = (changed[0]["offset"].as_u64(), changed[0]["length"].as_u64());
+    assert!(offset <= Some(4 * MIB as u64) && length < Some(MIB as u64), "{changed}");
+    place.write("changed.json", changed.to_string().as_bytes());
+    place
+        .run(&format!("save repo Copy disk.img --changed changed.json --parent {}", all[2]))
+        .refused(1, &["Copy@"]);
+
+    let kept = place.run(&format!("--json pin repo Web01@{}", all[0])).json();
+    assert_eq!(kept["pinned"], true);
+    let pinned = kept["id"].as_str().expect("an id").to_owned();
+    place.run(&format!("forget repo Web01@{pinned}")).refused(1, &["pinned"]);
+    place.run("forget repo Web01").refused(2, &["not clear", "--keep-last"]);
+    place.run("forget repo").refused(2, &["not clear"]);
+    place.run(&format!("protect repo Web01@{} --until 2999-01-01T00:00:00Z", all[1])).ok();
+    let plan = place.run("forget repo --keep-last 1 --dry-run").ok();
+    assert!(plan.contains("stays: pinned") && plan.contains("0 points forgotten"), "{plan}");
+    let forgotten = place.run("--json forget repo Web01 --keep-last 1 --prune").json();
+    assert_eq!(forgotten["forgotten"], serde_json::json!([all[2]]));
+    assert!(forgotten["prune"]["done"].is_object());
+    assert_eq!(ids().len(), 3);
+
+    let mut init = place.command("init other");
+    Said::from(init.env("NESTLING_VAULT_PASSWORD", "other").output().expect("nestling runs")).ok();
+    place.write("other.pw", b"other\n");
+    fs::set_permissions(place.path("other.pw"), fs::Permissions::from_mode(0o600)).expect("mine alone");
+    let copy = "--json copy repo Web01 --to other --to-password-file other.pw";
+    assert_eq!(place.run(copy).json()["copied"].as_array().map(Vec::len), Some(3));
+    assert_eq!(place.run(copy).json()["present"].as_array().map(Vec::len), Some(3));
+    place.run("restore other Web01 back.img --password-file other.pw").ok();
+    assert!(place.read("back.img") == image);
+
+    let stats = place.run("--json stats repo").json();
+    assert_eq!((&stats["points"], &stats["machines"][0]["name"]), (&3.into(), &"Web01".into()));
+    assert_eq!(place.run("unlock repo").ok(), "no lock was removed\n");
+    assert_eq!(place.run("--json rebuild-index repo").json()["defects"], serde_json::json!([]));
+    place.run("verify repo --all-data").ok();
+    place.restic(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_point_is_served_and_saved_over_nbd() {
+    let place = Place::new();
+    let image = place.image("disk.img");
+    place.run("save repo Web01 disk.img").ok();
+    let mut server = place.command("--json nbd repo Web01 --socket s --writable-overlay scratch");
+    let mut server = server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("nestling runs");
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    let served: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    assert_eq!(served["uri"], "nbd+unix:///?socket=s");
+    assert!(!place.path("scratch").exists());
+    let saved = place.run("--json save repo Again nbd+unix:///?socket=s").json();
+    assert_eq!((&saved["disks"][0]["format"], &saved["new_bytes"]), (&"nbd".into(), &0.into()));
+    place.run("restore repo Again back.img").ok();
+    assert!(place.read("back.img") == image);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::TERM)
+        .expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    assert!(!place.path("s").exists());
+    assert_eq!(fs::read_dir(place.path("repo/locks")).expect("a directory").count(), 0);
 }
 
 #[test]

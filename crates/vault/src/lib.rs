@@ -59,7 +59,7 @@ pub use repo::{Identity, Repository};
 pub use restore::{Existing, RestoreReport, RestoreRequest, restore};
 pub use retag::Retag;
 pub use save::{DiskInput, SaveReport, SaveRequest};
-pub use selector::{DiskSelector, PointSelector, parse_point_id};
+pub use selector::{DiskSelector, PointSelector, PointsSelector, parse_point_id};
 pub use stats::{KindStats, MachineStats, RepositoryStats};
 pub use unlock::LockInfo;
 pub use verify::{DataCheck, Defect, Loss, VerifyReport};

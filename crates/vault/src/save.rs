@@ -76,6 +76,9 @@ impl SaveRequest<'_> {
                 return invalid(format!("two disks are called {}; a name is given once", disk.name));
             }
         }
+        for tag in self.tags {
+            crate::retag::check_tag(tag)?;
+        }
         if self.description.is_some_and(|text| text.len() as u64 > DESCRIPTION_BYTES_MAX) {
             return invalid("the description is larger than 16 MiB".into());
         }

@@ -27,6 +27,13 @@ pub struct DiskSelector {
     pub disk: Option<String>,
 }
 
+/// `NAME` for all points of a machine, `NAME@POINT` for one: where "the newest" must be said to be meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PointsSelector {
+    All(PointName),
+    One(PointSelector),
+}
+
 /// What is behind an `@`. None: the newest.
 pub fn parse_point_id(text: &str) -> Result<Option<String>, VaultError> {
     let is_id = (1..=ID_DIGITS).contains(&text.len())
@@ -70,6 +77,14 @@ impl FromStr for DiskSelector {
     }
 }
 
+impl FromStr for PointsSelector {
+    type Err = VaultError;
+
+    fn from_str(text: &str) -> Result<Self, VaultError> {
+        if text.contains('@') { text.parse().map(Self::One) } else { text.parse().map(Self::All) }
+    }
+}
+
 impl fmt::Display for PointSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.name, self.id.as_deref().unwrap_or(LATEST))
@@ -87,6 +102,29 @@ impl Repository {
     /// The point that is meant.
     pub fn select(&self, selector: &PointSelector, job: &Job) -> Result<Point, VaultError> {
         self.find_point(&selector.name, selector.id.as_deref(), job)
+    }
+
+    /// The points that are meant, each once; all when nothing is named. A machine without points is an error.
+    pub fn select_all(&self, selectors: &[PointsSelector], job: &Job) -> Result<Vec<Point>, VaultError> {
+        if selectors.is_empty() {
+            return self.points(None, job);
+        }
+        let mut points: Vec<Point> = Vec::new();
+        for selector in selectors {
+            let found = match selector {
+                PointsSelector::One(selector) => vec![self.select(selector, job)?],
+                PointsSelector::All(name) => self.points(Some(name), job)?,
+            };
+            if let (PointsSelector::All(name), true) = (selector, found.is_empty()) {
+                return Err(VaultError::NoSuchPoint(format!("of {name}")));
+            }
+            for point in found {
+                if points.iter().all(|known| known.id != point.id) {
+                    points.push(point);
+                }
+            }
+        }
+        Ok(points)
     }
 }
 
@@ -123,6 +161,8 @@ mod tests {
         for bad in ["", "@1f", "a@", "a@1F", "a@1f@2f", "a@xyz", "a:", "a@1f:", "a@1f:b/c", ":d", &long] {
             assert_eq!(disk(bad), None, "{bad}");
         }
+        assert!(matches!("a:b".parse(), Ok(PointsSelector::All(_))));
+        assert!(matches!("a@latest".parse(), Ok(PointsSelector::One(_))));
         let point: PointSelector = "a:b".parse().expect("a colon is part of a name here");
         assert_eq!((point.name.as_str(), point.id), ("a:b", None));
     }

@@ -29,6 +29,7 @@ use crate::{
 };
 
 const PASSWORD_VARIABLE: &str = "NESTLING_VAULT_PASSWORD";
+const OTHER_PASSWORD_VARIABLE: &str = "NESTLING_VAULT_PASSWORD2";
 const PASSWORD_BYTES_MAX: usize = 4096;
 
 /// Wiped when it goes.
@@ -56,8 +57,25 @@ fn rate(text: &str) -> std::result::Result<NonZeroU64, String> {
 
 impl Access {
     pub fn open(&self, printer: Printer, repo: &str) -> Result<Arc<Repository>> {
+        let told = self.told(printer)?;
+        self.open_with(printer, repo, told)
+    }
+
+    /// Another repository in the same command, within the same bounds.
+    pub fn open_other(&self, printer: Printer, repo: &str, file: Option<&Path>) -> Result<Arc<Repository>> {
+        let told = match file {
+            Some(file) => Some(read_file(printer, file)?),
+            None => of_environment(OTHER_PASSWORD_VARIABLE),
+        };
+        self.open_with(printer, repo, told)
+    }
+
+    fn open_with(&self, printer: Printer, repo: &str, told: Option<Password>) -> Result<Arc<Repository>> {
         let storage = self.bounded(Arc::new(LocalStorage::open(Path::new(repo))?));
-        let password = self.password(printer, &format!("password for {repo}"))?;
+        let password = match told {
+            Some(password) => password,
+            None => ask(printer, &format!("password for {repo}"))?,
+        };
         Ok(Arc::new(Repository::open(storage, &password)?))
     }
 
@@ -79,13 +97,6 @@ impl Access {
             }
         };
         if self.append_only { Arc::new(AppendOnly::new(storage)) } else { storage }
-    }
-
-    fn password(&self, printer: Printer, prompt: &str) -> Result<Password> {
-        match self.told(printer)? {
-            Some(password) => Ok(password),
-            None => ask(printer, prompt),
-        }
     }
 
     /// The password, if it need not be asked for.

@@ -4,11 +4,18 @@
 //! started, so a backup can be read where nothing else works any more.
 
 mod access;
+mod copy;
+mod diff;
+mod forget;
 mod init;
+mod mend;
+mod nbd;
 mod points;
 mod prune;
 mod restore;
+mod retag;
 mod save;
+mod stats;
 mod told;
 mod verify;
 mod work;
@@ -35,9 +42,21 @@ enum Command {
     Save(save::Save),
     Points(points::Points),
     Show(points::Show),
+    Diff(diff::Diff),
     Restore(restore::Restore),
+    Nbd(nbd::Nbd),
     Verify(verify::Verify),
+    Forget(forget::Forget),
     Prune(prune::Prune),
+    Pin(retag::Pin),
+    Unpin(retag::Unpin),
+    Protect(retag::Protect),
+    Unprotect(retag::Unprotect),
+    Tag(retag::Tag),
+    Copy(copy::Copy),
+    Stats(stats::Stats),
+    RebuildIndex(mend::RebuildIndex),
+    Unlock(mend::Unlock),
 }
 
 const REPO: &str = "The repository: a directory";
@@ -59,9 +78,21 @@ impl Vault {
             Command::Save(save) => save.run(session),
             Command::Points(points) => points.run(session),
             Command::Show(show) => show.run(session),
+            Command::Diff(diff) => diff.run(session),
             Command::Restore(restore) => restore.run(session),
+            Command::Nbd(nbd) => nbd.run(session),
             Command::Verify(verify) => verify.run(session),
+            Command::Forget(forget) => forget.run(session),
             Command::Prune(prune) => prune.run(session),
+            Command::Pin(pin) => pin.run(session),
+            Command::Unpin(unpin) => unpin.run(session),
+            Command::Protect(protect) => protect.run(session),
+            Command::Unprotect(unprotect) => unprotect.run(session),
+            Command::Tag(tag) => tag.run(session),
+            Command::Copy(copy) => copy.run(session),
+            Command::Stats(stats) => stats.run(session),
+            Command::RebuildIndex(rebuild) => rebuild.run(session),
+            Command::Unlock(unlock) => unlock.run(session),
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     text::{self, Table, fields},
 };
 
-const KEPT: &str = "nothing was changed";
+/// What a reader that was cancelled leaves.
+pub const KEPT: &str = "nothing was changed";
 
 /// List the points of a machine, or of all, oldest first
 #[derive(Debug, Args)]

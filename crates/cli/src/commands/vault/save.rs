@@ -30,7 +30,7 @@ pub struct Save {
     repo: String,
     #[arg(value_name = "NAME", help = "The machine's name, which may have folders: Server2016/Web01")]
     name: PointName,
-    /// Raw or qcow2 files, or block devices, called disk0, disk1 and so on in the point
+    /// Raw or qcow2 files, block devices or NBD addresses, called disk0, disk1 and so on in the point
     #[arg(value_name = "IMAGE", required_unless_present = "disks")]
     images: Vec<PathBuf>,
     /// An image and what it is called in the point

@@ -33,7 +33,11 @@ fn code(error: &VaultError) -> ErrorCode {
         | VaultError::NoSuchKey(_) => ErrorCode::NotFound,
         VaultError::AlreadyExists { .. } | VaultError::OutputExists { .. } => ErrorCode::Exists,
         VaultError::WrongPassword { .. } => ErrorCode::Denied,
-        VaultError::Locked { .. } | VaultError::LastKey(_) | VaultError::KeyInUse(_) => ErrorCode::InUse,
+        VaultError::Locked { .. }
+        | VaultError::LockUnreadable { .. }
+        | VaultError::Protected { .. }
+        | VaultError::LastKey(_)
+        | VaultError::KeyInUse(_) => ErrorCode::InUse,
         VaultError::Geometry(_)
         | VaultError::Name(..)
         | VaultError::Invalid(_)

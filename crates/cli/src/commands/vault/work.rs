@@ -76,6 +76,21 @@ async fn look<T>(printer: Printer, job: &Job, mut done: oneshot::Receiver<T>) ->
     }
 }
 
+/// Returns at Ctrl-C or SIGTERM.
+pub fn until_signal() -> Result {
+    let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't wait for signals: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
+}
+
 /// How fast a job is, stage by stage.
 struct Pace {
     stage: &'static str,
