@@ -38,7 +38,7 @@ pub use packer::Stored;
 pub use point::{DiskLayout, Point, PointContent, PointLayout};
 pub use prune::{PruneOptions, PrunePlan, PruneReport, PruneSummary};
 pub use reader::{CACHE_BYTES, PointDisk};
-pub use repo::{Identity, Repository};
+pub use repo::{Identity, LEVEL, Repository};
 pub use restore::{Existing, RestoreReport, RestoreRequest, restore};
 pub use save::{DiskInput, SaveReport, SaveRequest};
 pub use verify::{DataCheck, Defect, Loss, VerifyReport};
