@@ -115,6 +115,11 @@ impl LocalStorage {
     }
 
     fn read_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        // The kernel calls what no file can have an invalid argument.
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| i64::try_from(end).is_err()) {
+            let size = self.open_file(file)?.metadata()?.size();
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it has {size} bytes")));
+        }
         if let Some(handle) = self.handles.get(file) {
             // An extra file may have been removed and put anew, with other bytes, by another process.
             if file.kind.names_content() || handle.metadata()?.nlink() > 0 {
