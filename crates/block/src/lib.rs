@@ -8,10 +8,12 @@
 //! told to open (backing files excepted, and bounded), and never say "zero" of a place that may hold data. Images
 //! and peers are hostile: whatever they say about sizes and places is checked before it is used.
 
+mod cache;
 mod changed;
 mod error;
 mod extent;
 mod memory;
+pub mod qcow2;
 mod raw;
 mod source;
 
