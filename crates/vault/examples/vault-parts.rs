@@ -8,7 +8,11 @@
 //!
 //! Both print lines of tab-separated values; `./bench` turns them into tables.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for measuring, not part of the program")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for measuring, not part of the program"
+)]
 
 use std::{collections::HashSet, env, error::Error, path::Path, process::ExitCode};
 
