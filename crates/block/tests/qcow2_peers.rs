@@ -279,7 +279,7 @@ fn images_that_are_not_as_they_should_be() {
 
     img(
         &dir,
-        "create -f qcow2 --object secret,id=s,data=abc -o encrypt.format=luks,encrypt.key-secret=s e.qcow2 1M",
+        "create -f qcow2 --object secret,id=s,data=abc -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 e.qcow2 1M",
     );
     assert!(open(&dir.join("e.qcow2")).is_err_and(|e| e.to_string().contains("encrypted")));
     assert!(open(&dir.join("source.raw")).is_err_and(|e| e.to_string().contains("no qcow2 image")));

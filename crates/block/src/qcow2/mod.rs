@@ -153,11 +153,18 @@ impl Qcow2 {
     }
 
     fn read_data(&self, buf: &mut [u8], offset: u64) -> Result<(), BlockError> {
-        let cluster = offset & !(self.header.cluster_bytes() - 1);
-        if cluster >= self.data.size_bytes() {
-            return Err(self.damaged(offset, "a cluster lies behind the end of the file"));
-        }
+        self.check_place(offset, buf.len() as u64)?;
         read_padded(&*self.data, buf, offset)
+    }
+
+    /// The last cluster may be cut by the end of the file, for QEMU writes no more of it than it must. One that begins
+    /// behind the end is lost, and is never taken for zeroes.
+    fn check_place(&self, offset: u64, length: u64) -> Result<(), BlockError> {
+        let cluster = self.header.cluster_bytes();
+        match offset.checked_add(length.saturating_sub(1)) {
+            Some(last) if last / cluster * cluster < self.data.size_bytes() => Ok(()),
+            _ => Err(self.damaged(offset, "a cluster lies behind the end of the file")),
+        }
     }
 
     /// The whole cluster that is packed there.
@@ -339,12 +346,10 @@ impl BlockSource for Qcow2 {
                     list.push(length, ExtentKind::Data);
                 }
                 // A cluster that was allocated and never written is a hole in the file.
-                (Place::At(place), _) => match place.checked_add(length) {
-                    Some(end) if place < self.data.size_bytes() => {
-                        Self::push_other(&mut list, &*self.data, &(place..end))?;
-                    }
-                    _ => return Err(self.damaged(place, "a cluster lies behind the end of the file")),
-                },
+                (Place::At(place), _) => {
+                    self.check_place(place, length)?;
+                    Self::push_other(&mut list, &*self.data, &(place..place + length))?;
+                }
             }
         }
         Ok(list.finish())

@@ -71,6 +71,9 @@ fn places_outside_the_file_are_errors() {
         let error = disk.read_at(&mut [0; 8], 0).expect_err("outside");
         assert!(matches!(error, BlockError::Damaged { .. }), "{entry:x} {error}");
     }
+    // The second of two that go on from each other.
+    let disk = open(&image(&[7 * c, 8 * c], 8), None).expect("open");
+    assert!(disk.extents(0..2 * c).is_err() && disk.read_at(&mut [0; 2 * CLUSTER], 0).is_err());
     let mut table = image(&[], 3);
     table[CLUSTER..CLUSTER + 8].copy_from_slice(&(3 * c).to_be_bytes());
     assert!(open(&table, None).is_err());
