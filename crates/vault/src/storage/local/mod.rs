@@ -80,19 +80,23 @@ impl LocalStorage {
         }
     }
 
-    /// All directories that may hold files of a kind, and are there.
-    fn directories(&self, kind: FileKind) -> io::Result<Vec<Directory>> {
+    /// All directories that may hold files of a kind and are there, with what names in them begin with.
+    fn directories(&self, kind: FileKind) -> io::Result<Vec<(String, Directory)>> {
         if self.root.is_gone()? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "its directory was removed"));
         }
         if kind == FileKind::Config {
-            return Ok(vec![self.root.again()?]);
+            return Ok(vec![(String::new(), self.root.again()?)]);
         }
         let Some(directory) = found(self.root.below(kind.directory()))? else { return Ok(Vec::new()) };
         if kind != FileKind::Pack {
-            return Ok(vec![directory]);
+            return Ok(vec![(String::new(), directory)]);
         }
-        (0..=255u8).filter_map(|n| found(directory.below(&format!("{n:02x}"))).transpose()).collect()
+        let mut directories = Vec::new();
+        for prefix in (0..=255u8).map(|n| format!("{n:02x}")) {
+            directories.extend(found(directory.below(&prefix))?.map(|directory| (prefix, directory)));
+        }
+        Ok(directories)
     }
 
     fn open_file(&self, file: &FileName) -> io::Result<File> {
@@ -151,7 +155,7 @@ impl LocalStorage {
     fn sweep(&self, before: SystemTime) -> io::Result<u64> {
         let mut swept = 0;
         for kind in FileKind::ALL {
-            for directory in self.directories(kind)? {
+            for (_, directory) in self.directories(kind)? {
                 for (name, entry) in directory.entries()? {
                     if publish::is_temporary(kind, &name) && entry.changed <= before {
                         swept += u64::from(found(directory.unlink(&name))?.is_some());
@@ -222,14 +226,15 @@ impl Storage for LocalStorage {
     fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
         let list = || {
             let mut listed = Vec::new();
-            for directory in self.directories(kind)? {
+            for (prefix, directory) in self.directories(kind)? {
                 if kind == FileKind::Config {
                     let size = found(directory.size("config"))?.flatten();
                     listed.extend(size.map(|size| Listed { name: String::new(), size }));
                     continue;
                 }
                 let entries = directory.entries()?.into_iter();
-                let ours = entries.filter(|(name, entry)| kind.accepts(name) && entry.is_file);
+                let ours = entries
+                    .filter(|(name, entry)| entry.is_file && kind.accepts(name) && name.starts_with(&prefix));
                 listed.extend(ours.map(|(name, entry)| Listed { name, size: entry.size }));
             }
             Ok(listed)
