@@ -10,10 +10,12 @@ mod handles;
 mod publish;
 
 use std::{
+    collections::HashSet,
     fs::{DirBuilder, File},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -31,13 +33,20 @@ pub struct LocalStorage {
     path: PathBuf,
     root: Directory,
     handles: Handles,
+    /// Directories, by their path, whose own names are known to survive a power failure.
+    durable: Mutex<HashSet<String>>,
 }
 
 impl LocalStorage {
     /// The directory, which must exist, whether a repository is in it or not.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let root = Directory::root(path).map_err(|e| failed(path, Operation::Open, e))?;
-        Ok(Self { path: path.to_owned(), root, handles: Handles::new(HANDLES_MAX) })
+        Ok(Self {
+            path: path.to_owned(),
+            root,
+            handles: Handles::new(HANDLES_MAX),
+            durable: Mutex::default(),
+        })
     }
 
     /// Makes the directory where it is missing, and in it those that restic makes.
@@ -72,12 +81,29 @@ impl LocalStorage {
         }
     }
 
+    /// The same, made where it is missing, and durable itself before anything in it is reported to be.
     fn directory_or_new(&self, file: &FileName) -> io::Result<Directory> {
         match file.kind {
             FileKind::Config => self.root.again(),
-            FileKind::Pack => self.root.below_or_new("data")?.below_or_new(&file.name[..2]),
-            kind => self.root.below_or_new(kind.directory()),
+            FileKind::Pack => {
+                let data = self.durable_below(&self.root, "", "data")?;
+                self.durable_below(&data, "data/", &file.name[..2])
+            }
+            kind => self.durable_below(&self.root, "", kind.directory()),
         }
+    }
+
+    fn durable_below(&self, parent: &Directory, path: &str, name: &str) -> io::Result<Directory> {
+        let directory = parent.below_or_new(name)?;
+        let durable = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !durable().contains(&format!("{path}{name}")) {
+            // Whoever made it, here or in another process, may not have synced it yet. One sync does for all that are
+            // there by now.
+            let there = parent.entries()?;
+            parent.sync()?;
+            durable().extend(there.into_iter().map(|(name, _)| format!("{path}{name}")));
+        }
+        Ok(directory)
     }
 
     /// All directories that may hold files of a kind and are there, with what names in them begin with.
