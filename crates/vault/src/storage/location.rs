@@ -237,6 +237,29 @@ mod tests {
         }
     }
 
+    /// As far as that can be seen without asking them.
+    #[test]
+    fn every_provider_opens_with_its_credentials() {
+        for (location, settings) in [
+            ("s3://b/p", [("aws_access_key_id", "AKID"), ("aws_secret_access_key", "hunter2")]),
+            (
+                "azure://c/p",
+                [("azure_storage_account_name", "name"), ("azure_storage_account_key", "aHVudGVyMg==")],
+            ),
+            ("gs://b/p", [("google_bearer_token", "hunter2"), ("google_base_url", "http://127.0.0.1:1")]),
+        ] {
+            let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let options = StorageOptions { settings: settings.into(), ..StorageOptions::default() };
+            let storage = open(location, &options).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(storage.describe(), location);
+        }
+        let settings = [("azure_storage_account_key", "hunter2!"), ("azure_storage_account_name", "name")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let options = StorageOptions { settings: settings.into(), ..StorageOptions::default() };
+        let error = open("azure://c", &options).err().unwrap();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_place_or_an_error(text in "(s3:|s3://|gs://|azure://|)[ -~é]{0,40}") {
