@@ -29,7 +29,7 @@ pub fn decode(json: &[u8]) -> Result<Tree, FormatError> {
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "Fields<'_>", bound(deserialize = "'de: 'de"))]
+#[serde(try_from = "Fields<'de>")]
 struct NodeJson(Node);
 
 #[derive(Deserialize)]
