@@ -22,7 +22,7 @@ pub enum BlockError {
     /// The peer answered that it could not do it.
     #[error("{name}: the server refused {action} at byte {offset}: {what}")]
     Refused { name: String, action: &'static str, offset: u64, what: String },
-    #[error("{name}: no answer to {action} within {} seconds", after.as_secs_f32())]
+    #[error("{name}: the server was asked {action} and was silent for {} seconds", after.as_secs_f32())]
     TimedOut { name: String, action: &'static str, after: Duration },
     /// The connection is gone; another may be made.
     #[error("{name}: the connection is lost: {what}")]

@@ -8,10 +8,16 @@
 //! told to open (backing files excepted, and bounded), and never say "zero" of a place that may hold data. Images
 //! and peers are hostile: whatever they say about sizes and places is checked before it is used.
 
+mod cache;
 mod changed;
+#[cfg(test)]
+mod conformance;
 mod error;
 mod extent;
 mod memory;
+pub mod nbd;
+mod overlay;
+pub mod qcow2;
 mod raw;
 mod source;
 
@@ -19,5 +25,6 @@ pub use changed::{ChangedError, ExtentSet};
 pub use error::BlockError;
 pub use extent::{EXTENTS_MAX, Extent, ExtentKind, ExtentList};
 pub use memory::MemoryDisk;
+pub use overlay::Overlay;
 pub use raw::RawDisk;
 pub use source::{BlockSource, BlockTarget, Extents, check_range, extents};

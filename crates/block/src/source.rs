@@ -152,3 +152,45 @@ impl<S: BlockSource + ?Sized> Iterator for Extents<'_, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ExtentKind;
+
+    /// Answers with so many bytes at a time, all of one kind for each 10 bytes.
+    struct Slow(u64);
+
+    impl BlockSource for Slow {
+        fn size_bytes(&self) -> u64 {
+            100
+        }
+        fn read_at(&self, _buf: &mut [u8], _offset: u64) -> Result<(), BlockError> {
+            Ok(())
+        }
+        fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, BlockError> {
+            let end = range.end.min(range.start + self.0).min(range.start / 10 * 10 + 10);
+            let kind = if (range.start / 10).is_multiple_of(2) { ExtentKind::Data } else { ExtentKind::Zero };
+            let length = end - range.start;
+            Ok(if length == 0 { Vec::new() } else { vec![Extent { offset: range.start, length, kind }] })
+        }
+        fn name(&self) -> &str {
+            "slow"
+        }
+    }
+
+    #[test]
+    fn answers_in_pieces_become_whole_extents() {
+        let found: Vec<Extent> = extents(&Slow(3), 5..35).collect::<Result<_, _>>().expect("a map");
+        let expected = [Extent::data(5, 5), Extent::zero(10, 10), Extent::data(20, 10), Extent::zero(30, 5)];
+        assert_eq!(found, expected);
+        assert_eq!(extents(&Slow(3), 5..5).count(), 0);
+    }
+
+    #[test]
+    fn a_source_that_does_not_answer_is_asked_once() {
+        let mut all = extents(&Slow(0), 0..100);
+        assert!(all.next().is_some_and(|answer| answer.is_err()));
+        assert!(all.next().is_none());
+    }
+}

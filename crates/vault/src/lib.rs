@@ -45,7 +45,7 @@ pub(crate) use id::hex;
 pub use id::{BlobId, IndexId, InvalidId, KeyId, LockId, PackId, SnapshotId};
 pub use index::{Index, Location};
 pub use job::{Job, JobProgress};
-pub use layout::Geometry;
+pub use layout::{Geometry, LEVEL, Tuning};
 pub use lock::{Held, RepositoryLock, held};
 pub use name::{PointName, check_disk_name};
 pub use packer::Stored;

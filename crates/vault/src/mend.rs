@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_list_of_losses_stays_short_and_covers_all() {
-        let geometry = Geometry::new((1 << 40) + 5).expect("a geometry");
+        let geometry = Geometry::new((1 << 40) + 5, &crate::layout::Tuning::default()).expect("a geometry");
         let chunk = u64::from(geometry.chunk_bytes);
         let lost: ExtentSet = (0..1000).map(|n| n * 3 * chunk..(n * 3 + 1) * chunk).collect();
         let short = bounded(lost.clone(), &geometry, 100);

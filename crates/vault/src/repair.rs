@@ -239,7 +239,7 @@ impl Repository {
         let packs = files.iter().flat_map(|(_, packs)| packs);
         let act = Act { repository: self, plan: &plan, job };
         let (trees, stored) =
-            write(self.storage.as_ref(), &self.key, &clean, self.level, 2, job, |writer| {
+            write(self.storage.as_ref(), &self.key, &clean, &self.tuning, 2, job, |writer| {
                 report.salvaged = act.salvage(packs, writer)?;
                 act.mend(writer)
             })?;
@@ -301,8 +301,8 @@ impl Act<'_> {
         let (storage, key) = (self.repository.storage.as_ref(), &self.repository.key);
         self.job.begin("copying what is whole", bad_packs.len() as u64);
         let mut opener = Opener::new(storage, key)?;
-        let mut data = Packer::new(BlobKind::Data, key, self.repository.level)?;
-        let mut trees = Packer::new(BlobKind::Tree, key, self.repository.level)?;
+        let mut data = Packer::new(BlobKind::Data, key, &self.repository.tuning)?;
+        let mut trees = Packer::new(BlobKind::Tree, key, &self.repository.tuning)?;
         let (mut salvaged, mut plain) = (0, Vec::new());
         for pack in packs.filter(|pack| bad_packs.contains(&pack.id)) {
             for blob in pack.blobs.iter().filter(|blob| !bad_copies.contains(&(pack.id, blob.id))) {
@@ -329,7 +329,7 @@ impl Act<'_> {
         let Examined { index, lost, points, .. } = &self.plan.examined;
         let opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key)?;
         let mut mender = Mender::new(opener, index, lost);
-        let mut packer = Packer::new(BlobKind::Data, writer.key(), self.repository.level)?;
+        let mut packer = Packer::new(BlobKind::Data, writer.key(), &self.repository.tuning)?;
         let mut target = Target { writer, packer: &mut packer };
         self.job.begin("mending points", self.plan.bodies.len() as u64);
         // What can be known without having been stored serves the points that are whole as well.

@@ -7,17 +7,29 @@
 //! All calls block and may come from any number of threads. What cuts across all places (retries, bandwidth, counting,
 //! refusing removal) is a wrapper around a [`Storage`], never a case inside one.
 
+mod clock;
+pub mod conformance;
 mod error;
 mod local;
+mod location;
 mod memory;
 mod name;
+mod object;
+mod random;
+mod simulated;
+mod wrappers;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+pub use clock::{Clock, SystemClock, TestClock};
 pub use error::{Operation, StorageError, StorageErrorKind};
 pub use local::LocalStorage;
+pub use location::{Location, StorageOptions, open};
 pub use memory::MemoryStorage;
 pub use name::{FileKind, FileName};
+pub use object::ObjectStorage;
+pub use simulated::{Cut, Fault, Faults, Logged, SimulatedStorage};
+pub use wrappers::{AppendOnly, Counting, Counts, Limits, RetryPolicy, Retrying, Throttled};
 
 /// A file that a listing found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,8 +54,8 @@ pub trait Storage: Send + Sync {
     /// The whole file. `NotFound`; `TooLarge` above the limit, before memory is spent.
     fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError>;
 
-    /// Fills `buf` from `offset`, or fails: `UnexpectedEnd` where the file ends before. What `buf` holds after an
-    /// error means nothing.
+    /// Fills `buf` from `offset`, or fails: `UnexpectedEnd` where the file ends before. An empty `buf` asks for
+    /// nothing and may succeed without a look. What `buf` holds after an error means nothing.
     fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError>;
 
     /// All files of a kind, in no order. Foreign names are left out, and so is what is not yet whole.
@@ -55,4 +67,34 @@ pub trait Storage: Send + Sync {
 
     /// Removes what killed writers left half-written at least `older_than` ago, and says how many files that were.
     fn sweep_temporary(&self, older_than: Duration) -> Result<u64, StorageError>;
+}
+
+impl<S: Storage + ?Sized> Storage for Arc<S> {
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn put(&self, file: &FileName, bytes: &[u8]) -> Result<(), StorageError> {
+        (**self).put(file, bytes)
+    }
+
+    fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        (**self).get(file, limit_bytes)
+    }
+
+    fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        (**self).get_range(file, offset, buf)
+    }
+
+    fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
+        (**self).list(kind)
+    }
+
+    fn remove(&self, file: &FileName) -> Result<(), StorageError> {
+        (**self).remove(file)
+    }
+
+    fn sweep_temporary(&self, older_than: Duration) -> Result<u64, StorageError> {
+        (**self).sweep_temporary(older_than)
+    }
 }
