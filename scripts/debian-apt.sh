@@ -23,8 +23,8 @@ apt_folder() {
   for suite; do debian_source "$suite"; done >"$folder/sources.list"
   touch "$folder/status"
   APT=(apt-get -q -y -o "Dir::State=$folder/state" -o "Dir::State::status=$folder/status" -o "Dir::Cache=$folder/cache"
-    -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferences=-
-    -o Dir::Etc::preferencesparts=- -o APT::Sandbox::User=root -o Acquire::Languages=none
+    -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferences=/dev/null
+    -o Dir::Etc::preferencesparts=/dev/null -o APT::Sandbox::User=root -o Acquire::Languages=none
     -o APT::Install-Recommends=false -o DPkg::Options::=--force-unsafe-io -o DPkg::Options::=--force-confnew)
   "${APT[@]}" update >&2
 }
