@@ -347,6 +347,7 @@ main() {
   options "$@"
   [ -f "$CORPUS/manifest.json" ] || die "no disk images in $CORPUS: run scripts/vault-corpus.sh first"
   mkdir -p "$WORK/repo" "$WORK/prune" "$TOOLS"
+  rm -rf "${WORK:?}"/{repo,prune,cache}/* "$WORK/results"
   fetch_peers
   if has "$PEERS" ours && ! can ours save; then note "Nestling is left out: ${NESTLING:-no program given} has no 'vault save'"; fi
   facts

@@ -132,8 +132,8 @@ inside_ntfs() {
 
 # --- trees and images -------------------------------------------------------------------------------------------
 
-# A Debian system in a folder: install_debian RELEASE ROOT SOURCES PACKAGE...
-install_debian() {
+# A Debian system in a folder: inside install RELEASE ROOT SOURCES PACKAGE...
+inside_install() {
   local release=$1 root=$2 sources=$3 words
   shift 3
   words=$(IFS=,; echo "$*")
@@ -193,7 +193,7 @@ image_of_tree() {
 make_a_and_e0() {
   local work=$1 release=$2
   note "A: installing programs"
-  install_debian "$release" "$work/a" "$work/sources.list" "${PROGRAMS_A[@]}"
+  inside install "$release" "$work/a" "$work/sources.list" "${PROGRAMS_A[@]}"
   note "A: databases, logs, documents"
   inside database "$work/a" srv/database 42 1100000
   # E0's database is made by the same programs, then moved out of A.
@@ -212,7 +212,7 @@ make_a_and_e0() {
 make_c() {
   local work=$1 release=$2
   note "C: installing programs"
-  install_debian "$release" "$work/c" "$work/sources.list" "${PROGRAMS_C[@]}"
+  inside install "$release" "$work/c" "$work/sources.list" "${PROGRAMS_C[@]}"
   tree_c "$work/c"
   note "C: making the image"
   image_of_tree "$work/C.raw" "$work/c"
@@ -230,6 +230,11 @@ make_d() {
   partitioned "$work/D.raw" 4G $MICROSOFT
   dd if="$work/d/part.raw" of="$work/D.raw" bs=1M seek=1 conv=sparse,notrunc status=none
   rm -rf "$work/d"
+}
+
+inside_others() {
+  make_c "$@"
+  make_d "$@"
 }
 
 make_b() {
@@ -255,12 +260,16 @@ make_corpus() {
   release=$(debian_release)
   debian_source "$release" >"$work/sources.list"
   # C and D beside A: on two processors they take turns with A's waiting.
-  (make_c "$work" "$release" && make_d "$work" "$release") &
+  inside others "$work" "$release" &
   others=$!
+  # The whole namespace goes with its first process.
+  # shellcheck disable=SC2064  # this process, now
+  trap "kill -9 $others 2>/dev/null || true" EXIT
   make_a_and_e0 "$work" "$release"
   make_e "$work"
   make_b "$work" "$release"
   wait $others || die "C or D could not be made, see above"
+  trap - EXIT
   mv "$work"/*.raw "$work"/*.changed.json "$folder"
   rm -rf "$work"
   note "manifest"
