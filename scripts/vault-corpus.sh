@@ -21,7 +21,9 @@ VERSION=1
 CHANGED_PAGES=4000
 PROGRAMS_A=(build-essential clang golang-go git emacs-nox python3-scipy gdb postgresql nginx openssh-server openssl
   ca-certificates vim man-db less curl rsync bind9-host libxml2-utils imagemagick)
-PROGRAMS_B=(ruby sqlite3 tmux nmap)
+PROGRAMS_B=(sqlite3 tmux jq)
+# An upgrade of the database would be most of what changes.
+HELD_B='postgresql*'
 PROGRAMS_C=(build-essential apache2 php-cli php-fpm ruby mariadb-server r-base-core libreoffice-core python3-sympy octave
   openssh-server openssl ca-certificates vim perl-doc git ffmpeg)
 
@@ -68,6 +70,7 @@ CREATE TABLE account AS SELECT g AS id, md5(g::text) AS token, (random() * 10000
   FROM generate_series(1, $2) g;
 ALTER TABLE account ADD PRIMARY KEY (id);
 CREATE INDEX account_token ON account (token);
+VACUUM (FREEZE) account;
 CHECKPOINT;
 END
 }
@@ -96,13 +99,15 @@ inside_churn() {
   mount -o loop,offset=$((2048 * 512)),nodiscard "$1" "$mount"
   enter "$mount"
   apt_folder "$2/apt" "$release" "$release-security"
+  mount --bind "$2/apt/cache/archives" "$mount/var/cache/apt/archives"
+  chroot "$mount" apt-mark hold "$HELD_B" >&2
   local into=(-o "Dir::State::status=$mount/var/lib/dpkg/status" -o "Dir::Cache::archives=$mount/var/cache/apt/archives"
     -o "DPkg::Chroot-Directory=$mount")
   "${APT[@]}" "${into[@]}" dist-upgrade >&2
   "${APT[@]}" "${into[@]}" install "${PROGRAMS_B[@]}" >&2
-  rm -f "$mount"/var/cache/apt/archives/*.deb
+  umount "$mount/var/cache/apt/archives"
   postgres_inside "$mount" /srv/database <<END
-UPDATE account SET balance = balance + 1 WHERE id % 4000 < 20;
+UPDATE account SET balance = balance + 1 WHERE id % 8000 < 40;
 END
   generate update-sqlite "$mount/srv/items.db" 1500 21
   generate logs "$mount/var/log/app.log" $((12 << 20)) 22

@@ -7,6 +7,7 @@ Everything comes from the seed that is given; scripts/vault-corpus.sh is the onl
 import hashlib
 import json
 import mmap
+import multiprocessing
 import os
 import random
 import sqlite3
@@ -199,13 +200,21 @@ def sha256(path):
     return digest.hexdigest()
 
 
+def image_facts(path):
+    return {"bytes": os.path.getsize(path), "used_bytes": used_bytes(path), "sha256": sha256(path)}
+
+
 def write_manifest(folder, version):
     images = {}
-    for name in sorted(os.listdir(folder)):
+    names = sorted(name for name in os.listdir(folder) if name.endswith((".raw", ".changed.json")))
+    with multiprocessing.Pool() as pool:
+        later = {name: pool.apply_async(image_facts, [os.path.join(folder, name)]) for name in names
+                 if name.endswith(".raw")}
+        for name, facts in later.items():
+            images[name] = facts.get()
+    for name in names:
         path = os.path.join(folder, name)
-        if name.endswith(".raw"):
-            images[name] = {"bytes": os.path.getsize(path), "used_bytes": used_bytes(path), "sha256": sha256(path)}
-        elif name.endswith(".changed.json"):
+        if name.endswith(".changed.json"):
             with open(path, encoding="ascii") as file:
                 extents = json.load(file)
             images[name] = {"bytes": os.path.getsize(path), "extents": len(extents),
