@@ -22,8 +22,8 @@ CHANGED_PAGES=4000
 PROGRAMS_A=(build-essential clang golang-go git emacs-nox python3-scipy gdb postgresql nginx openssh-server openssl
   ca-certificates vim man-db less curl rsync bind9-host libxml2-utils imagemagick)
 PROGRAMS_B=(sqlite3 tmux jq)
-# An upgrade of the database would be most of what changes.
-HELD_B='postgresql*'
+# Not upgraded: they would be most of what changes.
+HELD_B=('postgresql*' 'perl*' 'libperl*')
 PROGRAMS_C=(build-essential apache2 php-cli php-fpm ruby mariadb-server r-base-core libreoffice-core python3-sympy octave
   openssh-server openssl ca-certificates vim perl-doc git ffmpeg)
 
@@ -96,20 +96,20 @@ inside_delete() {
 # An upgrade, new programs, databases in use, logs that grow and turn, files that come and go.
 inside_churn() {
   local mount=$2/mount release=$3 APT
-  mount -o loop,offset=$((2048 * 512)),nodiscard "$1" "$mount"
+  mount -o "loop,offset=$((2048 * 512)),nodiscard,noatime" "$1" "$mount"
   enter "$mount"
   apt_folder "$2/apt" "$release" "$release-security"
   mount --bind "$2/apt/cache/archives" "$mount/var/cache/apt/archives"
-  chroot "$mount" apt-mark hold "$HELD_B" >&2
+  chroot "$mount" apt-mark hold "${HELD_B[@]}" >&2
   local into=(-o "Dir::State::status=$mount/var/lib/dpkg/status" -o "Dir::Cache::archives=$mount/var/cache/apt/archives"
     -o "DPkg::Chroot-Directory=$mount")
   "${APT[@]}" "${into[@]}" dist-upgrade >&2
   "${APT[@]}" "${into[@]}" install "${PROGRAMS_B[@]}" >&2
   umount "$mount/var/cache/apt/archives"
   postgres_inside "$mount" /srv/database <<END
-UPDATE account SET balance = balance + 1 WHERE id % 8000 < 40;
+UPDATE account SET balance = balance + 1 WHERE id % 80000 < 20;
 END
-  generate update-sqlite "$mount/srv/items.db" 1500 21
+  generate update-sqlite "$mount/srv/items.db" 500 21
   generate logs "$mount/var/log/app.log" $((12 << 20)) 22
   gzip "$mount/var/log/app.log.2"
   generate files "$mount/srv/documents/new" $((6 << 20)) 23
