@@ -81,8 +81,8 @@ impl Repository {
         let mut present = destination.load_index(job)?;
         present.leave(&leaving);
         let copy = Copy::new(self, destination, &wanted, &present, job)?;
-        let (storage, key, level) = (destination.storage.as_ref(), &destination.key, destination.level);
-        let (_, stored) = write(storage, key, &present, level, UPLOADS, job, |writer| copy.run(writer))?;
+        let (storage, key, tuning) = (destination.storage.as_ref(), &destination.key, &destination.tuning);
+        let (_, stored) = write(storage, key, &present, tuning, UPLOADS, job, |writer| copy.run(writer))?;
         lock.check()?;
         there.check()?;
         for point in wanted {
@@ -154,7 +154,7 @@ impl<'a> Copy<'a> {
         let spare: Mutex<Vec<Packer<'_>>> = Mutex::new(Vec::new());
         in_parallel(&self.runs, threads, self.job, |(pack, blobs)| {
             let packer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let new = || Packer::new(BlobKind::Data, &self.destination.key, self.destination.level);
+            let new = || Packer::new(BlobKind::Data, &self.destination.key, &self.destination.tuning);
             let mut packer = packer.map_or_else(new, Ok)?;
             self.pack(*pack, blobs, &mut packer, writer)?;
             spare.lock().unwrap_or_else(PoisonError::into_inner).push(packer);

@@ -2,8 +2,15 @@
 //!
 //! restic's design document, "Keys, Encryption and MAC": `IV (16 bytes) || AES-256-CTR || Poly1305-AES tag (16 bytes)`.
 //! The counter is the IV, counted up as one 128-bit big-endian number. The tag covers the ciphertext; its one-time key
-//! is `r || AES-128_k(IV)`. This module must never give out a byte whose tag was not checked, never show a key, and
-//! never seal twice with one IV: an IV is always 16 fresh bytes of the system's generator.
+//! is `r || AES-128_k(IV)`.
+//!
+//! Measured on one busy core of a Xeon with AES, AVX2 and SHA instructions, pieces of 256 KiB: AES-256-CTR 6.3 GB/s,
+//! Poly1305 5.7 GB/s, both together 3.0 GB/s to seal and to open; SHA-256, which every blob needs as well, 2.0 GB/s. The
+//! AVX-512 backend of `aes`, which wants a flag to the compiler, gains nothing here, and the libraries that are faster
+//! at AES-GCM (ring: 10 GB/s) offer neither of the two primitives. `speed.rs` in `format` measures again.
+//!
+//! This module must never give out a byte whose tag was not checked, never show a key, and never seal twice with one
+//! IV: an IV is always 16 fresh bytes of the system's generator.
 
 use std::fmt;
 
@@ -189,4 +196,111 @@ fn finish(mut tag: Poly1305, bytes: &[u8]) -> [u8; TAG_BYTES] {
 fn same(a: &[u8; TAG_BYTES], b: &[u8; TAG_BYTES]) -> bool {
     let difference = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
     std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+        let mut bytes = [0; N];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
+        }
+        bytes
+    }
+
+    fn key(encrypt: [u8; 32], k: [u8; 16], r: [u8; 16]) -> MasterKey {
+        MasterKey::from_bytes(&[&encrypt[..], &k, &r].concat().try_into().unwrap()).unwrap()
+    }
+
+    fn fixed() -> MasterKey {
+        key([1; 32], [2; 16], [3; 16])
+    }
+
+    #[test]
+    fn the_tag_is_that_of_the_paper_on_poly1305_aes() {
+        let (k, r) = (bytes("ec074c835580741701425b623235add6"), bytes("851fc40c3467ac0be05cc20404f3f700"));
+        let iv = bytes("fb447350c4e868c52ac3275cf9d4327e");
+        let tag = finish(key([1; 32], k, r).tagger(&iv), &[0xf3, 0xf6]);
+        assert_eq!(tag, bytes("f4c633c3044fc145f84f335cb81953de"));
+    }
+
+    #[test]
+    fn the_stream_is_that_of_the_standard_on_counter_mode() {
+        // NIST SP 800-38A, F.5.5, first two blocks.
+        let encrypt = bytes("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
+        let mut text: [u8; 32] = bytes("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
+        let iv = bytes("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
+        key(encrypt, [2; 16], [3; 16]).stream(&iv).apply_keystream(&mut text);
+        assert_eq!(text, bytes("601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"));
+    }
+
+    #[test]
+    fn the_counter_carries_over_all_128_bits() {
+        let (mut first, mut second) = ([0; 32], [0; 16]);
+        fixed().stream(&bytes("00000000000000ffffffffffffffffff")).apply_keystream(&mut first);
+        fixed().stream(&bytes("00000000000001000000000000000000")).apply_keystream(&mut second);
+        assert_eq!(first[16..], second);
+        let mut first = [0; 32];
+        fixed().stream(&[0xff; 16]).apply_keystream(&mut first);
+        fixed().stream(&[0; 16]).apply_keystream({
+            second = [0; 16];
+            &mut second
+        });
+        assert_eq!(first[16..], second);
+    }
+
+    #[test]
+    fn what_was_sealed_in_pieces_is_what_is_opened_at_once() {
+        let plain: Vec<u8> = (0..3 * PIECE_BYTES + 77).map(|i| (i * 7 % 251) as u8).collect();
+        for length in
+            [0, 1, 15, 16, 17, 63, 64, 65, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, plain.len()]
+        {
+            let mut out = b"before".to_vec();
+            fixed().seal_into(&plain[..length], &mut out).unwrap();
+            assert_eq!(out.len(), 6 + length + SEAL_OVERHEAD);
+            assert_eq!(fixed().open_in_place(&mut out[6..]).unwrap(), &plain[..length]);
+            assert!(out.starts_with(b"before"));
+        }
+    }
+
+    #[test]
+    fn no_two_seals_are_alike_and_no_other_key_opens_them() {
+        let (a, b) = (MasterKey::generate().unwrap(), MasterKey::generate().unwrap());
+        let mut sealed = a.seal(b"content").unwrap();
+        assert_ne!(sealed, a.seal(b"content").unwrap());
+        assert_eq!(b.open_in_place(&mut sealed), Err(CryptoError::BrokenSeal));
+        assert_eq!(a.open_in_place(&mut sealed).unwrap(), b"content");
+    }
+
+    #[test]
+    fn keys_are_not_shown_and_must_be_some() {
+        assert_eq!(format!("{:?}", fixed()), "MasterKey(..)");
+        assert!(matches!(MasterKey::from_bytes(&[0; 64]), Err(CryptoError::InvalidKey)));
+        let mut no_r = [1; 64];
+        no_r[48..].fill(0);
+        assert!(matches!(MasterKey::from_bytes(&no_r), Err(CryptoError::InvalidKey)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_bit_breaks_the_seal(plain in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0..8) {
+            let mut sealed = fixed().seal(&plain).unwrap();
+            let at = at.index(sealed.len());
+            sealed[at] ^= 1_u8 << bit;
+            let before = sealed.clone();
+            prop_assert_eq!(fixed().open_in_place(&mut sealed), Err(CryptoError::BrokenSeal));
+            prop_assert_eq!(sealed, before);
+        }
+
+        #[test]
+        fn what_was_cut_off_is_refused(plain in prop::collection::vec(any::<u8>(), 0..200), length in any::<prop::sample::Index>()) {
+            let mut sealed = fixed().seal(&plain).unwrap();
+            sealed.truncate(length.index(sealed.len()));
+            prop_assert!(fixed().open_in_place(&mut sealed).is_err());
+        }
+    }
 }

@@ -11,7 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BlobId, VaultError};
 
-/// What is read, hashed, compressed and stored as one. Chosen by measurement, see docs/benchmarks.md.
+// All chosen by measurement, see docs/benchmarks.md.
+
+/// A pack is closed once it holds this much.
+pub const PACK_BYTES: usize = 16 << 20;
+/// Level of zstd.
+pub const LEVEL: i32 = 3;
+/// What is read, hashed, compressed and stored as one.
 pub const CHUNK_BYTES: u32 = 256 << 10;
 /// One tree with one file: what a changed chunk costs in metadata grows with it.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
@@ -40,14 +46,34 @@ pub struct Geometry {
     pub group_segments: u32,
 }
 
-impl Geometry {
-    pub fn new(size_bytes: u64) -> Result<Self, VaultError> {
-        let geometry = Self {
-            size_bytes,
+/// How new points are cut, packed and compressed. What is read says of itself how it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    pub chunk_bytes: u32,
+    pub segment_bytes: u64,
+    pub group_segments: u32,
+    /// A pack is closed once it holds this much.
+    pub pack_bytes: usize,
+    /// zstd's.
+    pub level: i32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
             chunk_bytes: CHUNK_BYTES,
             segment_bytes: SEGMENT_BYTES,
             group_segments: GROUP_SEGMENTS,
-        };
+            pack_bytes: PACK_BYTES,
+            level: LEVEL,
+        }
+    }
+}
+
+impl Geometry {
+    pub fn new(size_bytes: u64, tuning: &Tuning) -> Result<Self, VaultError> {
+        let Tuning { chunk_bytes, segment_bytes, group_segments, .. } = *tuning;
+        let geometry = Self { size_bytes, chunk_bytes, segment_bytes, group_segments };
         geometry.check()?;
         Ok(geometry)
     }
@@ -227,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_disk_is_cut_into_chunks_segments_and_groups() {
-        let geometry = Geometry::new((5 << 30) + 1000).expect("a geometry");
+        let geometry = Geometry::new((5 << 30) + 1000, &Tuning::default()).expect("a geometry");
         assert_eq!((geometry.segments(), geometry.groups()), (161, 2));
         assert_eq!(geometry.group(1), 128..161);
         assert_eq!(geometry.place(129), (1, 1));
@@ -240,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_geometry_is_refused() {
-        let good = Geometry::new(1 << 30).expect("a geometry");
+        let good = Geometry::new(1 << 30, &Tuning::default()).expect("a geometry");
         for bad in [
             Geometry { size_bytes: DISK_BYTES_MAX + 1, ..good },
             Geometry { chunk_bytes: 0, ..good },
@@ -265,7 +291,7 @@ mod tests {
         ) {
             let chunk = u64::from(CHUNK_BYTES);
             let bytes = (kinds.len() as u64 - 1) * chunk + if tail == 0 { chunk } else { u64::from(tail) };
-            let geometry = Geometry::new(bytes).expect("a geometry");
+            let geometry = Geometry::new(bytes, &Tuning::default()).expect("a geometry");
             let zeroes = Zeroes::of(&geometry);
             let chunks: Vec<Chunk> = kinds
                 .iter()

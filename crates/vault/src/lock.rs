@@ -198,7 +198,7 @@ impl RepositoryLock {
             exclusive,
             hostname: who.hostname.clone(),
             username: who.username.clone(),
-            pid: i64::from(std::process::id()),
+            pid: i64::from(who.pid),
             uid: who.uid,
             gid: who.gid,
             session,

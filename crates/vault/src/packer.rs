@@ -23,11 +23,10 @@ use crate::{
     },
     index::Index,
     job::Job,
+    layout::Tuning,
     storage::{FileKind, FileName, Storage},
 };
 
-/// A pack is closed once it holds this much. Chosen by measurement, see docs/benchmarks.md.
-pub const PACK_BYTES: usize = 16 << 20;
 /// An index file is written once this many blobs wait for one.
 const INDEX_BLOBS: usize = 16 << 10;
 const CLAIM_SHARDS: usize = 64;
@@ -43,14 +42,22 @@ struct Pack {
 pub(crate) struct Packer<'a> {
     kind: BlobKind,
     key: &'a MasterKey,
+    pack_bytes: usize,
     sealer: Sealer<'a>,
     bytes: Vec<u8>,
     blobs: Vec<PackBlob>,
 }
 
 impl<'a> Packer<'a> {
-    pub(crate) fn new(kind: BlobKind, key: &'a MasterKey, level: i32) -> Result<Self, VaultError> {
-        Ok(Self { kind, key, sealer: Sealer::new(key, level)?, bytes: Vec::new(), blobs: Vec::new() })
+    pub(crate) fn new(kind: BlobKind, key: &'a MasterKey, tuning: &Tuning) -> Result<Self, VaultError> {
+        Ok(Self {
+            kind,
+            key,
+            pack_bytes: tuning.pack_bytes,
+            sealer: Sealer::new(key, tuning.level)?,
+            bytes: Vec::new(),
+            blobs: Vec::new(),
+        })
     }
 
     /// Adds a blob; hands the pack to `writer` when it is full.
@@ -58,7 +65,7 @@ impl<'a> Packer<'a> {
         let offset = self.bytes.len();
         let uncompressed_length = self.sealer.seal(plain, &mut self.bytes)?;
         self.note(id, offset, uncompressed_length);
-        if self.bytes.len() >= PACK_BYTES { self.flush(writer) } else { Ok(()) }
+        if self.bytes.len() >= self.pack_bytes { self.flush(writer) } else { Ok(()) }
     }
 
     /// Adds a blob that is sealed already, from another pack of the same repository.
@@ -71,7 +78,7 @@ impl<'a> Packer<'a> {
         let offset = self.bytes.len();
         self.bytes.extend_from_slice(sealed);
         self.note(blob.id, offset, blob.uncompressed_length);
-        if self.bytes.len() >= PACK_BYTES { self.flush(writer) } else { Ok(()) }
+        if self.bytes.len() >= self.pack_bytes { self.flush(writer) } else { Ok(()) }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a pack is closed long before 4 GiB")]
@@ -92,7 +99,10 @@ impl<'a> Packer<'a> {
             return Ok(());
         }
         let blobs = std::mem::take(&mut self.blobs);
-        let mut bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(PACK_BYTES + (1 << 20)));
+        let mut bytes = std::mem::replace(
+            &mut self.bytes,
+            Vec::with_capacity(self.pack_bytes + (1 << 20).min(self.pack_bytes)),
+        );
         let body = bytes.len();
         self.key.seal_into(&pack::header(&blobs), &mut bytes)?;
         let header = u32::try_from(bytes.len() - body)
@@ -168,7 +178,7 @@ pub(crate) fn write<T>(
     storage: &dyn Storage,
     key: &MasterKey,
     index: &Index,
-    level: i32,
+    tuning: &Tuning,
     uploads: usize,
     job: &Job,
     work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
@@ -182,7 +192,7 @@ pub(crate) fn write<T>(
         for _ in 0..uploads.max(1) {
             scope.spawn(|| upload.run(&receiver));
         }
-        let trees = Mutex::new(Packer::new(BlobKind::Tree, key, level)?);
+        let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
         let writer = Writer { index, key, job, sender, state: &state, claimed: &claimed, trees };
         let outcome = work(&writer)?;
         lock(&writer.trees).flush(&writer)?;

@@ -30,7 +30,7 @@ use crate::{
     index::Index,
     job::Job,
     lock::{Held, RepositoryLock, held},
-    packer::{PACK_BYTES, Packer, put_index, write},
+    packer::{Packer, put_index, write},
     repo::{Identity, Repository, damaged, is_not_found},
     storage::{FileKind, FileName},
     walk::{Marks, reach},
@@ -331,7 +331,7 @@ impl Planner<'_> {
             }
         }
         summary.marked_packs = marked.len() as u64;
-        let repack = choose(partly, options, &mut summary);
+        let repack = choose(partly, options, self.repository.tuning.pack_bytes as u64, &mut summary);
         Ok(Planned { summary, repack, remove })
     }
 }
@@ -366,6 +366,7 @@ fn pack_uses(state: &Snapshot, used: &Marks, marked: &HashSet<PackId>) -> HashMa
 fn choose(
     mut partly: Vec<(PackId, PackUse)>,
     options: PruneOptions,
+    pack_bytes: u64,
     summary: &mut PruneSummary,
 ) -> Vec<PackId> {
     let allowed = (summary.used_bytes as f64 * options.max_unused_percent / 100.0) as u64;
@@ -375,7 +376,7 @@ fn choose(
         let share = |x: &PackUse, y: &PackUse| u128::from(x.unused) * u128::from(y.used + y.unused);
         share(b, a).cmp(&share(a, b)).then(a_id.cmp(b_id))
     });
-    let is_small = |found: &PackUse| found.used + found.unused < PACK_BYTES as u64 / 4;
+    let is_small = |found: &PackUse| found.used + found.unused < pack_bytes / 4;
     let many_small = [false, true].map(|trees| {
         partly.iter().filter(|(_, found)| found.trees == trees && is_small(found)).count() >= SMALL_PACKS
     });
@@ -409,10 +410,10 @@ fn repack_packs(
     // An empty index: what is copied is in the repository, and copied all the same.
     let none = Index::default();
     let storage = repository.storage.as_ref();
-    write(storage, &repository.key, &none, repository.level, 2, job, |writer| {
+    write(storage, &repository.key, &none, &repository.tuning, 2, job, |writer| {
         let mut opener = Opener::new(storage, &repository.key)?;
-        let mut packers =
-            [BlobKind::Data, BlobKind::Tree].map(|kind| Packer::new(kind, &repository.key, repository.level));
+        let mut packers = [BlobKind::Data, BlobKind::Tree]
+            .map(|kind| Packer::new(kind, &repository.key, &repository.tuning));
         let mut plain = Vec::new();
         for pack in state.files.iter().flat_map(|(_, packs)| packs).filter(|pack| wanted.contains(&pack.id)) {
             job.check()?;

@@ -13,6 +13,7 @@ use crate::{
     IndexId, PackId, VaultError,
     blob::pack_file,
     format::{
+        FormatError,
         index::IndexPack,
         pack::{self, LENGTH_BYTES, PackBlob},
     },
@@ -21,7 +22,7 @@ use crate::{
     packer::put_index,
     repo::{Identity, Repository, damaged, in_parallel},
     storage::{FileKind, FileName},
-    verify::Defect,
+    verify::{Defect, PACK_BYTES_MAX},
 };
 
 /// Headers of usual packs are read with one request.
@@ -114,6 +115,9 @@ impl Repository {
     pub(crate) fn pack_header(&self, pack: PackId, size: u64) -> Result<Vec<PackBlob>, VaultError> {
         let file = format!("pack {pack}");
         let wrong = |source| damaged(&file, source);
+        if size > PACK_BYTES_MAX {
+            return Err(wrong(FormatError::TooLarge { what: "pack", limit_bytes: PACK_BYTES_MAX }));
+        }
         let mut tail = vec![0; usize::try_from(size.min(TAIL_BYTES)).unwrap_or_default()];
         self.storage.get_range(&pack_file(pack), size - tail.len() as u64, &mut tail)?;
         let last = tail.last_chunk::<LENGTH_BYTES>().copied().unwrap_or_default();
@@ -207,6 +211,20 @@ mod tests {
         assert!(!is_clean(&place));
         assert!(rebuild(&place).defects.is_empty());
         assert!(is_clean(&place));
+    }
+
+    #[test]
+    fn wherever_a_rebuild_is_cut_off_nothing_is_forgotten() {
+        for count in 0.. {
+            let place = Place::new();
+            place.save_at("a", &place.disk(64 * MIB), 1);
+            let outcome = place.fused(count).rebuild_index(&place.who, &Job::default());
+            place.repository.unlock(true, &place.who).expect("unlocked");
+            assert!(is_clean(&place), "{count}");
+            if outcome.is_ok() {
+                return;
+            }
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
     },
     index::Index,
     job::Job,
+    layout::Tuning,
     storage::{FileKind, FileName, Storage, StorageErrorKind},
 };
 
@@ -34,9 +35,6 @@ const RELISTS: usize = 8;
 /// Threads that read small files at once: they mostly wait.
 const READERS: usize = 8;
 
-/// Compression level of zstd. Chosen by measurement, see docs/benchmarks.md.
-pub const LEVEL: i32 = 1;
-
 /// Who writes, as restic shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -44,6 +42,8 @@ pub struct Identity {
     pub username: String,
     pub uid: u32,
     pub gid: u32,
+    /// By which others on the same host see that a lock's holder has died.
+    pub pid: u32,
 }
 
 impl Identity {
@@ -53,7 +53,7 @@ impl Identity {
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let username =
             std::env::var("USER").unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() });
-        Self { hostname, username, uid, gid }
+        Self { hostname, username, uid, gid, pid: std::process::id() }
     }
 }
 
@@ -61,7 +61,7 @@ impl Identity {
 pub struct Repository {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) key: MasterKey,
-    pub(crate) level: i32,
+    pub(crate) tuning: Tuning,
     config: Config,
     key_id: KeyId,
 }
@@ -91,7 +91,7 @@ impl Repository {
         let key_id = put_key(storage.as_ref(), &key, password, who, cost)?;
         let sealed = config.seal(&key).map_err(|source| damaged("the new config file", source))?;
         match storage.put(&config_file, &sealed) {
-            Ok(()) => Ok(Self { storage, key, level: LEVEL, config, key_id }),
+            Ok(()) => Ok(Self { storage, key, tuning: Tuning::default(), config, key_id }),
             Err(error) => {
                 // Somebody else was first, or the store failed: this key opens nothing.
                 storage.remove(&small(FileKind::Key, &key_id.to_string()))?;
@@ -115,7 +115,14 @@ impl Repository {
         if !(1..=2).contains(&config.version) {
             return Err(VaultError::Version { place, version: config.version });
         }
-        Ok(Self { storage, key, level: LEVEL, config, key_id })
+        Ok(Self { storage, key, tuning: Tuning::default(), config, key_id })
+    }
+
+    /// Cuts, packs and compresses what is saved from now on otherwise than usual.
+    #[must_use]
+    pub fn with_tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
     }
 
     /// The repository's own name: the same for all who use it.

@@ -176,7 +176,7 @@ mod tests {
         place.points("a").pop().expect("a point")
     }
 
-    fn count(place: &Place) -> usize {
+    fn count_of(place: &Place) -> usize {
         place.repository.snapshots(&Job::default()).expect("snapshots").len()
     }
 
@@ -194,7 +194,7 @@ mod tests {
         let again = retag(&place, &pinned, &[Retag::Unpin, Retag::Remove("gold".into())]);
         assert_eq!(again.snapshot.tags, [TAG]);
         assert_eq!((again.snapshot.original, again.snapshot.tree), (Some(first.id), first.snapshot.tree));
-        assert_eq!(count(&place), 1);
+        assert_eq!(count_of(&place), 1);
         assert_eq!(retag(&place, &again, &[Retag::Unpin]).id, again.id, "nothing changed");
         let name = "a".parse().expect("a name");
         let found = place.repository.find_point(&name, Some(&first.short_id()), &Job::default());
@@ -214,19 +214,37 @@ mod tests {
         // Both older versions are there again, as if neither removal had happened.
         place.put(&file);
         place.put(&second_file);
-        assert_eq!(count(&place), 3);
+        assert_eq!(count_of(&place), 3);
         let points = place.points("a");
         assert_eq!(points.iter().map(|p| p.id).collect::<Vec<_>>(), [third.id]);
         let third_file = place.file_of(&third.id);
         let fourth = retag(&place, &third, &[Retag::Unpin]);
-        assert_eq!(count(&place), 1, "what was left is swept");
+        assert_eq!(count_of(&place), 1, "what was left is swept");
         // Forgetting does not bring an older version back.
         place.put(&third_file);
         let now = "2026-12-01T00:00:00Z".parse().expect("a time");
         let job = Job::default();
         let plan = place.repository.forget_plan_of(&[fourth.id], now, &job).expect("a plan");
         place.repository.forget(&plan, now, &place.who, &job).expect("forgotten");
-        assert_eq!(count(&place), 0);
+        assert_eq!(count_of(&place), 0);
+    }
+
+    #[test]
+    fn wherever_a_change_is_cut_off_there_is_one_point() {
+        for count in 0.. {
+            let place = Place::new();
+            let first = one(&place);
+            let outcome = place.fused(count).retag(&first, &[Retag::Pin], &place.who, &Job::default());
+            place.repository.unlock(true, &place.who).expect("unlocked");
+            let [point] = &place.points("a")[..] else { panic!("{count}: one point") };
+            assert_eq!(point.identity(), first.id);
+            assert!(outcome.is_err() || point.snapshot.tags.contains(&PIN_TAG.to_owned()));
+            let pinned = retag(&place, point, &[Retag::Pin, Retag::Add("x".into())]);
+            assert_eq!((count_of(&place), place.points("a")[0].id), (1, pinned.id));
+            if outcome.is_ok() {
+                return;
+            }
+        }
     }
 
     #[test]
@@ -249,13 +267,13 @@ mod tests {
         let plan = place.repository.prune_plan(Default::default(), &place.who, &job).expect("a plan");
         let second = retag(&place, &first, &[Retag::Pin]);
         let third = retag(&place, &second, &[Retag::Add("x".into())]);
-        assert_eq!(count(&place), 3);
+        assert_eq!(count_of(&place), 3);
         assert_eq!(place.points("a").iter().map(|p| p.id).collect::<Vec<_>>(), [third.id]);
         drop(plan);
         place.repository.remove_snapshot(&second.id).expect("removed in any order");
         assert_eq!(place.points("a").iter().map(|p| p.id).collect::<Vec<_>>(), [third.id]);
         retag(&place, &third, &[Retag::Unpin]);
-        assert_eq!(count(&place), 1);
+        assert_eq!(count_of(&place), 1);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Repository {
             threads => threads,
         };
         let (tree, stored) =
-            write(self.storage.as_ref(), &self.key, &index, self.level, UPLOADS, job, |writer| {
+            write(self.storage.as_ref(), &self.key, &index, &self.tuning, UPLOADS, job, |writer| {
                 save.run(writer, threads)
             })?;
         lock.check()?;
@@ -232,7 +232,7 @@ impl<'a> Save<'a> {
         let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
         let mut disks = Vec::new();
         for input in request.disks {
-            let geometry = Geometry::new(input.source.size_bytes())?;
+            let geometry = Geometry::new(input.source.size_bytes(), &repository.tuning)?;
             let old = match (parent, input.changed) {
                 (Some(parent), Some(_)) => old_disk(&mut opener, index, parent, input.name, &geometry)?,
                 _ => None,
@@ -338,7 +338,7 @@ impl<'a> Save<'a> {
         let mut worker = Worker {
             save: self,
             writer,
-            packer: Packer::new(BlobKind::Data, &self.repository.key, self.repository.level)?,
+            packer: Packer::new(BlobKind::Data, &self.repository.key, &self.repository.tuning)?,
             opener: Opener::new(self.repository.storage.as_ref(), &self.repository.key)?,
             buffer: Vec::new(),
         };
@@ -356,7 +356,7 @@ impl<'a> Save<'a> {
 
     /// The trees above the segments, from below.
     fn finish(&self, writer: &Writer<'_>, trees: &Trees) -> Result<BlobId, VaultError> {
-        let mut packer = Packer::new(BlobKind::Data, &self.repository.key, self.repository.level)?;
+        let mut packer = Packer::new(BlobKind::Data, &self.repository.key, &self.repository.tuning)?;
         let mut nodes = Vec::new();
         for (number, disk) in self.disks.iter().enumerate() {
             let mut groups = Vec::new();

@@ -1,13 +1,21 @@
 //! What the tests of this crate share: a repository in memory, and disks that cost nothing.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use nestling_block::{BlockTarget, ExtentSet, MemoryDisk};
 
 use crate::{
     DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, VaultError,
     format::{Timestamp, key::KdfCost},
-    storage::{FileKind, FileName, MemoryStorage, Storage},
+    storage::{
+        FileKind, FileName, Listed, MemoryStorage, Operation, Storage, StorageError, StorageErrorKind,
+    },
 };
 
 pub(crate) const PASSWORD: &[u8] = b"correct horse";
@@ -76,6 +84,12 @@ impl Place {
         self.repository.points(Some(&name.parse().expect("a name")), &Job::default()).expect("points")
     }
 
+    /// The same repository for a program that ends after `count` changes of the store.
+    pub(crate) fn fused(&self, count: u64) -> Arc<Repository> {
+        let fuse = Fuse { inner: self.storage.clone(), left: AtomicU64::new(count) };
+        Arc::new(Repository::open(Arc::new(fuse), PASSWORD).expect("opened"))
+    }
+
     pub(crate) fn open(&self, point: &Point) -> Result<PointDisk, VaultError> {
         let index = Arc::new(self.repository.load_index(&Job::default())?);
         PointDisk::open(&self.repository, &index, point, None, 1 << 20)
@@ -95,5 +109,51 @@ impl Place {
     pub(crate) fn put(&self, (file, bytes): &(FileName, Vec<u8>)) {
         self.storage.remove(file).expect("removed");
         self.storage.put(file, bytes).expect("put");
+    }
+}
+
+/// A store whose user ends after so many changes: nothing is changed any more.
+struct Fuse {
+    inner: Arc<MemoryStorage>,
+    left: AtomicU64,
+}
+
+impl Fuse {
+    fn burn(&self, operation: Operation) -> Result<(), StorageError> {
+        let one_less = |left: u64| left.checked_sub(1);
+        let error = |_| StorageError::new(StorageErrorKind::Crashed, operation, self.describe());
+        self.left.fetch_update(Relaxed, Relaxed, one_less).map(drop).map_err(error)
+    }
+}
+
+impl Storage for Fuse {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, file: &FileName, bytes: &[u8]) -> Result<(), StorageError> {
+        self.burn(Operation::Put)?;
+        self.inner.put(file, bytes)
+    }
+
+    fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        self.inner.get(file, limit_bytes)
+    }
+
+    fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.inner.get_range(file, offset, buf)
+    }
+
+    fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
+        self.inner.list(kind)
+    }
+
+    fn remove(&self, file: &FileName) -> Result<(), StorageError> {
+        self.burn(Operation::Remove)?;
+        self.inner.remove(file)
+    }
+
+    fn sweep_temporary(&self, older_than: Duration) -> Result<u64, StorageError> {
+        self.inner.sweep_temporary(older_than)
     }
 }

@@ -11,10 +11,9 @@ use std::{
 use crate::{
     BlobId, VaultError,
     blob::Opener,
-    format::tree::NodeKind,
+    format::{pack::BlobKind, tree},
     index::Index,
     job::Job,
-    point::load_tree,
     repo::{Repository, in_parallel},
 };
 
@@ -134,22 +133,29 @@ impl<'a> Walk<'a> {
 
     fn read(&self, id: BlobId) -> Result<(), VaultError> {
         let mut opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key)?;
-        let tree = match load_tree(&mut opener, self.index, &id) {
-            Ok(tree) => tree,
+        let (mut bytes, mut trees, mut chunks) = (Vec::new(), Vec::new(), Vec::new());
+        // Trees of others are walked as well, whatever their names and nodes are: all that they need must stay.
+        let walked = opener.load(self.index, &id, &mut bytes).and_then(|()| {
+            let each = |kind, id| match kind {
+                BlobKind::Tree => trees.push(id),
+                BlobKind::Data => chunks.push(id),
+            };
+            tree::for_each_blob(&bytes, each)
+                .map_err(|source| VaultError::Damaged { file: format!("tree {id}"), source })
+        });
+        match walked {
+            Ok(()) => {}
             // What the store could not give now may be whole; nothing may be concluded from it.
             Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
             Err(error) => {
                 self.state().broken.trees.push((id, error));
                 return Ok(());
             }
-        };
-        for node in &tree.nodes {
-            match &node.kind {
-                NodeKind::Dir { subtree } => self.tree_found(*subtree),
-                NodeKind::File { content, .. } => self.chunks_found(content),
-                NodeKind::Other(_) => {}
-            }
         }
+        for tree in trees {
+            self.tree_found(tree);
+        }
+        self.chunks_found(&chunks);
         Ok(())
     }
 

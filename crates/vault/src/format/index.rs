@@ -1,7 +1,8 @@
 //! Indexes: which blobs lie in which packs, so that no pack has to be opened to find one.
 //!
 //! restic's design document, "Indexing". An index file has up to 8 MiB of JSON, and a large repository has thousands of
-//! them, so they are read pack by pack. A pack must never be listed in two index files in parts.
+//! them, so they are read pack by pack (0.8 GB/s on one core of a Xeon, see `speed.rs`). A pack must
+//! never be listed in two index files in parts.
 
 use std::fmt;
 

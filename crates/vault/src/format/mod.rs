@@ -13,7 +13,13 @@ pub mod key;
 pub mod lock;
 pub mod object;
 pub mod pack;
+#[cfg(test)]
+mod restic;
 pub mod snapshot;
+#[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 pub mod tree;
 

@@ -22,6 +22,10 @@ pub enum StorageErrorKind {
     Denied,
     Unreachable,
     Timeout,
+    /// The storage asks to come back later.
+    Busy,
+    /// The storage does not want what was asked, for a reason of its own.
+    Refused,
     TooLarge,
     UnexpectedEnd,
     /// A link lies where a file or directory of the repository belongs.
@@ -36,7 +40,7 @@ pub enum StorageErrorKind {
 impl StorageErrorKind {
     /// Whether the same call may succeed a little later with nothing changed by anyone.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Timeout | Self::Io)
+        matches!(self, Self::Unreachable | Self::Timeout | Self::Busy | Self::Io)
     }
 
     pub(super) fn reason(self) -> &'static str {
@@ -51,6 +55,8 @@ impl StorageErrorKind {
             Self::Denied => "access is denied",
             Self::Unreachable => "the storage cannot be reached",
             Self::Timeout => "the storage did not answer in time",
+            Self::Busy => "the storage is too busy or failing",
+            Self::Refused => "the storage refused it",
             Self::TooLarge => "it is larger than such a file can be",
             Self::UnexpectedEnd => "it ends too early",
             Self::SymbolicLink => {
@@ -80,7 +86,10 @@ impl StorageErrorKind {
             Self::Unreachable => {
                 "check the network and the address, then start again: what was stored is kept"
             }
-            Self::Timeout => "start again when the storage is less busy: what was stored is kept",
+            Self::Refused => "check the address and the settings for this storage",
+            Self::Timeout | Self::Busy => {
+                "start again when the storage is less busy: what was stored is kept"
+            }
             Self::SymbolicLink => "put the file or directory itself there",
             Self::Unsupported => "choose another place",
             Self::Io => "check the disk and the kernel's log, then verify the repository",

@@ -132,6 +132,20 @@ from_id!(KeyId => Key, LockId => Lock, SnapshotId => Snapshot, IndexId => Index,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_name_that_is_accepted_stays_in_its_directory(name in "[a-z0-9.A-Z/_é-]{0,90}|[0-9a-f]{62,66}") {
+            for kind in FileKind::ALL {
+                let Ok(file) = FileName::new(kind, name.clone()) else { continue };
+                let path = file.path();
+                let parts: Vec<&str> = path.split('/').collect();
+                prop_assert_eq!(parts.len(), match kind { FileKind::Config => 1, FileKind::Pack => 3, _ => 2 });
+                prop_assert!(parts.iter().all(|part| !part.is_empty() && !part.starts_with('.')));
+            }
+        }
+    }
 
     #[test]
     fn names_that_would_leave_the_repository_are_refused() {

@@ -29,7 +29,7 @@ pub fn decode(json: &[u8]) -> Result<Tree, FormatError> {
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "Fields<'_>", bound(deserialize = "'de: 'de"))]
+#[serde(try_from = "Fields<'de>")]
 struct NodeJson(Node);
 
 #[derive(Deserialize)]
@@ -126,8 +126,7 @@ impl TryFrom<Fields<'_>> for NodeJson {
 
 /// Tells of every blob that a tree needs: the content of its files, and the trees of its directories. Minds neither
 /// names nor anything else, so that a tree that [`decode`] refuses still keeps its blobs from being deleted.
-pub fn for_each_blob(json: &[u8], each: impl FnMut(BlobKind, BlobId)) -> Result<(), FormatError> {
-    let mut each = each;
+pub fn for_each_blob(json: &[u8], mut each: impl FnMut(BlobKind, BlobId)) -> Result<(), FormatError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Walk { each: &mut each, level: Level::Tree }
         .deserialize(&mut deserializer)
@@ -184,6 +183,9 @@ impl<'de, F: FnMut(BlobKind, BlobId)> Visitor<'de> for Walk<'_, F> {
             Subtree,
             #[serde(other)]
             Other,
+        }
+        if matches!(self.level, Level::Nodes | Level::Content) {
+            return Err(serde::de::Error::invalid_type(serde::de::Unexpected::Map, &self));
         }
         let mut has_nodes = false;
         while let Some(field) = map.next_key()? {

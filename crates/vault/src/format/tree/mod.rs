@@ -7,6 +7,8 @@
 mod decode;
 mod encode;
 mod name;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{decode, for_each_blob};
 pub use encode::encode;

@@ -48,7 +48,6 @@ impl Directory {
         match self.below(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make(name)?;
-                self.sync()?;
                 self.below(name)
             }
             other => other,

@@ -10,10 +10,12 @@ mod handles;
 mod publish;
 
 use std::{
+    collections::HashSet,
     fs::{DirBuilder, File},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -31,13 +33,20 @@ pub struct LocalStorage {
     path: PathBuf,
     root: Directory,
     handles: Handles,
+    /// Directories, by their path, whose own names are known to survive a power failure.
+    durable: Mutex<HashSet<String>>,
 }
 
 impl LocalStorage {
     /// The directory, which must exist, whether a repository is in it or not.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let root = Directory::root(path).map_err(|e| failed(path, Operation::Open, e))?;
-        Ok(Self { path: path.to_owned(), root, handles: Handles::new(HANDLES_MAX) })
+        Ok(Self {
+            path: path.to_owned(),
+            root,
+            handles: Handles::new(HANDLES_MAX),
+            durable: Mutex::default(),
+        })
     }
 
     /// Makes the directory where it is missing, and in it those that restic makes.
@@ -72,27 +81,48 @@ impl LocalStorage {
         }
     }
 
+    /// The same, made where it is missing, and durable itself before anything in it is reported to be.
     fn directory_or_new(&self, file: &FileName) -> io::Result<Directory> {
         match file.kind {
             FileKind::Config => self.root.again(),
-            FileKind::Pack => self.root.below_or_new("data")?.below_or_new(&file.name[..2]),
-            kind => self.root.below_or_new(kind.directory()),
+            FileKind::Pack => {
+                let data = self.durable_below(&self.root, "", "data")?;
+                self.durable_below(&data, "data/", &file.name[..2])
+            }
+            kind => self.durable_below(&self.root, "", kind.directory()),
         }
     }
 
-    /// All directories that may hold files of a kind, and are there.
-    fn directories(&self, kind: FileKind) -> io::Result<Vec<Directory>> {
+    fn durable_below(&self, parent: &Directory, path: &str, name: &str) -> io::Result<Directory> {
+        let directory = parent.below_or_new(name)?;
+        let durable = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !durable().contains(&format!("{path}{name}")) {
+            // Whoever made it, here or in another process, may not have synced it yet. One sync does for all that are
+            // there by now.
+            let there = parent.entries()?;
+            parent.sync()?;
+            durable().extend(there.into_iter().map(|(name, _)| format!("{path}{name}")));
+        }
+        Ok(directory)
+    }
+
+    /// All directories that may hold files of a kind and are there, with what names in them begin with.
+    fn directories(&self, kind: FileKind) -> io::Result<Vec<(String, Directory)>> {
         if self.root.is_gone()? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "its directory was removed"));
         }
         if kind == FileKind::Config {
-            return Ok(vec![self.root.again()?]);
+            return Ok(vec![(String::new(), self.root.again()?)]);
         }
         let Some(directory) = found(self.root.below(kind.directory()))? else { return Ok(Vec::new()) };
         if kind != FileKind::Pack {
-            return Ok(vec![directory]);
+            return Ok(vec![(String::new(), directory)]);
         }
-        (0..=255u8).filter_map(|n| found(directory.below(&format!("{n:02x}"))).transpose()).collect()
+        let mut directories = Vec::new();
+        for prefix in (0..=255u8).map(|n| format!("{n:02x}")) {
+            directories.extend(found(directory.below(&prefix))?.map(|directory| (prefix, directory)));
+        }
+        Ok(directories)
     }
 
     fn open_file(&self, file: &FileName) -> io::Result<File> {
@@ -151,7 +181,7 @@ impl LocalStorage {
     fn sweep(&self, before: SystemTime) -> io::Result<u64> {
         let mut swept = 0;
         for kind in FileKind::ALL {
-            for directory in self.directories(kind)? {
+            for (_, directory) in self.directories(kind)? {
                 for (name, entry) in directory.entries()? {
                     if publish::is_temporary(kind, &name) && entry.changed <= before {
                         swept += u64::from(found(directory.unlink(&name))?.is_some());
@@ -222,14 +252,15 @@ impl Storage for LocalStorage {
     fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
         let list = || {
             let mut listed = Vec::new();
-            for directory in self.directories(kind)? {
+            for (prefix, directory) in self.directories(kind)? {
                 if kind == FileKind::Config {
                     let size = found(directory.size("config"))?.flatten();
                     listed.extend(size.map(|size| Listed { name: String::new(), size }));
                     continue;
                 }
                 let entries = directory.entries()?.into_iter();
-                let ours = entries.filter(|(name, entry)| kind.accepts(name) && entry.is_file);
+                let ours = entries
+                    .filter(|(name, entry)| entry.is_file && kind.accepts(name) && name.starts_with(&prefix));
                 listed.extend(ours.map(|(name, entry)| Listed { name, size: entry.size }));
             }
             Ok(listed)
