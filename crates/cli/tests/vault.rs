@@ -365,9 +365,9 @@ fn a_point_is_served_and_saved_over_nbd() {
 }
 
 #[test]
-fn damage_is_told_by_machine_and_disk() {
+fn damage_is_told_by_machine_and_disk_and_repaired() {
     let place = Place::new();
-    place.image("disk.img");
+    let image = place.image("disk.img");
     place.run("save repo Web01 disk.img").ok();
     let pack = first_pack(&place.path("repo"));
     fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).expect("writable");
@@ -380,6 +380,26 @@ fn damage_is_told_by_machine_and_disk() {
     assert!(found["losses"][0]["ranges"][0]["length"].as_u64() > Some(0), "{found}");
     place.run("restore repo Web01 back.img").refused(1, &["damaged"]);
     assert!(!place.path("back.img").exists());
+
+    let repair = |words: &str| -> Value {
+        let said = place.run(words);
+        assert_eq!(said.status, 3, "{}", said.talk);
+        serde_json::from_str(&said.data).expect("one object")
+    };
+    assert!(repair("--json repair repo --dry-run").get("done").is_none());
+    let repaired = repair("--json repair repo");
+    assert_eq!(repaired["done"]["mended"].as_array().map(Vec::len), Some(1), "{repaired}");
+    let lost = repaired["points"][0]["lost"][0].clone();
+    assert_eq!(place.run("repair repo").ok(), "nothing is damaged\n");
+    place.run("verify repo --all-data").ok();
+    place.run("restore repo Web01 back.img").ok();
+    let (from, bytes) =
+        (lost["offset"].as_u64().expect("a number"), lost["length"].as_u64().expect("a number"));
+    let mut back = place.read("back.img");
+    assert!(back != image);
+    let hole = from as usize..(from + bytes) as usize;
+    back[hole.clone()].copy_from_slice(&image[hole]);
+    assert!(back == image, "more is lost than was said");
 }
 
 #[test]

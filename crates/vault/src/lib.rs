@@ -31,6 +31,7 @@ mod restore;
 mod retag;
 pub mod retention;
 mod save;
+mod save_request;
 mod selector;
 mod stats;
 pub mod storage;

@@ -31,9 +31,8 @@ use crate::{
     job::Job,
     layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
     lock::RepositoryLock,
-    name::check_disk_name,
     packer::{Packer, Stored, Writer, write},
-    point::{DESCRIPTION_BYTES_MAX, DiskLayout, Point, PointContent, PointLayout, TAG, load_tree, subtree},
+    point::{DiskLayout, Point, PointContent, PointLayout, TAG, load_tree, subtree},
     prune::marked_packs,
     repo::{Identity, Repository},
 };
@@ -62,28 +61,6 @@ pub struct SaveRequest<'a> {
     pub who: &'a Identity,
     /// Threads that read, hash and compress; 0: as many as there are processors.
     pub threads: usize,
-}
-
-impl SaveRequest<'_> {
-    fn check(&self) -> Result<(), VaultError> {
-        let invalid = |why: String| Err(VaultError::Invalid(why));
-        if self.disks.is_empty() {
-            return invalid("a point without a disk is none; give at least one".into());
-        }
-        for (number, disk) in self.disks.iter().enumerate() {
-            check_disk_name(disk.name)?;
-            if self.disks[..number].iter().any(|other| other.name == disk.name) {
-                return invalid(format!("two disks are called {}; a name is given once", disk.name));
-            }
-        }
-        for tag in self.tags {
-            crate::retag::check_tag(tag)?;
-        }
-        if self.description.is_some_and(|text| text.len() as u64 > DESCRIPTION_BYTES_MAX) {
-            return invalid("the description is larger than 16 MiB".into());
-        }
-        Ok(())
-    }
 }
 
 /// What a save did.

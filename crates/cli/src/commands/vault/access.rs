@@ -16,7 +16,9 @@ use clap::Args;
 use nestling_api::v1::ErrorCode;
 use nestling_vault::{
     Repository,
-    storage::{AppendOnly, Limits, LocalStorage, Storage, Throttled},
+    storage::{
+        AppendOnly, Limits, Location, RetryPolicy, Retrying, Storage, StorageOptions, Throttled, open,
+    },
 };
 use rustix::stdio::stdin;
 use zeroize::{Zeroize, Zeroizing};
@@ -71,7 +73,7 @@ impl Access {
     }
 
     fn open_with(&self, printer: Printer, repo: &str, told: Option<Password>) -> Result<Arc<Repository>> {
-        let storage = self.bounded(Arc::new(LocalStorage::open(Path::new(repo))?));
+        let storage = self.storage(repo, false)?;
         let password = match told {
             Some(password) => password,
             None => ask(printer, &format!("password for {repo}"))?,
@@ -85,10 +87,15 @@ impl Access {
             Some(password) => password,
             None => ask_twice(printer, &format!("new password for {repo}"))?,
         };
-        Ok((self.bounded(Arc::new(LocalStorage::create(Path::new(repo))?)), password))
+        Ok((self.storage(repo, true)?, password))
     }
 
-    fn bounded(&self, storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+    fn storage(&self, repo: &str, create: bool) -> Result<Arc<dyn Storage>> {
+        let is_local = matches!(repo.parse()?, Location::Local(_));
+        let mut storage = open(repo, &StorageOptions { create, ..StorageOptions::default() })?;
+        if !is_local {
+            storage = Arc::new(Retrying::new(storage, RetryPolicy::default()));
+        }
         let storage: Arc<dyn Storage> = match self.bwlimit {
             None => storage,
             limit => {
@@ -96,7 +103,7 @@ impl Access {
                 Arc::new(Throttled::new(storage, limits))
             }
         };
-        if self.append_only { Arc::new(AppendOnly::new(storage)) } else { storage }
+        Ok(if self.append_only { Arc::new(AppendOnly::new(storage)) } else { storage })
     }
 
     /// The password, if it need not be asked for.

@@ -56,10 +56,12 @@ enum Command {
     Copy(copy::Copy),
     Stats(stats::Stats),
     RebuildIndex(mend::RebuildIndex),
+    Repair(mend::Repair),
     Unlock(mend::Unlock),
 }
 
-const REPO: &str = "The repository: a directory";
+const REPO: &str =
+    "The repository: a directory, s3:HOST/BUCKET/PREFIX, s3://BUCKET/PREFIX, azure://... or gs://...";
 const POINT: &str = "The machine and its point: the first digits of its id [default: the newest]";
 const DISK: &str = "The machine, its point [default: the newest] and its disk [default: the only one]";
 
@@ -92,6 +94,7 @@ impl Vault {
             Command::Copy(copy) => copy.run(session),
             Command::Stats(stats) => stats.run(session),
             Command::RebuildIndex(rebuild) => rebuild.run(session),
+            Command::Repair(repair) => repair.run(session),
             Command::Unlock(unlock) => unlock.run(session),
         }
     }
