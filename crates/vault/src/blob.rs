@@ -58,7 +58,7 @@ impl<'a> Sealer<'a> {
     pub(crate) fn new(key: &'a MasterKey, level: i32) -> Result<Self, VaultError> {
         Ok(Self {
             key,
-            compressor: Compressor::new(level).map_err(internal)?,
+            compressor: Compressor::new(level).map_err(|error| internal(&error))?,
             compressed: Vec::new(),
             proof: Vec::new(),
         })
@@ -68,7 +68,7 @@ impl<'a> Sealer<'a> {
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<Option<u32>, VaultError> {
         self.compressed.clear();
         if !is_incompressible(plain) {
-            self.compressor.compress_into(plain, &mut self.compressed).map_err(internal)?;
+            self.compressor.compress_into(plain, &mut self.compressed).map_err(|error| internal(&error))?;
         }
         let raw = self.compressed.is_empty() || self.compressed.len() >= plain.len();
         let body: &[u8] = if raw { plain } else { &self.compressed };
@@ -88,7 +88,7 @@ impl<'a> Sealer<'a> {
     }
 }
 
-fn internal(error: crate::format::FormatError) -> VaultError {
+fn internal(error: &crate::format::FormatError) -> VaultError {
     VaultError::Invalid(format!("a chunk could not be compressed: {error}"))
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Result<Self, VaultError> {
-        Ok(Self { decompressor: Decompressor::new().map_err(internal)?, sealed: Vec::new() })
+        Ok(Self { decompressor: Decompressor::new().map_err(|error| internal(&error))?, sealed: Vec::new() })
     }
 }
 

@@ -39,12 +39,21 @@ pub enum VaultError {
         "{file} is damaged: {source}; 'vault verify' tells what is concerned, 'vault repair' keeps what is whole"
     )]
     Damaged { file: String, source: FormatError },
+    #[error("{file} is damaged: {source}; 'vault rebuild-index' makes the index anew from the packs")]
+    IndexDamaged { file: String, source: FormatError },
     #[error("chunk {blob} in pack {pack} is damaged: {why}")]
     BlobDamaged { blob: BlobId, pack: PackId, why: String },
     #[error("chunk {0} is in no index; run 'vault rebuild-index', then 'vault verify'")]
     BlobMissing(BlobId),
     #[error("point {point}: {what}")]
     PointDamaged { point: SnapshotId, what: String },
+    /// It was lost before, and told then.
+    #[error(
+        "{disk}: bytes {} to {} were lost to damage of the repository and cannot be read; restore the other ranges, or take \
+         another point",
+        range.start, range.end
+    )]
+    Lost { disk: String, range: std::ops::Range<u64> },
     #[error("a disk cannot be cut like this: {0:?}")]
     Geometry(Geometry),
     #[error("{0:?} cannot be the name of a machine or disk in a repository: {1}")]
@@ -63,6 +72,12 @@ pub enum VaultError {
         "the lock on the repository was lost, so another program may have removed what this one relied on; run it again"
     )]
     LockLost,
+    #[error("point {point} is not removed: {why}; take that away first if it is really to go")]
+    Protected { point: String, why: String },
+    #[error(
+        "lock {file} cannot be read ({source}), so somebody may be at work; once nobody is, 'vault unlock --all' removes it"
+    )]
+    LockUnreadable { file: String, source: Box<VaultError> },
     #[error("cancelled")]
     Cancelled,
     /// Another thread failed; its error is the one to show.
@@ -70,4 +85,22 @@ pub enum VaultError {
     Stopped,
     #[error("{0}")]
     Invalid(String),
+}
+
+impl VaultError {
+    /// Whether it says that something stored is damaged or lost, not that it could not be reached just now.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.says_damaged(),
+            Self::Damaged { .. }
+            | Self::IndexDamaged { .. }
+            | Self::BlobDamaged { .. }
+            | Self::BlobMissing(_)
+            | Self::PointDamaged { .. }
+            | Self::Lost { .. }
+            | Self::Geometry(_)
+            | Self::Name(..) => true,
+            _ => false,
+        }
+    }
 }

@@ -31,6 +31,8 @@ use crate::{
 const RENEW: Duration = Duration::from_secs(5 * 60);
 const STALE: Duration = Duration::from_secs(30 * 60);
 const LOCK_BYTES_MAX: usize = 1 << 20;
+/// How often the locks are listed again because one of them was renewed meanwhile.
+const RELISTS: usize = 32;
 
 /// A lock that somebody holds.
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ impl Held {
         self.lock.session.is_none()
     }
 
-    fn is_stale(&self, now: &Timestamp, who: &Identity) -> bool {
+    pub(crate) fn is_stale(&self, now: &Timestamp, who: &Identity) -> bool {
         let age = now.unix_nanoseconds().saturating_sub(self.lock.time.unix_nanoseconds());
         if age > STALE.as_nanos().cast_signed() {
             return true;
@@ -74,15 +76,31 @@ fn process_exists(pid: i32) -> bool {
 /// The locks that are in force: not stale, and readable. One that cannot be read is in force, since it may be new.
 pub fn held(repository: &Repository, who: &Identity) -> Result<Vec<Held>, VaultError> {
     let now = Timestamp::from(SystemTime::now());
-    let mut held = Vec::new();
-    for id in repository.list::<LockId>(FileKind::Lock)? {
-        match read(repository.storage.as_ref(), &repository.key, id) {
-            Ok(Some(found)) if !found.is_stale(&now, who) => held.push(found),
-            Ok(_) => {}
-            Err(error) => return Err(error),
+    for _ in 0..RELISTS {
+        let mut held = Vec::new();
+        let mut vanished = false;
+        for id in repository.list::<LockId>(FileKind::Lock)? {
+            match read_lock(repository, id) {
+                Ok(Some(found)) if !found.is_stale(&now, who) => held.push(found),
+                Ok(Some(_)) => {}
+                // Its holder has ended, or renewed it under a name that was not there yet when they were listed.
+                Ok(None) => vanished = true,
+                Err(error) if error.is_damage() => {
+                    return Err(VaultError::LockUnreadable { file: id.to_string(), source: Box::new(error) });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !vanished {
+            return Ok(held);
         }
     }
-    Ok(held)
+    let holder = "others who come and go faster than they can be listed".to_owned();
+    Err(VaultError::Locked { holder })
+}
+
+pub(crate) fn read_lock(repository: &Repository, id: LockId) -> Result<Option<Held>, VaultError> {
+    read(repository.storage.as_ref(), &repository.key, id)
 }
 
 fn read(storage: &dyn Storage, key: &MasterKey, id: LockId) -> Result<Option<Held>, VaultError> {
@@ -92,13 +110,17 @@ fn read(storage: &dyn Storage, key: &MasterKey, id: LockId) -> Result<Option<Hel
         Err(error) if error.kind == StorageErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    if LockId::of(&sealed) != id {
+        let source = crate::format::FormatError::invalid("lock", "its bytes are not those of its name");
+        return Err(damaged(&file.to_string(), source));
+    }
     let json =
         open_object(key, sealed, LOCK_BYTES_MAX).map_err(|source| damaged(&file.to_string(), source))?;
     let lock = lock::decode(&json).map_err(|source| damaged(&file.to_string(), source))?;
     Ok(Some(Held { id, lock }))
 }
 
-fn lock_file(id: LockId) -> FileName {
+pub(crate) fn lock_file(id: LockId) -> FileName {
     FileName { kind: FileKind::Lock, name: id.to_string() }
 }
 
@@ -147,10 +169,30 @@ impl RepositoryLock {
         }
     }
 
+    /// A lock that keeps everybody out, of our own too, as restic's exclusive one does: for what changes the ground that
+    /// others stand on. Refused while anybody holds any lock.
+    pub(crate) fn alone(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
+        let lock = Self::put_as(repository, who, true, None)?;
+        let own = guard(&lock.shared.current).id;
+        match held(repository, who)?.into_iter().find(|h| h.id != own) {
+            None => Ok(lock),
+            Some(holder) => Err(VaultError::Locked { holder: holder.describe() }),
+        }
+    }
+
     fn put(repository: &Arc<Repository>, who: &Identity, exclusive: bool) -> Result<Self, VaultError> {
         let mut random = [0; 16];
         crate::crypto::random(&mut random)?;
-        let session = hex(&random);
+        Self::put_as(repository, who, exclusive, Some(hex(&random)))
+    }
+
+    /// Without a session, nobody knows the lock from one of another program.
+    fn put_as(
+        repository: &Arc<Repository>,
+        who: &Identity,
+        exclusive: bool,
+        session: Option<String>,
+    ) -> Result<Self, VaultError> {
         let lock = Lock {
             time: Timestamp::from(SystemTime::now()),
             exclusive,
@@ -159,11 +201,12 @@ impl RepositoryLock {
             pid: i64::from(who.pid),
             uid: who.uid,
             gid: who.gid,
-            session: Some(session.clone()),
+            session,
             keeps: Vec::new(),
             other: serde_json::Map::new(),
         };
         let id = write(repository, &lock)?;
+        let session = Held { id, lock: lock.clone() }.session();
         let shared = Arc::new(Shared {
             repository: repository.clone(),
             lost: AtomicBool::new(false),
@@ -184,9 +227,13 @@ impl RepositoryLock {
 
     /// Names a tree that this session builds on, so that prune keeps it even when its point is forgotten meanwhile.
     pub fn keep(&self, tree: BlobId) -> Result<(), VaultError> {
+        self.keep_all(&[tree])
+    }
+
+    pub(crate) fn keep_all(&self, trees: &[BlobId]) -> Result<(), VaultError> {
         let mut current = guard(&self.shared.current);
         let mut lock = current.lock.clone();
-        lock.keeps.push(tree);
+        lock.keeps.extend_from_slice(trees);
         self.shared.replace(&mut current, lock)
     }
 

@@ -132,6 +132,7 @@ struct State {
 /// Where packers send their packs. Made by [`write`].
 pub(crate) struct Writer<'a> {
     index: &'a Index,
+    key: &'a MasterKey,
     job: &'a Job,
     sender: SyncSender<Pack>,
     state: &'a Mutex<State>,
@@ -143,7 +144,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    pub(crate) fn key(&self) -> &'a MasterKey {
+        self.key
+    }
+
     /// Whether the caller is to store this blob: it is in no pack yet, and no other thread has taken it on.
     pub(crate) fn claim(&self, id: &BlobId) -> bool {
         !self.index.holds(id) && lock(&self.claimed[usize::from(id.0[1]) % CLAIM_SHARDS]).insert(*id)
@@ -188,7 +193,7 @@ pub(crate) fn write<T>(
             scope.spawn(|| upload.run(&receiver));
         }
         let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
-        let writer = Writer { index, job, sender, state: &state, claimed: &claimed, trees };
+        let writer = Writer { index, key, job, sender, state: &state, claimed: &claimed, trees };
         let outcome = work(&writer)?;
         lock(&writer.trees).flush(&writer)?;
         Ok(outcome)

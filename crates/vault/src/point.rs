@@ -3,6 +3,9 @@
 //! A snapshot of somebody else's in the same repository is left alone and is no point. What a point says of itself is
 //! hostile until checked: names, sizes and trees come from a file that anyone with the password could have written.
 
+use std::collections::HashMap;
+
+use nestling_block::ExtentSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,6 +24,10 @@ use crate::{
 
 /// By this tag a snapshot is known to be a point.
 pub const TAG: &str = "nestling";
+/// A point with this tag has lost some bytes; `PointLayout::lost` names them.
+pub const DAMAGED_TAG: &str = "damaged";
+/// The field of a snapshot that names those in whose place it was put. restic ignores it.
+pub(crate) const REPLACES: &str = "replaces";
 /// A description or point file is not longer.
 pub const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
 const DISKS_MAX: usize = 256;
@@ -48,6 +55,39 @@ impl Point {
     pub fn short_id(&self) -> String {
         self.id.to_string()[..8].to_owned()
     }
+
+    /// The id that it was saved under: the same for all versions of a point, whatever its tags are now.
+    pub fn identity(&self) -> SnapshotId {
+        self.snapshot.original.unwrap_or(self.id)
+    }
+
+    /// Whether both are the same point, before and after its tags were changed.
+    pub(crate) fn is_version_of(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+            && self.name == other.name
+            && self.snapshot.time == other.snapshot.time
+    }
+
+    /// The snapshots in whose place it stands.
+    fn replaced(&self) -> impl Iterator<Item = SnapshotId> {
+        let before = self.snapshot.other.get(REPLACES).and_then(|ids| ids.as_array());
+        let before = before.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok());
+        self.snapshot.original.into_iter().chain(before)
+    }
+}
+
+/// Points that count, and those in whose place another one stands: left by a change of tags that was cut off, or that
+/// did not want to disturb a prune. A snapshot can only name what was there before it, so of any versions one counts.
+pub(crate) fn split_versions(points: Vec<Point>) -> (Vec<Point>, Vec<Point>) {
+    let replaced: HashMap<SnapshotId, usize> =
+        points.iter().enumerate().flat_map(|(n, point)| point.replaced().map(move |id| (id, n))).collect();
+    let is_older: Vec<bool> = points
+        .iter()
+        .map(|point| replaced.get(&point.id).is_some_and(|by| points[*by].is_version_of(point)))
+        .collect();
+    let mut flags = is_older.into_iter();
+    let (older, current) = points.into_iter().partition(|_| flags.next().unwrap_or_default());
+    (current, older)
 }
 
 /// `point.json`: how the disks of a point lie in it.
@@ -55,6 +95,25 @@ impl Point {
 pub struct PointLayout {
     pub version: u32,
     pub disks: Vec<DiskLayout>,
+    /// Bytes that were lost and hold zeroes in their place, which nobody may take for what was saved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostRange>,
+}
+
+/// Lost bytes of one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostRange {
+    pub disk: String,
+    pub offset: u64,
+    pub length: u64,
+}
+
+impl PointLayout {
+    /// The lost bytes of a disk.
+    pub fn lost(&self, disk: &str) -> ExtentSet {
+        let of_disk = self.lost.iter().filter(|lost| lost.disk == disk);
+        of_disk.map(|lost| lost.offset..lost.offset.saturating_add(lost.length)).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +152,15 @@ impl PointContent {
 impl Repository {
     /// The points of one machine, or of all, oldest first.
     pub fn points(&self, name: Option<&PointName>, job: &Job) -> Result<Vec<Point>, VaultError> {
+        let (mut points, _) = self.versions(job)?;
+        points.retain(|point| name.is_none_or(|name| point.name == *name));
+        Ok(points)
+    }
+
+    /// All points, and the snapshots in whose place one of them stands; both oldest first.
+    pub(crate) fn versions(&self, job: &Job) -> Result<(Vec<Point>, Vec<Point>), VaultError> {
         let snapshots = self.snapshots(job)?.into_iter();
-        let points = snapshots.filter_map(|(id, snapshot)| Point::of(id, snapshot));
-        Ok(points.filter(|point| name.is_none_or(|name| point.name == *name)).collect())
+        Ok(split_versions(snapshots.filter_map(|(id, snapshot)| Point::of(id, snapshot)).collect()))
     }
 
     /// One point of a machine: `latest` or the first digits of its id; without either, the newest.
@@ -115,7 +180,11 @@ impl Repository {
         let Some(prefix) = selector.filter(|selector| *selector != "latest") else {
             return points.pop().ok_or_else(missing);
         };
-        let mut fitting = points.into_iter().filter(|point| point.id.to_string().starts_with(prefix));
+        // What people wrote down before its tags were changed still finds it.
+        let fits = |id: SnapshotId| id.to_string().starts_with(prefix);
+        let by_id = points.iter().any(|point| fits(point.id));
+        let mut fitting =
+            points.into_iter().filter(|point| fits(if by_id { point.id } else { point.identity() }));
         let first = fitting.next().filter(|_| !prefix.is_empty()).ok_or_else(missing)?;
         match fitting.next() {
             None => Ok(first),
@@ -139,6 +208,20 @@ pub(crate) fn load_tree(opener: &mut Opener<'_>, index: &Index, id: &BlobId) -> 
     tree::decode(&bytes).map_err(|source| VaultError::Damaged { file: format!("tree {id}"), source })
 }
 
+type Description = Result<Option<Vec<u8>>, VaultError>;
+
+/// The folder of a point, what it says of itself, and the machine's description, which may be damaged by itself.
+pub(crate) fn read_folder(
+    opener: &mut Opener<'_>,
+    index: &Index,
+    point: &Point,
+) -> Result<(Tree, PointLayout, Description), VaultError> {
+    let mut contents = Contents { point, index, opener };
+    let (tree, layout) = contents.folder()?;
+    let description = contents.file(&tree, DESCRIPTION_FILE);
+    Ok((tree, layout, description))
+}
+
 struct Contents<'a, 'b> {
     point: &'a Point,
     index: &'a Index,
@@ -151,6 +234,19 @@ impl Contents<'_, '_> {
     }
 
     fn read(mut self) -> Result<PointContent, VaultError> {
+        let (tree, layout) = self.folder()?;
+        let mut disk_trees = Vec::new();
+        for disk in &layout.disks {
+            let id = subtree(&tree, &disk.name)
+                .ok_or_else(|| self.wrong(format!("it has no disk {}", disk.name)))?;
+            disk_trees.push(id);
+        }
+        let description = self.file(&tree, DESCRIPTION_FILE)?;
+        Ok(PointContent { layout, disk_trees, description })
+    }
+
+    /// The folder of the point, and what it says of itself.
+    fn folder(&mut self) -> Result<(Tree, PointLayout), VaultError> {
         let mut tree = load_tree(self.opener, self.index, &self.point.snapshot.tree)?;
         for component in self.point.name.components() {
             let id = subtree(&tree, component)
@@ -162,14 +258,7 @@ impl Contents<'_, '_> {
         let layout: PointLayout =
             serde_json::from_slice(&json).map_err(|error| self.wrong(format!("{POINT_FILE}: {error}")))?;
         self.check(&layout)?;
-        let mut disk_trees = Vec::new();
-        for disk in &layout.disks {
-            let id = subtree(&tree, &disk.name)
-                .ok_or_else(|| self.wrong(format!("it has no disk {}", disk.name)))?;
-            disk_trees.push(id);
-        }
-        let description = self.file(&tree, DESCRIPTION_FILE)?;
-        Ok(PointContent { layout, disk_trees, description })
+        Ok((tree, layout))
     }
 
     fn check(&self, layout: &PointLayout) -> Result<(), VaultError> {
@@ -185,6 +274,14 @@ impl Contents<'_, '_> {
         for disk in &layout.disks {
             check_disk_name(&disk.name)?;
             disk.geometry.check()?;
+        }
+        for lost in &layout.lost {
+            let disk = layout.disks.iter().find(|disk| disk.name == lost.disk);
+            let end = lost.offset.checked_add(lost.length);
+            let fits = disk.zip(end).is_some_and(|(disk, end)| end <= disk.geometry.size_bytes);
+            if !fits {
+                return Err(self.wrong("it names lost bytes that no disk of it has"));
+            }
         }
         Ok(())
     }

@@ -249,10 +249,10 @@ fn look(repository: &Repository, who: &Identity, job: &Job) -> Result<(Snapshot,
     Ok((Snapshot { index, files, sizes, marks, seen }, used))
 }
 
-type IndexFiles = Vec<(IndexId, Vec<IndexPack>)>;
+pub(crate) type IndexFiles = Vec<(IndexId, Vec<IndexPack>)>;
 
 /// The index, and which file says what.
-fn read_index(repository: &Repository, job: &Job) -> Result<(Index, IndexFiles), VaultError> {
+pub(crate) fn read_index(repository: &Repository, job: &Job) -> Result<(Index, IndexFiles), VaultError> {
     let files = Mutex::new(Vec::new());
     repository.index_files(job, |id, file| {
         files.lock().unwrap_or_else(PoisonError::into_inner).push((id, file.packs));
@@ -496,7 +496,7 @@ impl Finisher<'_> {
         self.look_again(state, used)?;
         let dead = self.dead(state, used, &due)?;
         self.job.begin("removing packs", dead.len() as u64);
-        self.rewrite_index(state, &dead)?;
+        rewrite_index(self.repository, &state.files, &dead)?;
         for pack in &dead {
             self.job.check()?;
             self.repository.storage.remove(&pack_file(*pack))?;
@@ -557,33 +557,35 @@ impl Finisher<'_> {
         // Sealed but never indexed, and indexed since: its saver has ended, and what it left was looked through.
         Ok(dead)
     }
+}
 
-    /// Index files without the packs that go. The new ones are there before the old ones are removed.
-    fn rewrite_index(&self, state: &Snapshot, dead: &HashSet<PackId>) -> Result<(), VaultError> {
-        let mut kept = Vec::new();
-        let mut replaced = Vec::new();
-        for (id, packs) in &state.files {
-            if packs.iter().any(|pack| dead.contains(&pack.id)) {
-                kept.extend(packs.iter().filter(|pack| !dead.contains(&pack.id)).cloned());
-                replaced.push(*id);
-            }
+/// Index files without the packs that go. The new ones are there before the old ones are removed.
+pub(crate) fn rewrite_index(
+    repository: &Repository,
+    files: &IndexFiles,
+    dead: &HashSet<PackId>,
+) -> Result<(), VaultError> {
+    let (storage, key) = (repository.storage.as_ref(), &repository.key);
+    let (mut part, mut blobs, mut replaced) = (Vec::new(), 0, Vec::new());
+    for (id, packs) in files {
+        if !packs.iter().any(|pack| dead.contains(&pack.id)) {
+            continue;
         }
-        let mut part = Vec::new();
-        let mut blobs = 0;
-        for pack in kept {
+        replaced.push(*id);
+        for pack in packs.iter().filter(|pack| !dead.contains(&pack.id)) {
             blobs += pack.blobs.len();
-            part.push(pack);
+            part.push(pack.clone());
             if blobs >= 32 << 10 {
-                put_index(self.repository.storage.as_ref(), &self.repository.key, std::mem::take(&mut part))?;
+                put_index(storage, key, std::mem::take(&mut part))?;
                 blobs = 0;
             }
         }
-        if !part.is_empty() {
-            put_index(self.repository.storage.as_ref(), &self.repository.key, part)?;
-        }
-        for id in replaced {
-            self.repository.storage.remove(&FileName { kind: FileKind::Index, name: id.to_string() })?;
-        }
-        Ok(())
     }
+    if !part.is_empty() {
+        put_index(storage, key, part)?;
+    }
+    for id in replaced {
+        storage.remove(&FileName { kind: FileKind::Index, name: id.to_string() })?;
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nestling_block::{BlockError, BlockSource, Extent, ExtentKind, ExtentList, check_range};
+use nestling_block::{BlockError, BlockSource, Extent, ExtentKind, ExtentList, ExtentSet, check_range};
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
@@ -43,6 +43,7 @@ pub struct PointDisk {
     pub(crate) geometry: Geometry,
     pub(crate) zeroes: Zeroes,
     groups: Vec<BlobId>,
+    lost: ExtentSet,
     name: String,
     group_lists: Cache<u64, Arc<Vec<BlobId>>>,
     segment_lists: Cache<u64, Arc<Vec<Chunk>>>,
@@ -75,6 +76,7 @@ impl PointDisk {
             geometry,
             zeroes: Zeroes::of(&geometry),
             groups,
+            lost: content.layout.lost(&layout.name),
             name: format!("{}@{}:{}", point.name, point.short_id(), layout.name),
             group_lists: Cache::new(LISTS),
             segment_lists: Cache::new(LISTS),
@@ -87,6 +89,19 @@ impl PointDisk {
 
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// Bytes that were lost to damage before: reading them is an error.
+    pub fn lost(&self) -> &ExtentSet {
+        &self.lost
+    }
+
+    /// Fails when a byte of `range` was lost.
+    pub(crate) fn check_lost(&self, range: Range<u64>) -> Result<(), VaultError> {
+        match self.lost.within(range).next() {
+            None => Ok(()),
+            Some(range) => Err(VaultError::Lost { disk: self.name.clone(), range }),
+        }
     }
 
     fn with_opener<T>(
@@ -175,6 +190,7 @@ impl PointDisk {
     #[expect(clippy::cast_possible_truncation, reason = "places inside a chunk and a buffer")]
     pub fn read(&self, mut buf: &mut [u8], mut offset: u64) -> Result<(), VaultError> {
         check_range(&self.name, self.geometry.size_bytes, offset, buf.len() as u64)?;
+        self.check_lost(offset..offset + buf.len() as u64)?;
         while !buf.is_empty() {
             let (chunk, range) = self.chunk_at(offset)?;
             let count = buf.len().min((range.end - offset) as usize);
@@ -218,7 +234,9 @@ impl BlockSource for PointDisk {
         while !list.is_done() {
             let at = list.position();
             let (chunk, bytes) = self.chunk_at(at).map_err(|error| self.as_block_error(at, &error))?;
-            let kind = if chunk == Chunk::Zero { ExtentKind::Zero } else { ExtentKind::Data };
+            // Whoever copies by extents must come upon what is lost, and not take it for a hole.
+            let is_hole = chunk == Chunk::Zero && !self.lost.touches(bytes.clone());
+            let kind = if is_hole { ExtentKind::Zero } else { ExtentKind::Data };
             list.push(bytes.end - at, kind);
         }
         Ok(list.finish())

@@ -4,6 +4,7 @@
 //! found) and nothing of what disks are.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -180,10 +181,17 @@ impl Repository {
         each: impl Fn(IndexId, IndexFile) -> Result<(), VaultError> + Sync,
     ) -> Result<(), VaultError> {
         let names: Vec<IndexId> = self.list(FileKind::Index)?;
-        in_parallel(&names, READERS, job, |id| {
-            let json = self.object(FileKind::Index, &id.to_string(), INDEX_BYTES_MAX)?;
-            each(*id, index::decode(&json).map_err(|source| damaged(&format!("index/{id}"), source))?)
-        })
+        in_parallel(&names, READERS, job, |id| each(*id, self.index_file(id)?))
+    }
+
+    pub(crate) fn index_file(&self, id: &IndexId) -> Result<IndexFile, VaultError> {
+        let damaged = |source| VaultError::IndexDamaged { file: format!("index/{id}"), source };
+        let json =
+            self.object(FileKind::Index, &id.to_string(), INDEX_BYTES_MAX).map_err(|error| match error {
+                VaultError::Damaged { source, .. } => damaged(source),
+                error => error,
+            })?;
+        index::decode(&json).map_err(damaged)
     }
 
     /// What all index files say.
@@ -209,18 +217,30 @@ impl Repository {
 
     /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it.
     pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        let names: Vec<SnapshotId> = self.list(FileKind::Snapshot)?;
-        let found = Mutex::new(Vec::with_capacity(names.len().min(1 << 20)));
-        in_parallel(&names, READERS, job, |id| {
-            match self.snapshot(id) {
-                Ok(snapshot) => found.lock().unwrap_or_else(PoisonError::into_inner).push((*id, snapshot)),
-                // Forgotten since it was listed.
-                Err(error) if is_not_found(&error) => {}
-                Err(error) => return Err(error),
+        let mut found: HashMap<SnapshotId, Snapshot> = HashMap::new();
+        for _ in 0..=RELISTS {
+            let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
+            found.retain(|id, _| listed.contains(id));
+            let names: Vec<SnapshotId> = listed.into_iter().filter(|id| !found.contains_key(id)).collect();
+            let new = Mutex::new((Vec::with_capacity(names.len().min(1 << 20)), false));
+            in_parallel(&names, READERS, job, |id| {
+                let outcome = self.snapshot(id);
+                let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
+                match outcome {
+                    Ok(snapshot) => new.0.push((*id, snapshot)),
+                    Err(error) if is_not_found(&error) => new.1 = true,
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            })?;
+            let (new, vanished) = new.into_inner().unwrap_or_else(PoisonError::into_inner);
+            found.extend(new);
+            // Forgotten since it was listed, or replaced by one that the list may not have.
+            if !vanished {
+                break;
             }
-            Ok(())
-        })?;
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
         found.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
         Ok(found)
     }

@@ -114,6 +114,7 @@ impl Part<'_> {
             if self.request.ranges.is_some_and(|ranges| !ranges.touches(range.clone())) {
                 continue;
             }
+            disk.check_lost(range.clone())?;
             match chunk {
                 Chunk::Zero => match &mut zeroes {
                     Some(before) if before.end == range.start => before.end = range.end,

@@ -222,14 +222,15 @@ mod tests {
         let mut expired = candidate("2020-01-03T00:00:00Z");
         expired.protected_until = Some(at("2026-01-01T00:00:00Z"));
         let newest = candidate("2026-01-01T00:00:00Z");
-        let all = [pinned.clone(), protected.clone(), expired.clone(), newest.clone()];
+        let gone_id = expired.id;
+        let all = [pinned, protected, expired, newest];
         let rules = Retention { last: 1, ..Retention::default() };
         let gone: Vec<SnapshotId> = decide(&all, &rules, at("2026-12-01T00:00:00Z"))
             .into_iter()
             .filter(|decision| decision.reasons.is_empty())
             .map(|decision| decision.id)
             .collect();
-        assert_eq!(gone, [expired.id]);
+        assert_eq!(gone, [gone_id]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! then nothing is reported, and whatever happens leaves the points before as they are.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ops::Range,
     sync::{
@@ -85,6 +86,8 @@ struct DiskPlan<'a> {
     input: &'a DiskInput<'a>,
     geometry: Geometry,
     zeroes: Zeroes,
+    /// What may have changed since the parent, and what the parent lost.
+    changed: Option<Cow<'a, ExtentSet>>,
     /// Groups of the parent's disk, if changed extents count from it.
     old: Option<OldDisk>,
 }
@@ -139,7 +142,7 @@ impl Repository {
         let mut index = self.load_index(job)?;
         index.leave(&leaving);
         let content = request.parent.map(|parent| self.content(&index, parent)).transpose()?;
-        let save = Save::new(self, &index, request, content, job)?;
+        let save = Save::new(self, &index, request, content.as_ref(), job)?;
         let threads = match request.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -203,18 +206,23 @@ impl<'a> Save<'a> {
         repository: &'a Repository,
         index: &'a Index,
         request: &'a SaveRequest<'a>,
-        parent: Option<PointContent>,
+        parent: Option<&PointContent>,
         job: &'a Job,
     ) -> Result<Self, VaultError> {
         let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
         let mut disks = Vec::new();
         for input in request.disks {
             let geometry = Geometry::new(input.source.size_bytes(), &repository.tuning)?;
-            let old = match (&parent, input.changed) {
+            let old = match (parent, input.changed) {
                 (Some(parent), Some(_)) => old_disk(&mut opener, index, parent, input.name, &geometry)?,
                 _ => None,
             };
-            disks.push(DiskPlan { input, geometry, zeroes: Zeroes::of(&geometry), old });
+            let lost = parent.map(|parent| parent.layout.lost(input.name)).unwrap_or_default();
+            let changed = input.changed.map(|changed| match lost.is_empty() {
+                true => Cow::Borrowed(changed),
+                false => Cow::Owned(changed.union(&lost)),
+            });
+            disks.push(DiskPlan { input, geometry, zeroes: Zeroes::of(&geometry), changed, old });
         }
         Ok(Self { repository, index, request, job, disks, counters: Counters::default() })
     }
@@ -276,7 +284,7 @@ impl<'a> Save<'a> {
         trees: &mut Trees,
     ) -> Result<(), VaultError> {
         let segments = disk.geometry.group(group);
-        let old = disk.old.as_ref().zip(disk.input.changed);
+        let old = disk.old.as_ref().zip(disk.changed.as_ref());
         let Some((old, changed)) = old.filter(|(old, _)| (group as usize) < old.groups.len()) else {
             tasks.extend(segments.map(|segment| Task { disk: number, segment, old: None }));
             return Ok(());
@@ -341,7 +349,11 @@ impl<'a> Save<'a> {
             }
             nodes.push(dir(disk.input.name, writer.tree(&encoded(groups)?)?));
         }
-        let layout = PointLayout { version: 1, disks: self.disks.iter().map(DiskPlan::layout).collect() };
+        let layout = PointLayout {
+            version: 1,
+            disks: self.disks.iter().map(DiskPlan::layout).collect(),
+            lost: Vec::new(),
+        };
         let json =
             serde_json::to_vec_pretty(&layout).map_err(|error| VaultError::Invalid(error.to_string()))?;
         nodes.push(small_file(POINT_FILE, &json, &mut packer, writer)?);
@@ -358,15 +370,15 @@ impl<'a> Save<'a> {
 }
 
 /// Everything below a point is dated alike, so that what did not change has the name it had.
-fn dir(name: &str, subtree: BlobId) -> Node {
+pub(crate) fn dir(name: &str, subtree: BlobId) -> Node {
     Node::dir(name, subtree, epoch())
 }
 
-fn epoch() -> Timestamp {
+pub(crate) fn epoch() -> Timestamp {
     Timestamp::from_unix_nanoseconds(0)
 }
 
-fn encoded(nodes: Vec<Node>) -> Result<Vec<u8>, VaultError> {
+pub(crate) fn encoded(nodes: Vec<Node>) -> Result<Vec<u8>, VaultError> {
     let tree =
         Tree::new(nodes).map_err(|source| VaultError::Damaged { file: "a new tree".to_owned(), source })?;
     Ok(tree::encode(&tree))
@@ -386,7 +398,7 @@ fn group_nodes(
     Ok(nodes)
 }
 
-fn small_file(
+pub(crate) fn small_file(
     name: &str,
     bytes: &[u8],
     packer: &mut Packer<'_>,
@@ -444,7 +456,7 @@ impl Worker<'_, '_> {
         let mut chunks = Vec::new();
         let mut data = DataRanges::new(disk.input.source, range.clone())?;
         for (number, chunk) in disk.geometry.chunks(range.clone()).enumerate() {
-            let unchanged = disk.input.changed.is_some_and(|changed| !changed.touches(chunk.clone()));
+            let unchanged = disk.changed.as_ref().is_some_and(|changed| !changed.touches(chunk.clone()));
             let kept = old.as_ref().filter(|_| unchanged).and_then(|old| old.get(number)).copied().flatten();
             let found = match kept {
                 Some(kept) => kept,

@@ -13,21 +13,27 @@ use std::{
 use nestling_block::ExtentSet;
 
 use crate::{
-    BlobId, PackId, SnapshotId, VaultError,
+    BlobId, KeyId, PackId, SnapshotId, VaultError,
     blob::{Opener, pack_file},
-    format::pack::{self, PackBlob},
-    index::Index,
+    format::{
+        pack::{self, PackBlob},
+        snapshot::Snapshot,
+    },
+    index::{Index, Location},
     job::Job,
     layout::Chunk,
     lock::RepositoryLock,
-    point::Point,
+    point::{DAMAGED_TAG, Point},
+    prune::marked_packs,
     reader::PointDisk,
     repo::{Identity, Repository, in_parallel},
+    storage::{FileKind, StorageErrorKind},
     walk::{Marks, reach},
 };
 
 /// No pack is longer: offsets have 32 bits.
 pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
+const KEY_BYTES_MAX: u64 = 1 << 20;
 
 /// How much of the packs' bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +70,8 @@ pub struct VerifyReport {
     pub read_bytes: u64,
     pub defects: Vec<Defect>,
     pub losses: Vec<Loss>,
+    /// What earlier repairs could not save. The repository is whole; these bytes are not in it.
+    pub known_losses: Vec<Loss>,
     /// Packs that no index names. Harmless: prune removes them.
     pub unindexed_packs: u64,
 }
@@ -74,6 +82,24 @@ impl VerifyReport {
     }
 }
 
+/// A snapshot, or what is wrong with it.
+type ReadSnapshot = (SnapshotId, Result<Snapshot, VaultError>);
+
+/// All that a verification found out; repair goes on from it.
+pub(crate) struct Examined {
+    pub(crate) report: VerifyReport,
+    pub(crate) index: Arc<Index>,
+    pub(crate) points: Vec<Point>,
+    /// Snapshots of other programs.
+    pub(crate) foreign: Vec<(SnapshotId, Snapshot)>,
+    pub(crate) unreadable_snapshots: Vec<SnapshotId>,
+    /// Packs that are not there, or not as they were written.
+    pub(crate) bad_packs: HashSet<PackId>,
+    pub(crate) bad_copies: HashSet<(PackId, BlobId)>,
+    /// Blobs of which no whole copy is left.
+    pub(crate) lost: HashSet<BlobId>,
+}
+
 impl Repository {
     pub fn verify(
         self: &Arc<Self>,
@@ -82,56 +108,89 @@ impl Repository {
         job: &Job,
     ) -> Result<VerifyReport, VaultError> {
         let lock = RepositoryLock::shared(self, who)?;
-        job.begin("reading points and index", 0);
-        let (snapshots, mut unreadable) = self.readable_snapshots(job)?;
-        let index = Arc::new(self.load_index(job)?);
-        let mut check = Check {
-            repository: self,
-            index: &index,
-            job,
-            report: VerifyReport::default(),
-            bad: HashSet::new(),
-        };
-        check.report.defects.append(&mut unreadable);
-        check.report.points = snapshots.len() as u64;
-        check.packs()?;
-        job.begin("reading trees", 0);
-        let mut marks = Marks::new(&index);
-        let broken = reach(self, &index, snapshots.iter().map(|(_, s)| s.tree), &mut marks, job)?;
-        for (id, error) in broken.trees {
-            check.bad.insert(id);
-            check.defect(format!("tree {id}"), error.to_string());
-        }
-        for id in broken.missing {
-            check.bad.insert(id);
-            check.defect(format!("chunk {id}"), "no index names it".to_owned());
-        }
-        check.data(data)?;
-        if !check.bad.is_empty() {
-            let points: Vec<Point> = snapshots.into_iter().filter_map(|(id, s)| Point::of(id, s)).collect();
-            check.losses(&points)?;
-        }
+        let examined = self.examine(data, job)?;
         lock.check()?;
-        Ok(check.report)
+        Ok(examined.report)
     }
 
-    /// All snapshots that can be read, and what is wrong with the others.
-    fn readable_snapshots(
-        &self,
-        job: &Job,
-    ) -> Result<(Vec<(SnapshotId, crate::format::snapshot::Snapshot)>, Vec<Defect>), VaultError> {
-        let names: Vec<SnapshotId> = self.list(crate::storage::FileKind::Snapshot)?;
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for id in names {
-            job.check()?;
-            match self.snapshot(&id) {
-                Ok(snapshot) => good.push((id, snapshot)),
-                Err(error) if crate::repo::is_not_found(&error) => {}
-                Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
-                Err(error) => bad.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() }),
+    /// As `verify`, for who holds a lock.
+    pub(crate) fn examine(self: &Arc<Self>, data: DataCheck, job: &Job) -> Result<Examined, VaultError> {
+        job.begin("reading points and index", 0);
+        let (mut snapshots, mut unreadable_snapshots) = (Vec::new(), Vec::new());
+        let mut defects = self.key_defects()?;
+        for (id, outcome) in self.each_snapshot(job)? {
+            match outcome {
+                Ok(snapshot) => snapshots.push((id, snapshot)),
+                Err(error) => {
+                    unreadable_snapshots.push(id);
+                    defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
+                }
             }
         }
-        Ok((good, bad))
+        if let Err(error) = marked_packs(self) {
+            match error {
+                error if error.is_damage() => {
+                    defects.push(Defect { object: "nestling".to_owned(), what: error.to_string() });
+                }
+                error => return Err(error),
+            }
+        }
+        let mut check = Check {
+            repository: self,
+            index: &Arc::new(self.load_index(job)?),
+            job,
+            report: VerifyReport { defects, points: snapshots.len() as u64, ..VerifyReport::default() },
+            bad_packs: HashSet::new(),
+            bad_copies: HashSet::new(),
+            bad: HashSet::new(),
+        };
+        let roots: Vec<BlobId> = snapshots.iter().map(|(_, snapshot)| snapshot.tree).collect();
+        check.structure(roots)?;
+        check.data(data)?;
+        check.mark_lost();
+        let (mut points, mut foreign) = (Vec::new(), Vec::new());
+        for (id, snapshot) in snapshots {
+            match Point::of(id, snapshot.clone()) {
+                Some(point) => points.push(point),
+                None => foreign.push((id, snapshot)),
+            }
+        }
+        check.losses(&points)?;
+        let Check { index, report, bad_packs, bad_copies, bad: lost, .. } = check;
+        let index = index.clone();
+        Ok(Examined { report, index, points, foreign, unreadable_snapshots, bad_packs, bad_copies, lost })
+    }
+
+    /// Every snapshot, or what is wrong with it.
+    fn each_snapshot(&self, job: &Job) -> Result<Vec<ReadSnapshot>, VaultError> {
+        let mut found = Vec::new();
+        for id in self.list(FileKind::Snapshot)? {
+            job.check()?;
+            match self.snapshot(&id) {
+                Err(error) if crate::repo::is_not_found(&error) => {}
+                Err(error) if !error.is_damage() => return Err(error),
+                outcome => found.push((id, outcome)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Key files that would open nothing, or not what they did when they were written.
+    fn key_defects(&self) -> Result<Vec<Defect>, VaultError> {
+        let mut defects = Vec::new();
+        for id in self.list::<KeyId>(FileKind::Key)? {
+            let what = match self.storage.get(&id.into(), KEY_BYTES_MAX) {
+                Ok(bytes) if KeyId::of(&bytes) == id => continue,
+                Ok(_) => {
+                    "its bytes are not those of its name; add the password again and remove this key".into()
+                }
+                Err(error) if error.kind == StorageErrorKind::NotFound => continue,
+                Err(error) if error.says_damaged() => error.to_string(),
+                Err(error) => return Err(error.into()),
+            };
+            defects.push(Defect { object: format!("keys/{id}"), what });
+        }
+        Ok(defects)
     }
 }
 
@@ -140,6 +199,8 @@ struct Check<'a> {
     index: &'a Arc<Index>,
     job: &'a Job,
     report: VerifyReport,
+    bad_packs: HashSet<PackId>,
+    bad_copies: HashSet<(PackId, BlobId)>,
     /// Blobs of which no whole copy is left.
     bad: HashSet<BlobId>,
 }
@@ -149,12 +210,29 @@ impl Check<'_> {
         self.report.defects.push(Defect { object, what });
     }
 
+    /// Packs are there, and so is all that the trees `roots` need.
+    fn structure(&mut self, roots: Vec<BlobId>) -> Result<(), VaultError> {
+        self.packs()?;
+        self.job.begin("reading trees", 0);
+        let mut marks = Marks::new(self.index);
+        let broken = reach(self.repository, self.index, roots, &mut marks, self.job)?;
+        for (id, error) in broken.trees {
+            self.bad.insert(id);
+            self.defect(format!("tree {id}"), error.to_string());
+        }
+        for id in broken.missing {
+            self.bad.insert(id);
+            self.defect(format!("chunk {id}"), "no index names it".to_owned());
+        }
+        Ok(())
+    }
+
     /// Every pack of the index is in the store and long enough for what it is said to hold.
     fn packs(&mut self) -> Result<(), VaultError> {
         let listed: HashMap<PackId, u64> = self
             .repository
             .storage
-            .list(crate::storage::FileKind::Pack)?
+            .list(FileKind::Pack)?
             .into_iter()
             .filter_map(|file| Some((file.name.parse().ok()?, file.size)))
             .collect();
@@ -164,11 +242,12 @@ impl Check<'_> {
             let known = needed.entry(location.pack).or_default();
             *known = end.max(*known);
         }
-        let mut lost = HashSet::new();
+        let mut missing = HashSet::new();
         for (pack, end) in needed {
             match listed.get(&pack) {
                 None => {
-                    self.defect(format!("pack {pack}"), "is in the index and not in the store".to_owned())
+                    missing.insert(pack);
+                    self.defect(format!("pack {pack}"), "is in the index and not in the store".to_owned());
                 }
                 Some(size) if *size < end => {
                     self.defect(
@@ -178,20 +257,24 @@ impl Check<'_> {
                 }
                 Some(_) => continue,
             }
-            lost.insert(pack);
+            self.bad_packs.insert(pack);
+        }
+        for location in self.index.iter() {
+            let end = u64::from(location.blob.offset) + u64::from(location.blob.length);
+            if missing.contains(&location.pack) || listed.get(&location.pack).is_some_and(|size| *size < end)
+            {
+                self.bad_copies.insert((location.pack, location.blob.id));
+            }
         }
         self.report.unindexed_packs = listed.keys().filter(|pack| !self.index.has_pack(pack)).count() as u64;
-        self.mark_lost(&|pack, _| lost.contains(&pack));
         Ok(())
     }
 
-    /// Blobs whose copies are all lost.
-    fn mark_lost(&mut self, is_lost: &dyn Fn(PackId, &BlobId) -> bool) {
-        let index = self.index.clone();
-        for location in index.iter().filter(|location| is_lost(location.pack, &location.blob.id)) {
-            let id = location.blob.id;
-            if index.copies(&id).all(|copy| is_lost(copy.pack, &id)) {
-                self.bad.insert(id);
+    /// Blobs whose copies are all bad, each for a reason of its own.
+    fn mark_lost(&mut self) {
+        for (_, id) in &self.bad_copies {
+            if self.index.copies(id).all(|copy| self.bad_copies.contains(&(copy.pack, *id))) {
+                self.bad.insert(*id);
             }
         }
     }
@@ -213,30 +296,37 @@ impl Check<'_> {
             }
         }
         self.job.begin("reading packs", chosen.len() as u64);
-        let found = Mutex::new((0_u64, Vec::new(), HashSet::new()));
+        let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
             let mut checked = PackCheck::new(self.repository, *pack)?;
             checked.run(blobs)?;
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_bad = !checked.defects.is_empty();
             found.0 += checked.bytes;
             found.1.append(&mut checked.defects);
             found.2.extend(checked.bad.into_iter().map(|blob| (*pack, blob)));
+            if is_bad {
+                found.3.insert(*pack);
+            }
             self.job.advance(1);
             Ok(())
         })?;
-        let (bytes, mut defects, bad) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, mut defects, bad, bad_packs) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.report.packs = chosen.len() as u64;
         self.report.read_bytes = bytes;
         self.report.defects.append(&mut defects);
-        self.mark_lost(&|pack, id| bad.contains(&(pack, *id)));
+        self.bad_copies.extend(bad);
+        self.bad_packs.extend(bad_packs);
         Ok(())
     }
 
     /// What the bad blobs mean for the points.
     fn losses(&mut self, points: &[Point]) -> Result<(), VaultError> {
+        let is_marked = |point: &&Point| point.snapshot.tags.iter().any(|tag| tag == DAMAGED_TAG);
+        let all = !self.bad.is_empty();
         self.job.begin("finding what is concerned", points.len() as u64);
-        for point in points {
+        for point in points.iter().filter(|point| all || is_marked(point)) {
             self.job.check()?;
             match self.repository.content(self.index, point) {
                 Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
@@ -246,6 +336,15 @@ impl Check<'_> {
                 }
                 Ok(content) => {
                     for disk in &content.layout.disks {
+                        let known = content.layout.lost(&disk.name);
+                        if !known.is_empty() {
+                            self.report.known_losses.push(Loss {
+                                point: point.id,
+                                name: point.name.to_string(),
+                                disk: disk.name.clone(),
+                                ranges: known.ranges().to_vec(),
+                            });
+                        }
                         let ranges = self.lost_ranges(point, &disk.name, disk.geometry.size_bytes)?;
                         if !ranges.is_empty() {
                             let name = point.name.to_string();
@@ -266,7 +365,7 @@ impl Check<'_> {
 
     fn lost_ranges(&self, point: &Point, disk: &str, size_bytes: u64) -> Result<Vec<Range<u64>>, VaultError> {
         let Ok(disk) = PointDisk::open(self.repository, self.index, point, Some(disk), 0) else {
-            return Ok(vec![0..size_bytes]);
+            return Ok(std::iter::once(0..size_bytes).collect());
         };
         let geometry = disk.geometry;
         let mut lost = Vec::new();
@@ -319,8 +418,7 @@ impl<'a> PackCheck<'a> {
             Ok(bytes) => bytes,
             Err(error) if error.says_damaged() => {
                 self.defect(error.to_string());
-                self.bad.extend(blobs.iter().map(|blob| blob.id));
-                return Ok(());
+                return self.one_by_one(blobs);
             }
             Err(error) => return Err(error.into()),
         };
@@ -343,6 +441,19 @@ impl<'a> PackCheck<'a> {
             if let Err(why) = opened {
                 self.defect(why);
                 self.bad.push(blob.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a pack that cannot be read as a whole, parts may still be there.
+    fn one_by_one(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
+        let mut plain = Vec::new();
+        for blob in blobs {
+            match self.opener.load_at(&Location { pack: self.pack, blob: *blob }, &mut plain) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() => self.bad.push(blob.id),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -37,6 +37,13 @@ impl Marks {
         new
     }
 
+    /// The marked positions, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+        let bits = |word: u64| (0..64_usize).filter(move |bit| word & (1 << bit) != 0);
+        let words = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
+        words.flat_map(move |(number, word)| bits(*word).map(move |bit| number * 64 + bit))
+    }
+
     pub(crate) fn is_marked(&self, position: usize) -> bool {
         self.0[position / 64] & (1 << (position % 64)) != 0
     }

@@ -9,7 +9,7 @@ use std::{
 
 use nestling_block::{BlockSource, ExtentSet, RawDisk};
 use nestling_vault::{
-    DiskInput, Existing, Identity, Job, PointDisk, PointName, Repository, RestoreRequest, SaveRequest,
+    DiskInput, Existing, Identity, Job, PointDisk, PointName, Repository, RestoreRequest, Retag, SaveRequest,
     format::{Timestamp, key::KdfCost},
     restore,
     storage::LocalStorage,
@@ -209,4 +209,118 @@ fn what_did_not_change_is_neither_read_nor_stored() {
         place.restic(&["check", "--read-data"]);
         assert_eq!(place.restic(&["snapshots", "--json"]).matches("\"short_id\"").count(), 3);
     }
+}
+
+#[test]
+fn pins_and_forgotten_points_are_what_restic_sees() {
+    let place = Place::new();
+    let path = place.write("disk.raw", &text(1, 3 * MIB));
+    let (first, second) = (place.save("web", &path, None).point, place.save("web", &path, None).point);
+    let (job, who) = (Job::default(), Identity::current());
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let point = place.repository.find_point(&"web".parse().expect("a name"), Some(&first.to_string()), &job);
+    let pinned = place
+        .repository
+        .retag(&point.expect("a point"), &[Retag::Pin, Retag::Add("gold".into())], &who, &job)
+        .expect("pinned");
+    let plan = place.repository.forget_plan_of(&[second], now, &job).expect("a plan");
+    place.repository.forget(&plan, now, &who, &job).expect("forgotten");
+    if !restic_is_there() {
+        return;
+    }
+    let listed = place.restic(&["snapshots", "--json"]);
+    assert_eq!(listed.matches("\"short_id\"").count(), 1, "{listed}");
+    assert!(listed.contains(&pinned.id.to_string()) && listed.contains(r#""pin","gold""#), "{listed}");
+    assert!(listed.contains(&format!(r#""original":"{first}""#)), "{listed}");
+    // restic's own change of tags gives a point again, under its first id.
+    place.restic(&["tag", "--add", "silver", "latest"]);
+    let points = place.repository.points(None, &job).expect("points");
+    assert_eq!(points.iter().map(nestling_vault::Point::identity).collect::<Vec<_>>(), [first]);
+    assert!(points[0].snapshot.tags.contains(&"silver".to_owned()));
+    place.restic(&["check", "--read-data"]);
+}
+
+/// The commands of docs/vault-format.md, as they stand there.
+#[test]
+fn three_commands_of_stock_tools_bring_a_disk_back() {
+    if !restic_is_there() {
+        return;
+    }
+    let place = Place::new();
+    let bytes = image();
+    let path = place.write("disk.raw", &bytes);
+    let report = place.save("Server2016/Web 01", &path, None);
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/vault-format.md"));
+    let text = text.expect("the document");
+    let blocks: Vec<&str> =
+        text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let script = block
+            .replace("DIR/NAME/DISK", "'restored/Server2016/Web 01/disk0'")
+            .replace("/NAME/DISK", "'/Server2016/Web 01/disk0'")
+            .replace("/NAME", "'/Server2016/Web 01'")
+            .replace("REPO", "repo")
+            .replace("DIR", "restored")
+            .replace(" ID ", &format!(" {} ", report.point))
+            .replace("disk.raw", "back.raw");
+        let output = Command::new("sh")
+            .args(["-euc", &script])
+            .current_dir(place.directory.path())
+            .env("RESTIC_PASSWORD", PASSWORD)
+            .output()
+            .expect("a shell");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {error}");
+        let back = place.path("back.raw");
+        assert!(fs::read(&back).expect("the image") == bytes, "{script}: {error}");
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&back).expect("the image"));
+        assert!(blocks * 512 < 40 * MIB as u64, "it is sparse: {blocks}");
+        fs::remove_file(back).expect("removed");
+    }
+}
+
+#[test]
+fn a_copied_a_rebuilt_and_a_repaired_repository_pass_restics_check() {
+    let (here, there) = (Place::new(), Place::new());
+    let path = here.write("disk.raw", &image());
+    here.save("web", &path, None);
+    let (job, who) = (Job::default(), Identity::current());
+    let points = here.repository.points(None, &job).expect("points");
+    here.repository.copy_points(&points, &there.repository, &who, &job).expect("copied");
+    let report = there.repository.rebuild_index(&who, &job).expect("rebuilt");
+    assert!(report.defects.is_empty() && report.packs > 0);
+    if !restic_is_there() {
+        return;
+    }
+    there.restic(&["check", "--read-data"]);
+    let target = there.path("restored");
+    there.restic(&["restore", "latest", "--target", target.to_str().expect("a path")]);
+    let mut segments: Vec<PathBuf> = Vec::new();
+    collect(&target.join("web/disk0"), &mut segments);
+    segments.sort();
+    let joined: Vec<u8> = segments.iter().flat_map(|path| fs::read(path).expect("a segment")).collect();
+    assert!(joined == image());
+
+    // A byte of the largest pack rots.
+    let mut packs = Vec::new();
+    collect(&there.path("repo/data"), &mut packs);
+    packs.sort_by_key(|path| fs::metadata(path).expect("a pack").len());
+    let pack = packs.pop().expect("a pack");
+    let mut bytes = fs::read(&pack).expect("a pack");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let writable = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&pack, writable).expect("writable");
+    fs::write(&pack, bytes).expect("damaged");
+    let plan = there.repository.repair_plan(&who, &job).expect("a plan");
+    assert_eq!((plan.packs.len(), plan.points.len()), (1, 1), "{plan}");
+    let report = there.repository.repair(plan, false, &job).expect("repaired");
+    assert_eq!(report.mended.len(), 1);
+    there.restic(&["check", "--read-data"]);
+    let listed = there.restic(&["snapshots", "--json"]);
+    assert!(listed.contains("damaged") && listed.matches("\"short_id\"").count() == 1, "{listed}");
+    there.restic(&["restore", "latest", "--target", there.path("again").to_str().expect("a path")]);
+    there.restic(&["prune"]);
+    there.restic(&["check", "--read-data"]);
 }
