@@ -72,6 +72,8 @@ pub enum VaultError {
         "the lock on the repository was lost, so another program may have removed what this one relied on; run it again"
     )]
     LockLost,
+    #[error("{path} is there already; nothing was changed")]
+    OutputExists { path: String },
     #[error("point {point} is not removed: {why}; take that away first if it is really to go")]
     Protected { point: String, why: String },
     #[error(

@@ -15,6 +15,7 @@ pub struct Job {
     total: AtomicU64,
     done: AtomicU64,
     stored: AtomicU64,
+    in_bytes: AtomicBool,
 }
 
 /// How far a job is. What is counted (bytes of disks, packs, points) depends on the stage.
@@ -23,6 +24,8 @@ pub struct JobProgress {
     pub stage: &'static str,
     pub total: u64,
     pub done: u64,
+    /// Whether `total` and `done` are bytes of disks.
+    pub in_bytes: bool,
     /// Bytes written to the repository so far.
     pub stored_bytes: u64,
 }
@@ -38,6 +41,7 @@ impl Job {
             stage: *self.stage.lock().unwrap_or_else(PoisonError::into_inner),
             total: self.total.load(Relaxed),
             done: self.done.load(Relaxed),
+            in_bytes: self.in_bytes.load(Relaxed),
             stored_bytes: self.stored.load(Relaxed),
         }
     }
@@ -47,7 +51,14 @@ impl Job {
         if self.cancelled.load(Relaxed) { Err(VaultError::Cancelled) } else { Ok(()) }
     }
 
+    /// A stage that counts bytes of disks.
+    pub(crate) fn begin_bytes(&self, stage: &'static str, total: u64) {
+        self.begin(stage, total);
+        self.in_bytes.store(true, Relaxed);
+    }
+
     pub(crate) fn begin(&self, stage: &'static str, total: u64) {
+        self.in_bytes.store(false, Relaxed);
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
         self.done.store(0, Relaxed);
         self.total.store(total, Relaxed);

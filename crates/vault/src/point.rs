@@ -56,6 +56,20 @@ impl Point {
         self.id.to_string()[..8].to_owned()
     }
 
+    /// Bytes of all its disks, as whoever saved it counted them. None: it does not say.
+    pub fn size_bytes(&self) -> Option<u64> {
+        self.counted("total_bytes_processed")
+    }
+
+    /// What the repository grew by when it was saved. None: it does not say.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        self.counted("data_added_packed")
+    }
+
+    fn counted(&self, what: &str) -> Option<u64> {
+        self.snapshot.summary.as_ref()?.get(what)?.as_u64()
+    }
+
     /// The id that it was saved under: the same for all versions of a point, whatever its tags are now.
     pub fn identity(&self) -> SnapshotId {
         self.snapshot.original.unwrap_or(self.id)

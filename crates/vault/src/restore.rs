@@ -70,10 +70,21 @@ pub fn restore(request: &RestoreRequest<'_>, job: &Job) -> Result<RestoreReport,
             geometry.size_bytes
         )));
     }
+    if let Some(last) = request.ranges.and_then(|ranges| ranges.ranges().last())
+        && last.end > geometry.size_bytes
+    {
+        return Err(VaultError::Invalid(format!(
+            "bytes up to {} were asked for, and the disk has {}",
+            last.end, geometry.size_bytes
+        )));
+    }
     let segments: Vec<u64> = (0..geometry.segments())
         .filter(|segment| request.ranges.is_none_or(|ranges| ranges.touches(geometry.segment(*segment))))
         .collect();
-    job.begin("restoring", segments.iter().map(|s| geometry.segment(*s)).map(|r| r.end - r.start).sum());
+    job.begin_bytes(
+        "restoring",
+        segments.iter().map(|s| geometry.segment(*s)).map(|r| r.end - r.start).sum(),
+    );
     let written = AtomicU64::new(0);
     let threads = match request.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),

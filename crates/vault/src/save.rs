@@ -33,7 +33,7 @@ use crate::{
     lock::RepositoryLock,
     name::check_disk_name,
     packer::{Packer, Stored, Writer, write},
-    point::{DiskLayout, Point, PointContent, PointLayout, TAG, load_tree, subtree},
+    point::{DESCRIPTION_BYTES_MAX, DiskLayout, Point, PointContent, PointLayout, TAG, load_tree, subtree},
     prune::marked_packs,
     repo::{Identity, Repository},
 };
@@ -62,6 +62,28 @@ pub struct SaveRequest<'a> {
     pub who: &'a Identity,
     /// Threads that read, hash and compress; 0: as many as there are processors.
     pub threads: usize,
+}
+
+impl SaveRequest<'_> {
+    fn check(&self) -> Result<(), VaultError> {
+        let invalid = |why: String| Err(VaultError::Invalid(why));
+        if self.disks.is_empty() {
+            return invalid("a point without a disk is none; give at least one".into());
+        }
+        for (number, disk) in self.disks.iter().enumerate() {
+            check_disk_name(disk.name)?;
+            if self.disks[..number].iter().any(|other| other.name == disk.name) {
+                return invalid(format!("two disks are called {}; a name is given once", disk.name));
+            }
+        }
+        for tag in self.tags {
+            crate::retag::check_tag(tag)?;
+        }
+        if self.description.is_some_and(|text| text.len() as u64 > DESCRIPTION_BYTES_MAX) {
+            return invalid("the description is larger than 16 MiB".into());
+        }
+        Ok(())
+    }
 }
 
 /// What a save did.
@@ -128,9 +150,7 @@ impl Repository {
     pub fn save(self: &Arc<Self>, request: &SaveRequest<'_>, job: &Job) -> Result<SaveReport, VaultError> {
         let begun = Instant::now();
         self.check_writable()?;
-        for disk in request.disks {
-            check_disk_name(disk.name)?;
-        }
+        request.check()?;
         job.begin("opening the repository", 0);
         let lock = RepositoryLock::shared(self, request.who)?;
         let leaving = marked_packs(self)?;
@@ -236,7 +256,7 @@ impl<'a> Save<'a> {
     fn run(&self, writer: &Writer<'_>, threads: usize) -> Result<BlobId, VaultError> {
         let (tasks, trees) = self.plan()?;
         let bytes = tasks.iter().map(|task| self.segment_bytes(task)).sum();
-        self.job.begin("saving", bytes);
+        self.job.begin_bytes("saving", bytes);
         let (next, trees) = (AtomicUsize::new(0), Mutex::new(trees));
         let failed: Mutex<Option<VaultError>> = Mutex::new(None);
         std::thread::scope(|scope| {
