@@ -61,7 +61,7 @@ fn chunks(image: &Path, size: usize, every: u64, mut each: impl FnMut(&[u8]) -> 
 }
 
 fn parts(image: &Path) -> Outcome<()> {
-    const SIZE: usize = 256 << 10;
+    const SIZE: usize = 128 << 10;
     let mut begun = cpu_seconds();
     let mut lap = |name: &str, bytes: u64| {
         let now = cpu_seconds();

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::testing::{MIB, Place, noise};
 
-    const CHUNK: u64 = 256 << 10;
+    const CHUNK: u64 = crate::layout::CHUNK_BYTES as u64;
 
     fn compare(place: &Place, old: usize, new: usize) -> DiskDiff {
         let points = place.points("a");

@@ -16,9 +16,9 @@ use crate::{BlobId, VaultError};
 /// A pack is closed once it holds this much.
 pub const PACK_BYTES: usize = 16 << 20;
 /// Level of zstd.
-pub const LEVEL: i32 = 3;
+pub const LEVEL: i32 = 2;
 /// What is read, hashed, compressed and stored as one.
-pub const CHUNK_BYTES: u32 = 256 << 10;
+pub const CHUNK_BYTES: u32 = 128 << 10;
 /// One tree with one file: what a changed chunk costs in metadata grows with it.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
 /// Segments of a group.
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(geometry.segment(160), 5 << 30..(5 << 30) + 1000);
         assert_eq!(geometry.group_bytes(1), 4 << 30..(5 << 30) + 1000);
         assert!(geometry.chunks(geometry.segment(160)).eq(std::iter::once(5 << 30..(5 << 30) + 1000)));
-        assert_eq!(geometry.chunks(geometry.segment(0)).count(), 128);
+        assert_eq!(geometry.chunks(geometry.segment(0)).count(), 256);
         assert_eq!((group_name(31), segment_name(127)), ("00001f".to_owned(), "07f".to_owned()));
     }
 

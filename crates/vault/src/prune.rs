@@ -153,6 +153,19 @@ fn read_marks(repository: &Repository) -> Result<Vec<Mark>, VaultError> {
     Ok(marks)
 }
 
+/// Removes sessions whose mark is gone: a removal may be undone by a power failure or come too early.
+fn sweep_sessions(repository: &Repository) -> Result<(), VaultError> {
+    let names: Vec<String> =
+        repository.storage.list(FileKind::Extra)?.into_iter().map(|listed| listed.name).collect();
+    for name in &names {
+        let mark = name.strip_suffix(".sessions").map(|mark| format!("{mark}.packs"));
+        if mark.is_some_and(|mark| mark.starts_with("mark-") && !names.contains(&mark)) {
+            repository.storage.remove(&extra(name.clone()))?;
+        }
+    }
+    Ok(())
+}
+
 fn put_extra<T: Serialize>(repository: &Repository, name: String, value: &T) -> Result<(), VaultError> {
     let json = serde_json::to_vec(value).map_err(|error| VaultError::Invalid(error.to_string()))?;
     let sealed = seal_object(&repository.key, &json).map_err(|source| damaged(&name, source))?;
@@ -184,7 +197,7 @@ impl Repository {
         job: &Job,
     ) -> Result<PruneReport, VaultError> {
         let PrunePlan { lock, mut state, repack, mut remove, mut used, .. } = plan;
-        repack_packs(self, &state, &used, &repack, job)?;
+        repack_packs(self, &state, &used, (&repack, &remove), job)?;
         lock.check()?;
         remove.extend(repack);
         if !remove.is_empty() {
@@ -208,6 +221,7 @@ impl Repository {
         }
         let report =
             Finisher { repository: self, who, own: &own, live, job }.finish(&mut state, &mut used)?;
+        sweep_sessions(self)?;
         lock.check()?;
         Ok(report)
     }
@@ -395,17 +409,17 @@ fn choose(
     repack
 }
 
-/// Copies what is needed of `packs` to new packs, each blob once and checked.
+/// Copies what is needed of `packs` to new packs, each blob once and checked. Copies in packs that go do not count.
 fn repack_packs(
     repository: &Arc<Repository>,
     state: &Snapshot,
     used: &Marks,
-    packs: &[PackId],
+    (packs, removed): (&[PackId], &[PackId]),
     job: &Job,
 ) -> Result<(), VaultError> {
     let wanted: HashSet<PackId> = packs.iter().copied().collect();
-    let leaving: HashSet<PackId> =
-        wanted.iter().chain(state.marks.iter().flat_map(|mark| &mark.packs)).copied().collect();
+    let marked = state.marks.iter().flat_map(|mark| &mark.packs);
+    let leaving: HashSet<PackId> = wanted.iter().chain(removed).chain(marked).copied().collect();
     job.begin("copying what is still needed", packs.len() as u64);
     // An empty index: what is copied is in the repository, and copied all the same.
     let none = Index::default();
@@ -491,8 +505,9 @@ impl Finisher<'_> {
             self.job.advance(1);
         }
         for mark in &due {
-            self.repository.storage.remove(&extra(format!("mark-{}.packs", mark.name)))?;
+            // A mark without sessions gets new ones; sessions without a mark would be left for ever.
             self.repository.storage.remove(&extra(format!("mark-{}.sessions", mark.name)))?;
+            self.repository.storage.remove(&extra(format!("mark-{}.packs", mark.name)))?;
         }
         Ok(report)
     }

@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use crate::testing::{MIB, Place, noise};
 
-    const CHUNK: u64 = 256 << 10;
+    const CHUNK: u64 = crate::layout::CHUNK_BYTES as u64;
 
     #[test]
     fn what_a_machine_has_for_itself_is_told_from_what_it_shares() {

@@ -201,7 +201,7 @@ fn what_did_not_change_is_neither_read_nor_stored() {
     let changed: ExtentSet = std::iter::once(11 * MIB as u64..11 * MIB as u64 + 65_536).collect();
     let next = place.save("web", &path, Some(&changed));
     assert!(next.read_in_full.is_empty());
-    assert_eq!((next.read_bytes, next.new_bytes), (256 << 10, 256 << 10));
+    assert_eq!((next.read_bytes, next.new_bytes), (128 << 10, 128 << 10));
     let mut back = vec![1; bytes.len()];
     place.disk("web").read_at(&mut back, 0).expect("reads");
     assert!(back == bytes);

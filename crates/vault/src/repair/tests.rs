@@ -10,7 +10,7 @@ use crate::{
     testing::{MIB, Place, noise},
 };
 
-const CHUNK: u64 = 256 << 10;
+const CHUNK: u64 = crate::layout::CHUNK_BYTES as u64;
 
 /// Flips a bit of a blob where it is stored.
 fn damage(place: &Place, id: &BlobId) {
