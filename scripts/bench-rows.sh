@@ -80,6 +80,8 @@ tuntap add t0 mode tap
 link set t0 master br0
 link set t0 up
 LINES
+# Waits until KVM can be loaded, as the image does.
+/sbin/modprobe kvm-amd || /sbin/modprobe kvm-intel
 read -r up idle < /proc/uptime
 echo "hand: starts L2 at \$up s" > /dev/console
 P=/var/lib/nestling/images/pebble
@@ -123,6 +125,8 @@ nested_prepare() {
   nestling --in L1 -c 'New-VMSwitch -Name LAN -NetAdapterName eth0' >&2
   nestling --in L1 vm create L2 --image pebble --memory 128MB --switch LAN --start-action start \
     --append "nestling.ip=$OURS.50/24"
+  # A machine that is saved when its host goes down would be resumed in every run, where the one by hand boots.
+  nestling --in L1 -c 'Set-VM L2 -AutomaticStopAction ShutDown'
   # The first start also proves the engine; every later one remembers that.
   nestling --in L1 vm start L2
   first_answer $OURS

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use decide::{Engine, NoEngine, Trial, decide, next_candidate};
 pub use facts::{CpuVendor, HostFacts, KvmDevice};
-pub use record::{ProbeKey, Remembered};
+pub use record::{FileIdentity, ProbeKey, Remembered};
 pub use run::{probe, qemu_version};
 pub use survey::Survey;
 

@@ -1,6 +1,6 @@
 //! Finds QEMU's programs and firmware on this host.
 //!
-//! Looks only at files and asks one program for its version. It must never start a guest: whether the engine works is
+//! Looks only at files and asks one program for its version, once for each file that it finds. It must never start a guest: whether the engine works is
 //! [`crate::probe`]'s question.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use nestling_model::{Boot, Generation, Vm};
 
-use crate::probe::qemu_version;
+use crate::probe::{FileIdentity, Remembered, qemu_version};
 
 /// Names a directory with QEMU's programs, or qemu-system-x86_64 itself, for hosts that have several.
 pub const QEMU_VARIABLE: &str = "NESTLING_QEMU";
@@ -85,13 +85,15 @@ pub struct Qemu(Arc<Found>);
 struct Found {
     system: PathBuf,
     img: PathBuf,
+    said: String,
     version: Version,
     firmware: Firmware,
 }
 
 impl Qemu {
     /// Looks in `place` (a directory, or qemu-system-x86_64 itself), else where [`QEMU_VARIABLE`] says, else in `PATH`.
-    pub async fn find(place: Option<&Path>) -> Result<Self, QemuError> {
+    /// The version is remembered in `dir`.
+    pub async fn find(place: Option<&Path>, dir: Option<&Path>) -> Result<Self, QemuError> {
         let place = place.map(Path::to_owned).or_else(|| env::var_os(QEMU_VARIABLE).map(PathBuf::from));
         let places = match place {
             Some(place) => vec![place],
@@ -104,11 +106,12 @@ impl Qemu {
         // A qemu-system given by name has its qemu-img beside it.
         let beside: Vec<PathBuf> = system.parent().map(Path::to_owned).into_iter().chain(places).collect();
         let img = program(IMG, "qemu-utils", &beside)?;
-        let said = qemu_version(&system)
+        let said = version_line(&system, dir)
             .await
             .map_err(|source| QemuError::Broken { path: system.clone(), source })?;
-        let version =
-            parse_version(&said).ok_or_else(|| QemuError::NoVersion { path: system.clone(), said })?;
+        let Some(version) = parse_version(&said) else {
+            return Err(QemuError::NoVersion { path: system, said });
+        };
         if version < VERSION_MIN {
             return Err(QemuError::TooOld { path: system, found: version });
         }
@@ -117,7 +120,7 @@ impl Qemu {
         if let Some(prefix) = system.parent().and_then(Path::parent) {
             dirs.insert(0, prefix.join("share/qemu"));
         }
-        Ok(Self(Arc::new(Found { system, img, version, firmware: Firmware::find(&dirs) })))
+        Ok(Self(Arc::new(Found { system, img, said, version, firmware: Firmware::find(&dirs) })))
     }
 
     pub fn system(&self) -> &Path {
@@ -130,6 +133,11 @@ impl Qemu {
 
     pub fn version(&self) -> Version {
         self.0.version
+    }
+
+    /// The first line of what it says of its version: names the build, too.
+    pub(crate) fn said(&self) -> &str {
+        &self.0.said
     }
 
     pub fn firmware(&self) -> &Firmware {
@@ -149,8 +157,26 @@ impl Qemu {
     #[cfg(test)]
     pub(crate) fn fixed(firmware: Firmware) -> Self {
         let version = Version { major: 7, minor: 2 };
-        Self(Arc::new(Found { system: SYSTEM.into(), img: IMG.into(), version, firmware }))
+        let (system, img, said) = (SYSTEM.into(), IMG.into(), String::new());
+        Self(Arc::new(Found { system, img, said, version, firmware }))
     }
+}
+
+/// Asks only a file that was not asked before: a start of QEMU takes half a second in an emulated guest.
+async fn version_line(system: &Path, dir: Option<&Path>) -> io::Result<String> {
+    let Some(dir) = dir else { return qemu_version(system).await };
+    // Before it is asked: a file that is replaced meanwhile is then asked again.
+    let file = FileIdentity::of(system)?;
+    let mut remembered = Remembered::load(dir);
+    if let Some(said) = remembered.version(&file) {
+        return Ok(said.to_owned());
+    }
+    let said = qemu_version(system).await?;
+    remembered.set_version(file, said.clone());
+    if let Err(error) = remembered.store(dir) {
+        tracing::warn!(%error, "cannot remember QEMU's version");
+    }
+    Ok(said)
 }
 
 fn program(name: &'static str, package: &'static str, places: &[PathBuf]) -> Result<PathBuf, QemuError> {
@@ -196,16 +222,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         script(dir.path(), SYSTEM, "echo 'QEMU emulator version 5.2.0'");
         script(dir.path(), IMG, "");
-        let refused = Qemu::find(Some(dir.path())).await.unwrap_err().to_string();
+        let refused = Qemu::find(Some(dir.path()), None).await.unwrap_err().to_string();
         assert!(refused.contains("is version 5.2; version 7.2 or newer is needed"), "{refused}");
         script(dir.path(), SYSTEM, "echo 'QEMU emulator version 9.1.0'");
-        let found = Qemu::find(Some(&dir.path().join(SYSTEM))).await.unwrap();
+        let found = Qemu::find(Some(&dir.path().join(SYSTEM)), None).await.unwrap();
         assert_eq!(found.img(), dir.path().join(IMG));
     }
 
     #[tokio::test]
+    async fn a_file_is_asked_for_its_version_once() {
+        let dir = tempfile::tempdir().unwrap();
+        script(dir.path(), SYSTEM, "echo x >> \"$0.asked\"; echo 'QEMU emulator version 7.2.1'");
+        script(dir.path(), IMG, "");
+        for _ in 0..2 {
+            let found = Qemu::find(Some(dir.path()), Some(dir.path())).await.unwrap();
+            assert_eq!(found.version(), Version { major: 7, minor: 2 });
+        }
+        let asked = fs::read_to_string(dir.path().join(format!("{SYSTEM}.asked"))).unwrap();
+        assert_eq!(asked, "x\n");
+        script(dir.path(), SYSTEM, "echo 'QEMU emulator version 8.0.0'");
+        let found = Qemu::find(Some(dir.path()), Some(dir.path())).await.unwrap();
+        assert_eq!(found.version(), Version { major: 8, minor: 0 });
+    }
+
+    #[tokio::test]
     async fn a_missing_qemu_says_what_to_install() {
-        let refused = Qemu::find(Some(Path::new("/nonexistent"))).await.unwrap_err();
+        let refused = Qemu::find(Some(Path::new("/nonexistent")), None).await.unwrap_err();
         assert_eq!(
             refused.to_string(),
             "qemu-system-x86_64 was not found in /nonexistent; install QEMU (Debian: apt install qemu-system-x86)"

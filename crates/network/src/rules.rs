@@ -26,7 +26,10 @@ pub(crate) fn text(tag: Tag, desired: &Desired, want: &State) -> Option<String> 
     }
     let mut out = remove(tag);
     bridge_table(&mut out, tag, desired, want);
-    inet_table(&mut out, tag, desired);
+    // Without a host interface on a switch there is nothing to route, and the kernel need not load connection tracking.
+    if !desired.nats.is_empty() || desired.switches.iter().any(|s| s.kind == SwitchKind::Internal) {
+        inet_table(&mut out, tag, desired);
+    }
     Some(out)
 }
 

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use nestling_hypervisor::RunState;
 use nestling_model::{Operation, VmState};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -22,6 +23,8 @@ use crate::{
 const HOME: &str = "NESTLING_TEST_CRASH_HOME";
 const STEP: &str = "NESTLING_TEST_CRASH_STEP";
 const STORY: &str = "NESTLING_TEST_CRASH_STORY";
+/// The one step that is no step: in the middle of writing a state.
+const WHILE_SAVING: &str = "while a state is written";
 
 fn disk(home: &Path) -> PathBuf {
     home.join("disks/own.qcow2")
@@ -41,6 +44,7 @@ async fn tell(node: &Node, story: &str) {
                 let operation = match operation {
                     "start" => Operation::Start,
                     "save" => Operation::Save,
+                    "pause" => Operation::Pause,
                     "off" => Operation::TurnOff,
                     other => panic!("{other}"),
                 };
@@ -58,6 +62,10 @@ fn the_node_that_dies() {
         if reached == step {
             kill_process(getpid(), Signal::KILL).unwrap();
         }
+        if step == WHILE_SAVING && reached == "saving" {
+            let home = PathBuf::from(env::var(HOME).unwrap());
+            std::thread::spawn(move || die_at_first_byte_of_a_state(&home));
+        }
     };
     let settings = Settings { at_step: Some(Arc::new(die)), ..settings() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -65,6 +73,22 @@ fn the_node_that_dies() {
         let node = Node::open(Path::new(&home), settings).await.unwrap();
         tell(&node, &story).await;
     });
+}
+
+/// Until the state is being written; it may also be whole by then.
+fn die_at_first_byte_of_a_state(home: &Path) {
+    let begun = |dir: &Path| {
+        let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        files
+            .filter(|f| f.file_name().to_string_lossy().contains("saved"))
+            .any(|f| f.metadata().is_ok_and(|m| m.len() > 0))
+    };
+    loop {
+        let dirs = std::fs::read_dir(home.join("vms")).unwrap().flatten();
+        if dirs.map(|d| d.path()).any(|d| begun(&d)) {
+            kill_process(getpid(), Signal::KILL).unwrap();
+        }
+    }
 }
 
 /// Runs a story in a node that dies at a step.
@@ -95,8 +119,10 @@ async fn works(home: &TestHome, node: &Node) {
     let view = node.vm(&ME, "vm").await.unwrap();
     assert!(view.vm.disks.iter().all(|d| d.path.exists()), "{:?}", view.vm.disks);
     assert!(view.vm.state.is_settled());
-    if view.vm.state != VmState::Running {
-        node.operate(&ME, "vm", Operation::Start).await.unwrap();
+    match view.vm.state {
+        VmState::Running => {}
+        VmState::Paused => _ = node.operate(&ME, "vm", Operation::Resume).await.unwrap(),
+        _ => _ = node.operate(&ME, "vm", Operation::Start).await.unwrap(),
     }
     assert_eq!(home.engines().len(), 1);
     node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
@@ -134,8 +160,6 @@ fn a_life_goes_on_from_either_side_of_a_step() {
         ("start", "launch", [VmState::Off, VmState::Off]),
         ("start", "launched", [VmState::Running, VmState::Running]),
         ("start", "started", [VmState::Running, VmState::Running]),
-        ("start save", "saved", [VmState::Running, VmState::Saved]),
-        ("start save", "noted as saved", [VmState::Saved, VmState::Saved]),
         ("start off", "engine ended", [VmState::Off, VmState::Running]),
     ] {
         let home = TestHome::new();
@@ -183,5 +207,42 @@ fn a_resume_that_died_goes_on_or_starts_over() {
             assert_eq!((view.vm.state, saved), (expected, step == "launch"), "{step}");
             works(&home, &node).await;
         });
+    }
+}
+
+/// A save that was cut short loses no memory, lets a guest that ran go on, and leaves one that was paused paused.
+#[test]
+fn a_save_that_died_is_finished_or_never_was() {
+    for (story, before) in [("start save", VmState::Running), ("start pause save", VmState::Paused)] {
+        for step in ["saving", WHILE_SAVING, "saved", "noted as saved"] {
+            let home = TestHome::new();
+            home.life(async |node| {
+                node.create_vm(&ME, with_files(node.home.root())).await.unwrap();
+            });
+            die(&home, story, step);
+            let engine = home.engines();
+            home.life(async |node| {
+                let vm = node.vm(&ME, "vm").await.unwrap().vm;
+                let saved = node.home.vm(vm.id).saved().exists();
+                let label = format!("\"{story}\" at \"{step}\"");
+                match step {
+                    "saving" => assert_eq!(vm.state, before, "{label}"),
+                    "saved" | "noted as saved" => assert_eq!(vm.state, VmState::Saved, "{label}"),
+                    _ => assert!([before, VmState::Saved].contains(&vm.state), "{label}: {}", vm.state),
+                }
+                assert_eq!(saved, vm.state == VmState::Saved, "{label}");
+                if vm.state == VmState::Saved {
+                    assert!(home.engines().is_empty(), "{label}");
+                } else {
+                    assert_eq!(home.engines(), engine, "{label}");
+                    let running = node.vms.find("vm").unwrap().now().running.unwrap();
+                    let does = running.machine.run_state().await.unwrap();
+                    let expected =
+                        if before == VmState::Running { RunState::Running } else { RunState::Paused };
+                    assert_eq!(does, expected, "{label}");
+                }
+                works(&home, &node).await;
+            });
+        }
     }
 }

@@ -43,10 +43,9 @@ impl Node {
         self.authorize(who, Action::ChangeDisks)?;
         checked(size_bytes)?;
         let (path, format) = self.existing_disk(path, self.known_format(path)).await?;
-        let user = self.vms.all().into_iter().find_map(|now| {
-            let disk = now.vm.disks.iter().find(|d| d.path == path)?.clone();
-            Some((now.vm.name.clone(), now.running?, disk))
-        });
+        self.vms.no_parent(&path, None).await?;
+        let user = self.vms.disk_user(&path);
+        let user = user.and_then(|(now, disk)| Some((now.vm.name.clone(), now.running?, disk)));
         match user {
             Some((vm, running, disk)) => running
                 .machine
@@ -76,25 +75,38 @@ impl Node {
             size_bytes: info.virtual_bytes,
             file_bytes: info.file_bytes,
             parent: info.parent,
-            vm: self.vms.disk_user(&path),
+            vm: self.vms.disk_user(&path).map(|(now, _)| now.vm.name.clone()),
             path,
         })
     }
 
     /// The format that a machine's definition gives a disk: better than what its first bytes claim.
     fn known_format(&self, path: &Path) -> Option<DiskFormat> {
-        let of = |now: super::vm::Now| now.vm.disks.iter().find(|d| d.path == path).map(|d| d.format);
-        self.vms.all().into_iter().find_map(of)
+        self.vms.disk_user(path).map(|(_, disk)| disk.format)
     }
 }
 
-/// Where a new disk may be: an absolute path in a directory that is there. Links in it are followed once, here.
+/// What names say of formats that new disks are not in. QEMU can make a VHDX, but neither resize it nor stack it.
+const OTHER_FORMATS: [&str; 13] =
+    ["vhdx", "vhd", "avhdx", "avhd", "vhds", "vmdk", "vdi", "qed", "vpc", "raw", "img", "iso", "bin"];
+
+/// Where a new disk may be: an absolute path in a directory that is there, with a name that says nothing wrong. Links in
+/// it are followed once, here.
 pub fn new_path(path: &Path) -> Result<PathBuf> {
     let invalid = |why: &str| NodeError::Invalid(format!("{}: {why}", path.display()));
     if !path.is_absolute() {
         return Err(invalid("a disk's path is absolute"));
     }
     let name = path.file_name().ok_or_else(|| invalid("a disk needs a file name"))?;
+    if let Some(extension) = path.extension().and_then(|e| e.to_str())
+        && OTHER_FORMATS.contains(&extension.to_ascii_lowercase().as_str())
+    {
+        return Err(NodeError::Invalid(format!(
+            "{}: a new disk is in the format qcow2, and its name must not say .{extension}; name it {}",
+            path.display(),
+            path.with_extension("qcow2").display()
+        )));
+    }
     let dir = path.parent().ok_or_else(|| invalid("a disk needs a directory"))?;
     let dir = std::fs::canonicalize(dir).map_err(NodeError::io("open", dir))?;
     Ok(dir.join(name))
@@ -128,6 +140,15 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
         let real = std::fs::canonicalize(dir.path()).unwrap();
         assert_eq!(new_path(&link.join("a.qcow2")).unwrap(), real.join("a.qcow2"));
+        let lie = new_path(&link.join("a.VHDX")).unwrap_err().message();
+        assert_eq!(
+            lie,
+            format!(
+                "{0}/a.VHDX: a new disk is in the format qcow2, and its name must not say .VHDX; name it {0}/a.qcow2",
+                link.display()
+            )
+        );
+        assert!(new_path(&link.join("a")).is_ok() && new_path(&link.join("a.img")).is_err());
         for bad in ["a.qcow2", "/", "/nonexistent/a.qcow2", "/tmp/.."] {
             assert!(new_path(Path::new(bad)).is_err(), "{bad}");
         }

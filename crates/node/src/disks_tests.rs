@@ -119,3 +119,106 @@ fn a_disk_that_is_missing_or_damaged_stops_the_start_with_the_reason() {
         node.operate(&ME, "vm", Operation::Start).await.unwrap();
     });
 }
+
+/// What a machine writes to a parent destroys every disk on top of it, also while nothing runs.
+#[test]
+fn nobody_writes_to_the_parent_of_a_disk_in_use() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        let path = |name: &str| node.home.disks().join(name);
+        node.create_disk(&ME, dynamic(path("base.qcow2"), 4 << 20)).await.unwrap();
+        for (child, parent) in [("a.qcow2", "base.qcow2"), ("b.qcow2", "a.qcow2"), ("c.qcow2", "base.qcow2")]
+        {
+            let kind = NewDiskKind::Differencing { parent: path(parent), size_bytes: None };
+            node.create_disk(&ME, NewDisk { path: path(child), kind }).await.unwrap();
+        }
+        for vm in ["one", "two"] {
+            node.create_vm(&ME, small(vm)).await.unwrap();
+        }
+        node.add_drive(&ME, "one", drive(&path("b.qcow2"))).await.unwrap();
+        std::fs::hard_link(path("base.qcow2"), path("hard.qcow2")).unwrap();
+        std::fs::hard_link(path("b.qcow2"), path("again.qcow2")).unwrap();
+        let refused = async |name: &str| node.add_drive(&ME, "two", drive(&path(name))).await.unwrap_err();
+        let is_parent = refused("base.qcow2").await;
+        assert_eq!(
+            is_parent.message(),
+            format!(
+                "the disk {} is a parent of the differencing disk {}, which virtual machine 'one' has; \
+                 writing to the parent would destroy it",
+                path("base.qcow2").display(),
+                path("b.qcow2").display()
+            )
+        );
+        assert_eq!(is_parent.code(), ErrorKind::InUse);
+        for linked in ["a.qcow2", "hard.qcow2", "again.qcow2"] {
+            assert_eq!(refused(linked).await.code(), ErrorKind::InUse, "{linked}");
+        }
+        let new = NewVm { disk_path: Some(path("hard.qcow2")), ..small("three") };
+        assert_eq!(node.create_vm(&ME, new).await.unwrap_err().code(), ErrorKind::InUse);
+        let larger = node.resize_disk(&ME, &path("hard.qcow2"), 8 << 20).await.unwrap_err();
+        assert_eq!(larger.code(), ErrorKind::InUse);
+        // Siblings share their parent, and it may be read.
+        node.add_drive(&ME, "two", drive(&path("c.qcow2"))).await.unwrap();
+        let reader = NewDrive { read_only: true, ..drive(&path("base.qcow2")) };
+        node.add_drive(&ME, "two", reader).await.unwrap();
+        for vm in ["one", "two"] {
+            node.operate(&ME, vm, Operation::Start).await.unwrap();
+            node.operate(&ME, vm, Operation::TurnOff).await.unwrap();
+        }
+        // The other way round: who writes comes first.
+        node.remove_vm(&ME, "one", false).await.unwrap();
+        node.remove_vm(&ME, "two", false).await.unwrap();
+        node.create_vm(&ME, NewVm { disk_path: Some(path("base.qcow2")), ..small("writer") }).await.unwrap();
+        let new = NewVm { disk_path: Some(path("c.qcow2")), ..small("child") };
+        let written = node.create_vm(&ME, new).await.unwrap_err();
+        assert_eq!(
+            written.message(),
+            format!(
+                "the disk {} is a differencing disk of {}, which virtual machine 'writer' writes to",
+                path("c.qcow2").display(),
+                path("base.qcow2").display()
+            )
+        );
+    });
+}
+
+#[test]
+fn two_machines_that_ask_at_once_cannot_have_both_a_disk_and_its_parent() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        let path = |name: &str| node.home.disks().join(name);
+        node.create_disk(&ME, dynamic(path("base.qcow2"), 4 << 20)).await.unwrap();
+        let kind = NewDiskKind::Differencing { parent: path("base.qcow2"), size_bytes: None };
+        node.create_disk(&ME, NewDisk { path: path("child.qcow2"), kind }).await.unwrap();
+        for vm in ["one", "two"] {
+            node.create_vm(&ME, small(vm)).await.unwrap();
+        }
+        let (one, two) = tokio::join!(
+            node.add_drive(&ME, "one", drive(&path("base.qcow2"))),
+            node.add_drive(&ME, "two", drive(&path("child.qcow2")))
+        );
+        assert!(!(one.is_ok() && two.is_ok()));
+    });
+}
+
+/// Definitions from before this was looked at may have both.
+#[test]
+fn a_disk_that_others_stand_on_stays_when_its_machine_goes() {
+    let home = TestHome::new();
+    let path = home.life(async |node| {
+        let disk = NewVmDisk { size_bytes: 4 << 20, path: None };
+        let new = NewVm { new_disk: Some(disk), ..small("vm") };
+        let disk = node.create_vm(&ME, new).await.unwrap().vm.disks[0].clone();
+        let child = node.home.disks().join("child.qcow2");
+        let kind = NewDiskKind::Differencing { parent: disk.path.clone(), size_bytes: None };
+        node.create_disk(&ME, NewDisk { path: child.clone(), kind }).await.unwrap();
+        let mut other = node.create_vm(&ME, small("other")).await.unwrap().vm;
+        other.disks.push(nestling_model::Disk { path: child, ..disk.clone() });
+        node.keeper.put(&other).await.unwrap();
+        disk.path
+    });
+    home.life(async |node| {
+        node.remove_vm(&ME, "vm", true).await.unwrap();
+        assert!(path.exists());
+    });
+}

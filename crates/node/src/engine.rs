@@ -17,7 +17,7 @@ use nestling_store::Document;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::{NodeError, error::Result, facts, keeper::Keeper, values::EngineView};
+use crate::{NodeError, error::Result, facts, features, keeper::Keeper, values::EngineView};
 
 /// How the engine is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,7 +104,7 @@ impl Engines {
         if let Some(qemu) = known.as_ref().filter(|q| q.system().exists()) {
             return Ok(qemu.clone());
         }
-        let found = Qemu::find(None).await?;
+        let found = Qemu::find(None, Some(&self.dir)).await?;
         *known = Some(found.clone());
         Ok(found)
     }
@@ -133,19 +133,27 @@ impl Engines {
     pub async fn decide(&self) -> Result<Arc<EngineRecord>> {
         let qemu = self.qemu().await?;
         let _one_at_a_time = self.deciding.lock().await;
-        let facts = HostFacts::read();
         let choice = self.choice;
-        let holds_for = format!(
-            "{} {choice:?} {} {} {facts:?}",
-            facts::boot_id(),
-            qemu.system().display(),
-            qemu.version()
-        );
-        if let Some(known) = self.known().filter(|r| r.holds_for == holds_for) {
+        let (boot, program, version) = (facts::boot_id(), qemu.system().display(), qemu.version());
+        let key = |facts: &HostFacts| format!("{boot} {choice:?} {program} {version} {facts:?}");
+        let known = |key: &str| self.known().filter(|r| r.holds_for == key);
+        let mut facts = HostFacts::read();
+        if let Some(known) = known(&key(&facts)) {
             return Ok(known);
         }
+        // A host that has just started may not have come to it yet, and a machine that starts with it would be emulated.
+        if choice == EngineChoice::ByProof && features::lacks_kvm(&facts) {
+            if let Err(reason) = features::load_kvm().await {
+                tracing::info!(reason, "KVM is not loaded");
+            }
+            facts = HostFacts::read();
+            if let Some(known) = known(&key(&facts)) {
+                return Ok(known);
+            }
+        }
+        let holds_for = key(&facts);
         let survey = match choice {
-            EngineChoice::ByProof => Survey::take(qemu.system(), Some(&self.dir)).await,
+            EngineChoice::ByProof => Survey::take(&qemu, Some(&self.dir)).await,
             // Without a trial nothing is proven, and what is not proven is not used.
             EngineChoice::Emulation => Survey { facts, trials: Vec::new() },
         };

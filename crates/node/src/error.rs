@@ -109,6 +109,16 @@ pub enum NodeError {
     #[error("the disk {} is in use by virtual machine '{vm}'", path.display())]
     DiskInUse { path: PathBuf, vm: VmName },
     #[error(
+        "the disk {} is a parent of the differencing disk {}, which virtual machine '{vm}' has; writing to the parent would destroy it",
+        path.display(), child.display()
+    )]
+    DiskIsParent { path: PathBuf, child: PathBuf, vm: VmName },
+    #[error(
+        "the disk {} is a differencing disk of {}, which virtual machine '{vm}' writes to",
+        path.display(), parent.display()
+    )]
+    ParentInUse { path: PathBuf, parent: PathBuf, vm: VmName },
+    #[error(
         "Failed while removing virtual Ethernet switch.\nThe virtual switch '{switch}' cannot be deleted because it is being used by virtual machine '{vm}'."
     )]
     SwitchInUse { switch: String, vm: VmName },
@@ -248,7 +258,11 @@ impl NodeError {
             | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
             Self::ModifyDevice { .. } | Self::State { .. } | Self::Interrupted { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
-            Self::DiskInUse { .. } | Self::SwitchInUse { .. } | Self::HomeInUse { .. } => Kind::InUse,
+            Self::DiskInUse { .. }
+            | Self::DiskIsParent { .. }
+            | Self::ParentInUse { .. }
+            | Self::SwitchInUse { .. }
+            | Self::HomeInUse { .. } => Kind::InUse,
             Self::MemoryShort { .. } | Self::Prerequisite { .. } | Self::Qemu(_) | Self::Engine(_) => {
                 Kind::Requirement
             }
@@ -292,6 +306,13 @@ impl NodeError {
             Self::DiskInUse { vm, .. } => {
                 Some(format!("detach it there first: Remove-VMHardDiskDrive -VMName '{vm}'"))
             }
+            Self::DiskIsParent { path, .. } => Some(format!(
+                "give each virtual machine a differencing disk of its own: New-VHD -Differencing -ParentPath '{}'",
+                path.display()
+            )),
+            Self::ParentInUse { vm, .. } => {
+                Some(format!("detach the parent there first: Remove-VMHardDiskDrive -VMName '{vm}'"))
+            }
             Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
             Self::Prerequisite { .. } => Some(
                 "on the host of this virtual machine, while it is off: Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true"
@@ -315,7 +336,10 @@ impl NodeError {
             | Self::NoEngine(vm)
             | Self::Agent { vm, .. }
             | Self::Machine { vm, .. } => Some(vm.to_string()),
-            Self::DiskInUse { path, .. } | Self::Io { path, .. } => Some(path.display().to_string()),
+            Self::DiskInUse { path, .. }
+            | Self::DiskIsParent { path, .. }
+            | Self::ParentInUse { path, .. }
+            | Self::Io { path, .. } => Some(path.display().to_string()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,

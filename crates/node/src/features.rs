@@ -120,8 +120,13 @@ fn prerequisites(facts: &HostFacts) -> std::result::Result<(), String> {
     Ok(())
 }
 
+/// Whether loading KVM's module may make it usable.
+pub fn lacks_kvm(facts: &HostFacts) -> bool {
+    facts.kvm == KvmDevice::Missing && (has_flag(facts, "vmx") || has_flag(facts, "svm"))
+}
+
 /// Loads the kernel's module for this processor.
-async fn load_kvm() -> std::result::Result<String, String> {
+pub async fn load_kvm() -> std::result::Result<String, String> {
     let facts = HostFacts::read();
     if facts.kvm == KvmDevice::Usable {
         return Ok("KVM is loaded.".to_owned());

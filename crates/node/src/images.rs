@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Node, NodeError,
+    blocking::blocking,
     error::Result,
     values::{BuildStep, ImageView, ImportImage, Seed},
 };
@@ -95,10 +96,6 @@ impl Node {
         })
         .await
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| NodeError::Internal(e.to_string()))?
 }
 
 struct Teller {

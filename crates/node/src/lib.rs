@@ -6,6 +6,7 @@
 //! `vm::reopen`). Only the API calls this crate. It must never know how a question arrived, and never wait for a guest
 //! without a deadline.
 
+mod blocking;
 mod clock;
 #[cfg(test)]
 mod crash_tests;
@@ -24,6 +25,8 @@ mod keeper;
 mod networks;
 mod node;
 mod steps;
+#[cfg(test)]
+mod stored_tests;
 #[cfg(test)]
 mod testing;
 mod values;

@@ -4,12 +4,12 @@ use std::{io, time::Duration};
 
 use clap::Args;
 use nestling_api::{
-    client::{Console as Wires, ConsoleReader, ConsoleWriter},
+    client::{Console as Wires, ConsoleReader},
     v1::ErrorCode,
 };
 use nestling_model::VmPath;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
     time::{Instant, timeout_at},
 };
@@ -25,8 +25,8 @@ use crate::{
 /// Ctrl-]
 const DETACH: u8 = 0x1d;
 
-/// With `--log`: how long the recent output may take to begin, to go on, and in all. A node inside an
-/// emulated machine needs more than a moment for either.
+/// With `--log`, and after the end of what is typed: how long output may take to begin, to go on, and in all. A node
+/// inside an emulated machine needs more than a moment for either.
 const LOG_FIRST: Duration = Duration::from_secs(2);
 const LOG_NEXT: Duration = Duration::from_millis(300);
 const LOG_ALL: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ const LOG_ALL: Duration = Duration::from_secs(10);
 const LOG_BYTES_MAX: usize = 64 << 10;
 
 /// Attach to a machine's serial console; detach with Ctrl-]
+///
+/// When the input is a file or a pipe, its end ends the command, once the machine has answered.
 #[derive(Debug, Args)]
 pub struct Console {
     #[arg(value_name = "VM", value_parser = vm_path, help = VM)]
@@ -59,7 +61,7 @@ impl Console {
             session.printer.talk(&format!("\nDetached from {}.", self.vm));
         }
         match ended? {
-            End::Detached => Ok(()),
+            End::Detached | End::Input => Ok(()),
             End::Closed => {
                 session.printer.talk("The console has closed.");
                 Ok(())
@@ -71,6 +73,8 @@ impl Console {
 
 enum End {
     Detached,
+    /// Nothing more is typed.
+    Input,
     Closed,
     /// With the status that says so.
     Signal(u8),
@@ -78,6 +82,13 @@ enum End {
 
 async fn log(wires: Wires, printer: Printer) -> Result {
     let Wires { mut reader, writer } = wires;
+    show_recent(&mut reader, printer).await?;
+    drop(writer);
+    Ok(())
+}
+
+/// Shows what is there or comes soon.
+async fn show_recent(reader: &mut ConsoleReader, printer: Printer) -> Result {
     let end = Instant::now() + LOG_ALL;
     let mut next = LOG_FIRST;
     let mut buffer = vec![0; 16 << 10];
@@ -94,19 +105,27 @@ async fn log(wires: Wires, printer: Printer) -> Result {
         }
         next = LOG_NEXT;
     }
-    drop(writer);
     Ok(())
 }
 
 async fn attach(wires: Wires, printer: Printer) -> Result<End> {
-    let Wires { reader, writer } = wires;
+    let Wires { mut reader, mut writer } = wires;
     let of = |kind| signal(kind).map_err(|e| lost(&e));
     let (mut terminate, mut hangup, mut interrupt) =
         (of(SignalKind::terminate())?, of(SignalKind::hangup())?, of(SignalKind::interrupt())?);
     let status = |kind: SignalKind| Ok(End::Signal(128 + u8::try_from(kind.as_raw_value()).unwrap_or(0)));
+    let typed = async {
+        let ended = tokio::select! {
+            ended = show(&mut reader, printer) => ended?,
+            ended = type_in(tokio::io::stdin(), &mut writer) => ended?,
+        };
+        if matches!(ended, End::Input) {
+            show_recent(&mut reader, printer).await?;
+        }
+        Ok(ended)
+    };
     tokio::select! {
-        ended = show(reader, printer) => ended,
-        ended = type_in(writer) => ended,
+        ended = typed => ended,
         _ = terminate.recv() => status(SignalKind::terminate()),
         _ = hangup.recv() => status(SignalKind::hangup()),
         _ = interrupt.recv() => status(SignalKind::interrupt()),
@@ -114,7 +133,7 @@ async fn attach(wires: Wires, printer: Printer) -> Result<End> {
 }
 
 /// Shows what the machine writes, until it ends.
-async fn show(mut reader: ConsoleReader, printer: Printer) -> Result<End> {
+async fn show(reader: &mut ConsoleReader, printer: Printer) -> Result<End> {
     let mut buffer = vec![0; 16 << 10];
     loop {
         match reader.read(&mut buffer).await.map_err(|e| lost(&e))? {
@@ -124,14 +143,13 @@ async fn show(mut reader: ConsoleReader, printer: Printer) -> Result<End> {
     }
 }
 
-/// Passes on what is typed, until Ctrl-]. The end of a file that is read ends nothing: the output goes on.
-async fn type_in(mut writer: ConsoleWriter) -> Result<End> {
-    let mut input = tokio::io::stdin();
+/// Passes on what is typed, until Ctrl-] or its end.
+async fn type_in(mut input: impl AsyncRead + Unpin, writer: &mut (impl AsyncWrite + Unpin)) -> Result<End> {
     let mut buffer = [0; 1024];
     loop {
         let length = input.read(&mut buffer).await.map_err(|e| lost(&e))?;
         if length == 0 {
-            return std::future::pending().await;
+            return Ok(End::Input);
         }
         let (typed, detach) = until_detach(&buffer[..length]);
         writer.write_all(typed).await.map_err(|e| lost(&e))?;
@@ -161,5 +179,17 @@ mod tests {
     fn what_stands_before_the_detach_key_is_still_typed() {
         assert_eq!(until_detach(b"ls\n"), (&b"ls\n"[..], false));
         assert_eq!(until_detach(b"ls\n\x1drest"), (&b"ls\n"[..], true));
+    }
+
+    #[tokio::test]
+    async fn typing_ends_with_the_input() {
+        let typed = async |input: &[u8]| {
+            let mut written = Vec::new();
+            let ended = timeout_at(Instant::now() + LOG_ALL, type_in(input, &mut written)).await;
+            (written, ended.expect("it ends").expect("it is no failure"))
+        };
+        assert!(matches!(typed(b"ls\n").await, (written, End::Input) if written == b"ls\n"));
+        assert!(matches!(typed(b"").await, (written, End::Input) if written.is_empty()));
+        assert!(matches!(typed(b"ls\n\x1dps\n").await, (written, End::Detached) if written == b"ls\n"));
     }
 }

@@ -76,9 +76,49 @@ fn disks_that_cannot_serve() {
     nest.ps(&format!("Add-VMHardDiskDrive A -Path {}", path("a.qcow2"))).ok();
     refused(&nest, &format!("Add-VMHardDiskDrive B -Path {}", path("a.qcow2")), &["a.qcow2", "A"]);
 
+    refused(
+        &nest,
+        &format!("New-VHD -Path {} -SizeBytes 64MB", path("b.vhdx")),
+        &["in the format qcow2", "b.qcow2"],
+    );
+    nest.ps(&format!("New-VHD -Path {} -Differencing -ParentPath {}", path("c.qcow2"), path("a.qcow2"))).ok();
+    refused(
+        &nest,
+        &format!("Add-VMHardDiskDrive B -Path {}", path("c.qcow2")),
+        &["differencing disk of", "'A' writes to", "detach the parent"],
+    );
+
     fs::remove_file(dir.join("a.qcow2")).expect("the disk can be lost");
     refused(&nest, "Start-VM A", &["a.qcow2"]);
     assert_eq!(nest.ps("(Get-VM A).State").ok().trim(), "Off");
+}
+
+#[test]
+fn drives_are_where_hyper_v_counts_them() {
+    let nest = Nest::new("bad-drives");
+    let disk = |name: &str| nest.home.join(name).display().to_string();
+    nest.ps("New-VM -Name A -NoVHD -MemoryStartupBytes 64MB").ok();
+    for name in ["a.qcow2", "b.qcow2"] {
+        nest.ps(&format!("New-VHD -Path {} -SizeBytes 64MB", disk(name))).ok();
+    }
+    let add = |name: &str, place: &str| format!("Add-VMHardDiskDrive A -Path {} {place}", disk(name));
+    nest.ps(&add("a.qcow2", "-ControllerType IDE -ControllerNumber 1 -ControllerLocation 0")).ok();
+    nest.ps(&add("b.qcow2", "-ControllerType IDE -ControllerNumber 1")).ok();
+    let shown = "Get-VMHardDiskDrive A | % { \"$($_.ControllerType) $($_.ControllerNumber) $($_.ControllerLocation)\" }";
+    assert_eq!(nest.ps(shown).ok().trim(), "IDE 1 0\nIDE 1 1");
+    // Wrong places are all told in one way.
+    for (place, words) in [
+        ("-ControllerType IDE -ControllerLocation 2", "locations 0 and 1"),
+        ("-ControllerType SCSI -ControllerNumber 1", "one SCSI controller"),
+        ("-ControllerType SCSI -ControllerLocation 16", "16"),
+        ("-ControllerNumber 2", "2"),
+    ] {
+        refused(&nest, &add("a.qcow2", place), &["Cannot validate argument on parameter 'Controller", words]);
+    }
+    nest.ps("Get-VMHardDiskDrive A -ControllerNumber 1 -ControllerLocation 0 | Remove-VMHardDiskDrive").ok();
+    nest.ps("Remove-VMHardDiskDrive A -ControllerType IDE -ControllerNumber 1 -ControllerLocation 1").ok();
+    assert_eq!(nest.ps(shown).ok(), "");
+    refused(&nest, "Get-VM -Id A", &["unable to find a virtual machine with id \"A\"."]);
 }
 
 #[test]

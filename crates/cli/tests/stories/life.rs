@@ -15,6 +15,8 @@ fn a_machine_starts_is_asked_and_shuts_down() {
     nest.wait("boot line", GUEST_DEADLINE, &["console", "P", "--log"], |said| {
         said.stdout.contains("pebble: up")
     });
+    // The input of these commands is empty: the console ends with it, once it has shown what there was.
+    assert!(nest.run(&["console", "P"]).ok().contains("pebble: up"));
     nest.wait_ok("agent", &["vm", "exec", "P", "--", "true"]);
     assert!(nest.run(&["vm", "exec", "P", "--", "uname", "-s"]).ok().contains("Linux"));
     assert_eq!(nest.run(&["vm", "exec", "P", "--", "sh", "-c", "exit 7"]).status, 7);
@@ -28,8 +30,13 @@ fn a_machine_starts_is_asked_and_shuts_down() {
     nest.run(&["vm", "copy-in", "P", &file.display().to_string(), "/tmp/note.txt"]).ok();
     assert_eq!(nest.run(&["vm", "exec", "P", "--", "cat", "/tmp/note.txt"]).ok(), "from the host\n");
 
-    nest.ps("Stop-VM P").ok();
+    let already = "WARNING: The virtual machine is already in the specified state.";
+    let started = nest.ps("Start-VM P");
+    assert_eq!((started.status, started.stdout.as_str(), started.stderr.trim()), (0, "", already));
+    let stopped = nest.ps("Stop-VM P");
+    assert_eq!((stopped.status, stopped.stderr.as_str()), (0, ""));
     assert_eq!(nest.ps("(Get-VM P).State").ok().trim(), "Off");
+    assert_eq!(nest.ps("Stop-VM P").stderr.trim(), already);
 }
 
 #[test]

@@ -95,6 +95,20 @@ fn adapters_come_and_go_on_a_running_machine() {
         .ok();
     let disks = ["vm", "exec", "A", "--", "ls", "/sys/block"];
     nest.wait("disk", Duration::from_secs(30), &disks, |said| said.stdout.contains("vda"));
+
+    // What was plugged in sleeps and wakes with the machine, and can still be taken out.
+    nest.ps("Add-VMNetworkAdapter -VMName A -Name Third -SwitchName P").ok();
+    nest.wait("third adapter", Duration::from_secs(30), &look, |said| said.stdout.contains("eth1"));
+    nest.ps("Save-VM A; Start-VM A").ok();
+    nest.wait_ok("agent again", &["vm", "exec", "A", "--", "test", "-b", "/dev/vda"]);
+    exec(&nest, "A", "dd if=/dev/vda of=/dev/null bs=1M count=1").ok();
+    nest.ps("Remove-VMHardDiskDrive A -ControllerType SCSI -ControllerLocation 0").ok();
+    nest.wait("the disk's removal", Duration::from_secs(30), &disks, |said| !said.stdout.contains("vda"));
+    nest.ps("Remove-VMNetworkAdapter -VMName A -Name Third").ok();
+    nest.wait("the third's removal", Duration::from_secs(30), &look, |said| !said.stdout.contains("eth1"));
+    // The address that got free is used again.
+    nest.ps(&format!("Add-VMHardDiskDrive A -Path {disk}")).ok();
+    nest.wait("disk again", Duration::from_secs(30), &disks, |said| said.stdout.contains("vda"));
 }
 
 #[test]

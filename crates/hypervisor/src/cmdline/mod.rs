@@ -7,7 +7,7 @@
 pub(crate) mod devices;
 mod firmware;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -53,9 +53,7 @@ pub fn command_line(spec: &LaunchSpec, slots: &Slots, qemu: &Qemu) -> Result<Vec
     base(&mut line, spec);
     sockets(&mut line, &RunDir::new(&spec.run_dir)?)?;
     firmware::boot(&mut line, spec, qemu.firmware())?;
-    for port in devices::root_ports() {
-        line.json("-device", &port);
-    }
+    line.json("-device", &devices::bridge());
     for device in guest_services() {
         line.json("-device", &device);
     }
@@ -115,14 +113,15 @@ fn sockets(line: &mut Line, run: &RunDir) -> Result<(), SpecError> {
 fn guest_services() -> [Value; 6] {
     [
         json!({"driver": "isa-serial", "id": "serial", "chardev": "con"}),
-        json!({"driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0", "addr": "0x4", "max_ports": 4}),
+        json!({"driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0", "addr": "0x4", "max_ports": 4,
+               "disable-legacy": "on"}),
         json!({"driver": "virtserialport", "id": "agent", "bus": "ports.0", "nr": 1, "chardev": AGENT_CHARDEV,
                "name": "org.qemu.guest_agent.0"}),
         json!({"driver": "virtserialport", "id": "channel", "bus": "ports.0", "nr": 2, "chardev": "ch",
                "name": "org.nestling.channel.0"}),
-        json!({"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": "0x5"}),
+        devices::rng(),
         json!({"driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": "0x6",
-               "deflate-on-oom": true}),
+               "deflate-on-oom": true, "disable-legacy": "on"}),
     ]
 }
 

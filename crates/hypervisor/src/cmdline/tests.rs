@@ -33,7 +33,7 @@ pub(crate) fn vm() -> Vm {
     }
 }
 
-fn adapter(n: u128) -> Adapter {
+pub(crate) fn adapter(n: u128) -> Adapter {
     Adapter {
         id: AdapterId(Uuid::from_u128(n)),
         name: "Network Adapter".to_owned(),
@@ -89,15 +89,14 @@ fn value(spec: &LaunchSpec, option: &str) -> String {
     value
 }
 
-/// Everything but the empty ports, one option a line.
+/// One option a line.
 fn shown(spec: &LaunchSpec) -> String {
     let mut text = String::new();
     for word in line(spec) {
         text.push(if word.starts_with('-') { '\n' } else { ' ' });
         text.push_str(&word);
     }
-    let lines = text.trim().lines().filter(|l| !l.contains("pcie-root-port"));
-    lines.collect::<Vec<_>>().join("\n")
+    text.trim().to_owned()
 }
 
 const COMMON: &str = r#"-name nestling-00000000-0000-0000-0000-0000000000a1
@@ -119,12 +118,13 @@ MACHINE
 -chardev socket,id=ga,path=/run/n/a1/ga.sock,server=on,wait=off
 -chardev socket,id=ch,path=/run/n/a1/ch.sock,server=on,wait=off
 BOOT
+-device {"driver":"pci-bridge","id":"slots","bus":"pcie.0","addr":"0x1","chassis_nr":1,"shpc":false}
 -device {"driver":"isa-serial","id":"serial","chardev":"con"}
--device {"driver":"virtio-serial-pci","id":"ports","bus":"pcie.0","addr":"0x4","max_ports":4}
+-device {"driver":"virtio-serial-pci","id":"ports","bus":"pcie.0","addr":"0x4","max_ports":4,"disable-legacy":"on"}
 -device {"driver":"virtserialport","id":"agent","bus":"ports.0","nr":1,"chardev":"ga","name":"org.qemu.guest_agent.0"}
 -device {"driver":"virtserialport","id":"channel","bus":"ports.0","nr":2,"chardev":"ch","name":"org.nestling.channel.0"}
--device {"driver":"virtio-rng-pci","id":"rng","bus":"pcie.0","addr":"0x5"}
--device {"driver":"virtio-balloon-pci","id":"balloon","bus":"pcie.0","addr":"0x6","deflate-on-oom":true}"#;
+-device {"driver":"virtio-rng-pci","id":"rng","bus":"slots","addr":"0x1","disable-legacy":"on"}
+-device {"driver":"virtio-balloon-pci","id":"balloon","bus":"pcie.0","addr":"0x6","deflate-on-oom":true,"disable-legacy":"on"}"#;
 
 fn expected(machine: &str, boot: &str, devices: &str) -> String {
     let common = COMMON.replace("MACHINE", machine).replace("BOOT", boot);
@@ -157,7 +157,7 @@ fn generation_2_starts_uefi_with_its_own_variables() {
 -boot strict=on"#;
     let disks = r#"
 -blockdev {"driver":"qcow2","node-name":"scsi-9","read-only":false,"discard":"unmap","file":{"driver":"file","filename":"/d/a.qcow2","discard":"unmap"}}
--device {"driver":"virtio-blk-pci","id":"disk-scsi-9","bus":"disk-port-9","drive":"scsi-9","bootindex":1}"#;
+-device {"driver":"virtio-blk-pci","id":"disk-scsi-9","bus":"slots","addr":"0x19","disable-legacy":"on","drive":"scsi-9","bootindex":1}"#;
     let machine = "-machine pc-q35-7.2,vmport=off,smm=off,graphics=off,pflash0=uefi-code,pflash1=uefi-vars";
     assert_eq!(shown(&spec), expected(machine, boot, disks));
 }
@@ -178,27 +178,28 @@ fn a_given_kernel_starts_by_qboot_and_leaves_the_disks_no_place_in_the_boot_orde
     let boot = "-bios /fw/qboot.rom\n-kernel /i/vmlinux\n-initrd /i/initrd\n-append quiet nestling.x=1";
     let devices = r#"
 -netdev {"type":"tap","id":"net-00000000-0000-0000-0000-0000000000b1","ifname":"nt0a0b1","script":"no","downscript":"no"}
--device {"driver":"virtio-net-pci","id":"nic-00000000-0000-0000-0000-0000000000b1","bus":"nic-port-0","netdev":"net-00000000-0000-0000-0000-0000000000b1","mac":"00:15:5d:38:01:01","romfile":""}
+-device {"driver":"virtio-net-pci","id":"nic-00000000-0000-0000-0000-0000000000b1","bus":"slots","addr":"0x8","disable-legacy":"on","netdev":"net-00000000-0000-0000-0000-0000000000b1","mac":"00:15:5d:38:01:01","romfile":""}
 -netdev {"type":"user","id":"net-00000000-0000-0000-0000-0000000000b2"}
--device {"driver":"virtio-net-pci","id":"nic-00000000-0000-0000-0000-0000000000b2","bus":"nic-port-1","netdev":"net-00000000-0000-0000-0000-0000000000b2","mac":"00:15:5d:38:01:01","romfile":""}
+-device {"driver":"virtio-net-pci","id":"nic-00000000-0000-0000-0000-0000000000b2","bus":"slots","addr":"0x9","disable-legacy":"on","netdev":"net-00000000-0000-0000-0000-0000000000b2","mac":"00:15:5d:38:01:01","romfile":""}
 -blockdev {"driver":"qcow2","node-name":"scsi-0","read-only":false,"discard":"unmap","file":{"driver":"file","filename":"/d/a.qcow2","discard":"unmap"}}
--device {"driver":"virtio-blk-pci","id":"disk-scsi-0","bus":"disk-port-0","drive":"scsi-0"}"#;
+-device {"driver":"virtio-blk-pci","id":"disk-scsi-0","bus":"slots","addr":"0x10","disable-legacy":"on","drive":"scsi-0"}"#;
     let machine = "-machine pc-q35-7.2,vmport=off,smm=off,graphics=off";
     assert_eq!(shown(&spec), expected(machine, boot, devices));
 }
 
 #[test]
-fn every_machine_has_a_port_for_each_adapter_and_disk_that_it_may_get() {
-    let ports: Vec<String> = line(&spec(vm())).into_iter().filter(|w| w.contains("pcie-root-port")).collect();
-    assert_eq!(ports.len(), 24);
-    assert_eq!(
-        ports[0],
-        r#"{"driver":"pcie-root-port","id":"nic-port-0","bus":"pcie.0","addr":"0x1.0","multifunction":true,"chassis":1,"slot":1}"#
-    );
-    assert_eq!(
-        ports[23],
-        r#"{"driver":"pcie-root-port","id":"disk-port-15","bus":"pcie.0","addr":"0x3.7","multifunction":false,"chassis":24,"slot":24}"#
-    );
+fn adapters_and_disks_up_to_the_last_have_addresses_of_their_own() {
+    let mut spec = spec(vm());
+    spec.user_net = true;
+    spec.vm.adapters = (0..8).map(adapter).collect();
+    spec.vm.disks = (0..16).map(|n| disk("/d", Controller::Scsi, n)).collect();
+    let address = |word: String| {
+        let rest = word.split_once(r#""bus":"slots","addr":""#)?.1;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    let addresses: Vec<String> = line(&spec).into_iter().filter_map(address).collect();
+    let expected: Vec<String> = [0x1].into_iter().chain(0x8..0x20).map(|n| format!("{n:#x}")).collect();
+    assert_eq!(addresses, expected);
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn an_adapter_goes_back_to_the_port_it_had() {
     let mut slots = Slots::of(&[adapter(1), adapter(2)]);
     slots.release(adapter(1).id);
     let words = command_line(&spec, &slots, &qemu()).unwrap();
-    assert!(words.iter().any(|w| w.to_str().unwrap().contains(r#""bus":"nic-port-1""#)));
+    assert!(words.iter().any(|w| w.to_str().unwrap().contains(r#""bus":"slots","addr":"0x9""#)));
 }
 
 #[test]

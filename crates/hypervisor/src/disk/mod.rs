@@ -3,6 +3,7 @@
 //! A format is never guessed from content alone: a guest can write anything into a raw disk, also the head of another
 //! format that names a file of the host as its parent. This module must never overwrite a file.
 
+mod chain;
 mod tool;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+pub use chain::parents;
 use nestling_model::DiskFormat;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Deserialize;

@@ -7,7 +7,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 async fn workshop() -> Option<(Qemu, TempDir)> {
-    match Qemu::find(None).await {
+    match Qemu::find(None, None).await {
         Ok(qemu) => Some((qemu, tempdir().unwrap())),
         Err(error) => {
             eprintln!("skipped: {error}");

@@ -118,6 +118,11 @@ impl Machine {
         self.0.watched.exit.borrow().clone()
     }
 
+    /// Whether its monitor has gone: it ends, or has ended.
+    pub fn is_silent(&self) -> bool {
+        self.0.qmp.is_closed() || self.exit_now().is_some()
+    }
+
     pub fn qemu_events(&self) -> broadcast::Receiver<Event> {
         self.0.qmp.events()
     }

@@ -3,13 +3,16 @@
 use std::{io, sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Exit, Machine, save::SaveError};
 use crate::{cmdline::SpecError, qmp::QmpError};
 
 /// For QEMU to flush its disks and end; after that it is killed.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For QEMU to notice that the state it writes has no reader.
+const SAVE_END_TIMEOUT: Duration = Duration::from_secs(10);
+const SAVE_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -45,7 +48,9 @@ pub enum RunState {
     Paused,
     /// Not yet started, or in the middle of being restored: the node died while it launched.
     Starting,
-    /// Its state has been written out; it may only be ended.
+    /// The last of its state is being written out.
+    Saving,
+    /// Its state was written out, or should have been: only whoever wanted it knows whether it is whole.
     Saved,
     /// Stopped because a disk could not be read or written, a full host disk included.
     DiskError,
@@ -59,7 +64,8 @@ impl RunState {
             "running" => Self::Running,
             "paused" | "suspended" => Self::Paused,
             "prelaunch" | "inmigrate" => Self::Starting,
-            "postmigrate" | "finish-migrate" => Self::Saved,
+            "finish-migrate" => Self::Saving,
+            "postmigrate" => Self::Saved,
             "io-error" => Self::DiskError,
             other => Self::Other(other.chars().filter(|c| !c.is_control()).take(40).collect()),
         }
@@ -88,6 +94,23 @@ impl Machine {
     pub async fn run_state(&self) -> Result<RunState, MachineError> {
         let status = self.0.qmp.status().await.map_err(|e| self.gone_or(e))?;
         Ok(RunState::from_qemu(&status))
+    }
+
+    /// As [`Self::run_state`], of a machine whose state nobody reads any more: a save that still runs comes to its end.
+    pub async fn state_without_reader(&self) -> Result<RunState, MachineError> {
+        let settled = async {
+            loop {
+                match self.run_state().await? {
+                    RunState::Saving => self.execute("migrate_cancel", json!({})).await.map(drop)?,
+                    settled => return Ok(settled),
+                }
+                sleep(SAVE_LOOK).await;
+            }
+        };
+        match timeout(SAVE_END_TIMEOUT, settled).await {
+            Ok(settled) => settled,
+            Err(_) => Ok(RunState::Saving),
+        }
     }
 
     /// Ends the machine as pulling its plug would, but lets QEMU write out what it holds.

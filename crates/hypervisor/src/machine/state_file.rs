@@ -13,7 +13,7 @@ use nestling_model::Vm;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cmdline::MACHINE_TYPE,
+    cmdline::{MACHINE_TYPE, devices::LAYOUT},
     spec::{LaunchSpec, Slots},
 };
 
@@ -30,6 +30,11 @@ pub enum StateFileError {
         "the saved state has {what} {saved}, the virtual machine now has {now}; change it back, or remove the saved state"
     )]
     Differs { what: &'static str, saved: String, now: String },
+    #[error(
+        "the saved state has its devices in layout {saved}, this version of nestling knows only layout {now}; resume it with \
+         the version that saved it, or remove the saved state"
+    )]
+    Layout { saved: u32, now: u32 },
 }
 
 /// What a machine must agree in with a state that it wakes up from, besides its adapters and disks.
@@ -40,6 +45,13 @@ pub(super) struct Shape {
     processor: String,
     processors: u32,
     memory_bytes: u64,
+    /// Heads of before there was this number had layout 1.
+    #[serde(default = "first_layout")]
+    layout: u32,
+}
+
+fn first_layout() -> u32 {
+    1
 }
 
 impl Shape {
@@ -50,6 +62,7 @@ impl Shape {
             processor: spec.engine.cpu(spec.vm.processor.expose_virtualization_extensions),
             processors: spec.vm.processor.count,
             memory_bytes: spec.vm.memory.startup_bytes,
+            layout: LAYOUT,
         }
     }
 }
@@ -117,6 +130,9 @@ impl StateFile {
             false => Err(StateFileError::Differs { what, saved, now }),
         };
         same("machine type", saved.machine_type.clone(), now.machine_type.clone())?;
+        if saved.layout != now.layout {
+            return Err(StateFileError::Layout { saved: saved.layout, now: now.layout });
+        }
         same("accelerator", saved.accelerator.clone(), now.accelerator.clone())?;
         same("processor", saved.processor.clone(), now.processor.clone())?;
         same("a number of processors of", saved.processors.to_string(), now.processors.to_string())?;
@@ -151,6 +167,7 @@ mod tests {
             processor: "EPYC".to_owned(),
             processors: 2,
             memory_bytes: 64 << 20,
+            layout: LAYOUT,
         };
         Head { shape, slots: Slots::default(), disks: vec!["scsi-0".to_owned()] }
     }
@@ -165,6 +182,32 @@ mod tests {
         assert_eq!(rest, b"stream");
     }
 
+    /// Files that this version wrote; they are never changed. A later version adds its own beside them.
+    const SAVED_HEAD: &[u8] = include_bytes!("../../tests/stored/saved-head");
+    const RECORD: &str = include_str!("../../tests/stored/spec.json");
+
+    /// Whether a document that was read says all that was written, under the same names.
+    fn says_all(written: &serde_json::Value, read: &serde_json::Value) -> bool {
+        match (written, read) {
+            (serde_json::Value::Object(written), serde_json::Value::Object(read)) => {
+                written.iter().all(|(name, value)| read.get(name).is_some_and(|r| says_all(value, r)))
+            }
+            _ => written == read,
+        }
+    }
+
+    #[test]
+    fn states_and_machines_of_older_versions_are_read_whole() {
+        let mut rest = SAVED_HEAD;
+        let head = Head::read(&mut rest).unwrap();
+        assert_eq!(rest, b"QEVM");
+        let written = serde_json::from_slice(&SAVED_HEAD[20..SAVED_HEAD.len() - 4]).unwrap();
+        assert!(says_all(&written, &serde_json::to_value(&head).unwrap()), "{head:?}");
+        let record: crate::machine::Record = serde_json::from_str(RECORD).unwrap();
+        let written = serde_json::from_str(RECORD).unwrap();
+        assert!(says_all(&written, &serde_json::to_value(&record).unwrap()), "{record:?}");
+    }
+
     proptest! {
         #[test]
         fn no_file_is_too_strange(mut bytes in proptest::collection::vec(any::<u8>(), 0..100), magic: bool) {
@@ -173,6 +216,20 @@ mod tests {
             }
             prop_assert!(Head::read(&mut bytes.as_slice()).is_err());
         }
+    }
+
+    #[test]
+    fn a_state_of_another_layout_is_refused_in_words() {
+        let mut older = serde_json::to_value(head()).unwrap();
+        older["shape"].as_object_mut().unwrap().remove("layout");
+        let head: Head = serde_json::from_value(older).unwrap();
+        let now = Shape { layout: LAYOUT, ..head.shape.clone() };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        head.write(&mut File::create(&path).unwrap()).unwrap();
+        let state = StateFile::open(&path).unwrap();
+        let refused = state.check(&now, &crate::cmdline::tests::vm()).unwrap_err().to_string();
+        assert!(refused.contains("layout 1") && refused.contains("only layout 2"), "{refused}");
     }
 
     #[test]

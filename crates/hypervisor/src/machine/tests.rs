@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use nestling_model::{
-    Adapter, AdapterId, Boot, ConfigVersion, Controller, Disk, DiskFormat, Generation, Memory, Processor,
-    StartAction, StopAction, Vm, VmState,
-};
+use nestling_model::{Controller, Disk, DiskFormat, Generation, Memory, Processor, Vm};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -13,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     LaunchSpec, Qemu,
+    cmdline::tests::{adapter, vm},
     disk::{self, DiskKind, NewDisk},
     probe::{Accel, Engine, Nesting},
 };
@@ -26,7 +24,7 @@ struct Bench {
 }
 
 async fn bench() -> Option<Bench> {
-    let qemu = match Qemu::find(None).await {
+    let qemu = match Qemu::find(None, None).await {
         Ok(qemu) => qemu,
         Err(error) => {
             eprintln!("skipped: {error}");
@@ -35,36 +33,11 @@ async fn bench() -> Option<Bench> {
     };
     let vm = Vm {
         id: VmId(Uuid::new_v4()),
-        name: "test".parse().unwrap(),
-        generation: Generation::One,
-        version: ConfigVersion::LATEST,
-        created_at_ms: 0,
-        notes: String::new(),
-        processor: Processor { count: 1, expose_virtualization_extensions: false },
+        processor: Processor { count: 1, ..vm().processor },
         memory: Memory { startup_bytes: 32 << 20 },
-        adapters: vec![],
-        disks: vec![],
-        boot: Boot::Firmware,
-        start_action: StartAction::Nothing,
-        start_delay_seconds: 0,
-        stop_action: StopAction::TurnOff,
-        state: VmState::Off,
-        state_reason: None,
+        ..vm()
     };
     Some(Bench { qemu, dir: tempfile::tempdir().unwrap(), vm })
-}
-
-fn adapter(n: u128) -> Adapter {
-    Adapter {
-        id: AdapterId(Uuid::from_u128(n)),
-        name: "Network Adapter".to_owned(),
-        mac: "00155D380101".parse().unwrap(),
-        mac_dynamic: true,
-        switch: None,
-        mac_spoofing: false,
-        dhcp_guard: false,
-        router_guard: false,
-    }
 }
 
 impl Bench {
@@ -93,6 +66,16 @@ impl Bench {
 
     async fn launch(&self) -> Guarded {
         Guarded(Machine::launch(&self.qemu, self.spec()).await.unwrap())
+    }
+
+    async fn engine_is_gone(&self) {
+        let run = RunDir::new(self.run_dir()).unwrap();
+        let gone = async {
+            while process::Process::find(&run, self.vm.id).is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, gone).await.unwrap();
     }
 
     async fn disk(&self, name: &str) -> Disk {
@@ -277,13 +260,7 @@ async fn a_machine_is_saved_and_goes_on_with_what_was_plugged_in() {
     std::fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
     let torn = Machine::launch(&bench.qemu, spec.clone()).await.unwrap_err();
     assert!(matches!(torn, LaunchError::Restore { .. }), "{torn}");
-    let run = RunDir::new(bench.run_dir()).unwrap();
-    let gone = async {
-        while process::Process::find(&run, bench.vm.id).is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(SOON, gone).await.unwrap();
+    bench.engine_is_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,13 +323,7 @@ async fn a_launch_that_is_given_up_leaves_no_qemu() {
     let Some(bench) = bench().await else { return };
     let launch = Machine::launch(&bench.qemu, bench.spec());
     assert!(timeout(Duration::from_millis(15), launch).await.is_err());
-    let run = RunDir::new(bench.run_dir()).unwrap();
-    let gone = async {
-        while process::Process::find(&run, bench.vm.id).is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(SOON, gone).await.unwrap();
+    bench.engine_is_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! Remembers what was proven, so that a node's start costs nothing on a host that has not changed.
+//! Remembers what was proven and which version QEMU is, so that a node's start costs nothing on a host that has not
+//! changed.
 //!
 //! Only success is remembered: a failure may have been a busy host, and must not outlive it. A proof counts only for
 //! exactly the same processor, kernel, modules, QEMU, model and test guest; anything else is stale and proves nothing.
@@ -6,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,10 +52,36 @@ impl ProbeKey {
     }
 }
 
-/// The proofs kept in a directory.
+/// What tells a program's file from any other that was ever at its path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    path: PathBuf,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds of the last change of the content, and of the file as a whole, which nobody can set back.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            inode: file.ino(),
+            bytes: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
+/// The proofs kept in a directory, and what QEMU last said of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     proofs: Vec<ProbeKey>,
+    #[serde(default)]
+    version: Option<(FileIdentity, String)>,
 }
 
 impl Remembered {
@@ -86,6 +114,16 @@ impl Remembered {
         self.proofs.push(key);
         let excess = self.proofs.len().saturating_sub(MOST_PROOFS);
         self.proofs.drain(..excess);
+    }
+
+    /// The first line of `qemu --version`, if exactly this file was asked before.
+    #[must_use]
+    pub fn version(&self, qemu: &FileIdentity) -> Option<&str> {
+        self.version.as_ref().filter(|(file, _)| file == qemu).map(|(_, said)| said.as_str())
+    }
+
+    pub fn set_version(&mut self, qemu: FileIdentity, said: String) {
+        self.version = Some((qemu, said));
     }
 
     /// Replaces the directory's file, all or nothing.
@@ -155,6 +193,26 @@ mod tests {
         ] {
             assert!(!loaded.contains(&stale), "{stale:?}");
         }
+    }
+
+    #[test]
+    fn a_version_is_that_of_one_file_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let qemu = dir.path().join("qemu");
+        fs::write(&qemu, "1").unwrap();
+        let asked = FileIdentity::of(&qemu).unwrap();
+        let mut remembered = Remembered::default();
+        remembered.set_version(asked.clone(), "version 1".to_owned());
+        remembered.store(dir.path()).unwrap();
+        let loaded = Remembered::load(dir.path());
+        assert_eq!(loaded.version(&asked), Some("version 1"));
+        // As an upgrade does it: another file under the same name, even of the same size and age.
+        let other = dir.path().join("other");
+        fs::write(&other, "2").unwrap();
+        let modified = fs::metadata(&qemu).unwrap().modified().unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &qemu).unwrap();
+        assert_eq!(loaded.version(&FileIdentity::of(&qemu).unwrap()), None);
     }
 
     #[test]

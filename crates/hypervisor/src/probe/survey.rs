@@ -1,13 +1,13 @@
 //! Finds out what this host can do: reads the facts, tries models under KVM until one is proven, remembers the proof.
 
-use std::io;
 use std::path::Path;
 
 use super::decide::{Engine, NoEngine, Trial, decide, next_candidate};
 use super::facts::HostFacts;
 use super::record::{ProbeKey, Remembered};
-use super::run::{probe, qemu_version};
+use super::run::probe;
 use super::{Accel, ProbeOutcome, ProbeRequest};
+use crate::Qemu;
 
 /// What was found, from which [`Survey::engine`] follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,23 +18,13 @@ pub struct Survey {
 
 impl Survey {
     /// Looks at this host. Proofs are remembered in `dir`; without one, everything is proven anew.
-    pub async fn take(qemu: &Path, dir: Option<&Path>) -> Self {
+    pub async fn take(qemu: &Qemu, dir: Option<&Path>) -> Self {
         let facts = HostFacts::read();
-        let version = match qemu_version(qemu).await {
-            Ok(version) => version,
-            Err(error) => {
-                let outcome = match error.kind() {
-                    io::ErrorKind::NotFound => ProbeOutcome::QemuMissing { path: qemu.to_owned() },
-                    _ => ProbeOutcome::Refused { reason: error.to_string() },
-                };
-                return Self { facts, trials: vec![Trial { model: "none".to_owned(), outcome }] };
-            }
-        };
         let mut remembered = dir.map(Remembered::load).unwrap_or_default();
         let mut trials = Vec::new();
         while let Some((model, cpu)) = next_candidate(&facts, &trials) {
             let request = ProbeRequest {
-                qemu: qemu.to_owned(),
+                qemu: qemu.system().to_owned(),
                 accel: Accel::Kvm,
                 cpu,
                 nesting: facts.vendor.nesting(),
@@ -44,7 +34,7 @@ impl Survey {
                     ProbeRequest::DEADLINE
                 },
             };
-            let key = ProbeKey::new(&facts, &version, &request);
+            let key = ProbeKey::new(&facts, qemu.said(), &request);
             let outcome =
                 if remembered.contains(&key) { ProbeOutcome::Proven } else { probe(&request).await };
             tracing::info!(model, %outcome, "probed KVM");
@@ -70,35 +60,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn without_qemu_there_is_no_engine() {
-        let survey = Survey::take(Path::new("/nonexistent/qemu"), None).await;
-        let missing = survey.engine(true).unwrap_err();
-        assert_eq!(
-            missing.to_string(),
-            "cannot run virtual machines: /nonexistent/qemu does not exist; install QEMU \
-             (Debian: apt install qemu-system-x86)"
-        );
-    }
-
-    #[tokio::test]
     async fn this_host_gets_an_engine_whose_processor_runs_the_guest() {
-        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        if !qemu.exists() {
-            eprintln!("skipped: no QEMU");
-            return;
-        }
+        let qemu = match Qemu::find(None, None).await {
+            Ok(qemu) => qemu,
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                return;
+            }
+        };
         let dir = tempfile::tempdir().unwrap();
-        let survey = Survey::take(qemu, Some(dir.path())).await;
+        let survey = Survey::take(&qemu, Some(dir.path())).await;
         let engine = survey.engine(true).unwrap();
         eprintln!("{:?}\n{engine:?}", survey.trials);
         let request = ProbeRequest {
-            qemu: qemu.to_owned(),
+            qemu: qemu.system().to_owned(),
             accel: engine.accel,
             cpu: engine.cpu(true),
             nesting: engine.nesting,
             deadline: ProbeRequest::DEADLINE_NESTED,
         };
         assert_eq!(probe(&request).await, ProbeOutcome::Proven);
-        assert_eq!(Survey::take(qemu, Some(dir.path())).await.engine(true).unwrap(), engine);
+        assert_eq!(Survey::take(&qemu, Some(dir.path())).await.engine(true).unwrap(), engine);
     }
 }

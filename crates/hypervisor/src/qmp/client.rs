@@ -188,6 +188,10 @@ impl Qmp {
         self.0.shared.closed.subscribe().wait_for(Option::is_some).await.ok();
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.0.shared.closed.borrow().is_some()
+    }
+
     fn close_reason(&self) -> Option<String> {
         self.0.shared.closed.borrow().clone()
     }

@@ -1,5 +1,7 @@
 //! Changing a machine's definition, and removing machines.
 
+use std::path::PathBuf;
+
 use nestling_identity::{Action, Identity};
 use nestling_model::{ConfigVersion, EventKind, Operation, Vm, VmInvalid, VmState};
 use nestling_store::{Batch, Document};
@@ -7,6 +9,7 @@ use nestling_store::{Batch, Document};
 use super::{owner::Owner, task::Asked};
 use crate::{
     Node, NodeError,
+    blocking::blocking,
     error::{Device, ModifyReason, Named, Result},
     journal::Note,
     values::{VmChange, VmView},
@@ -141,6 +144,20 @@ impl Owner {
         self.commit(vm).await
     }
 
+    /// The disks that nobody else needs.
+    async fn own_disks(&self) -> Vec<PathBuf> {
+        let images = self.node.home.images();
+        let mut own = Vec::new();
+        for disk in self.vm.disks.iter().filter(|d| !d.read_only && !d.path.starts_with(&images)) {
+            let shared =
+                self.node.vms.disk_user(&disk.path).is_some_and(|(user, _)| user.vm.id != self.vm.id);
+            if !shared && self.node.vms.no_parent(&disk.path, Some(self.vm.id)).await.is_ok() {
+                own.push(disk.path.clone());
+            }
+        }
+        own
+    }
+
     async fn remove(&mut self, disks: bool) -> Result<()> {
         self.admit(Operation::Remove)?;
         if self.vm.state == VmState::Off {
@@ -149,11 +166,7 @@ impl Owner {
         }
         let mut note = Note::new(self.vm.id);
         if disks {
-            let own = |path: &std::path::Path| self.node.vms.disk_user(path).as_ref() == Some(&self.vm.name);
-            let images = self.node.home.images();
-            let removable =
-                |d: &&nestling_model::Disk| !d.read_only && own(&d.path) && !d.path.starts_with(&images);
-            note.removed = self.vm.disks.iter().filter(removable).map(|d| d.path.clone()).collect();
+            note.removed = self.own_disks().await;
         }
         let mut batch = Batch::default();
         batch.delete::<Vm>(self.vm.id());
@@ -167,13 +180,12 @@ impl Owner {
         // From here on the machine is gone; files that stay now go when the node starts next.
         let files = self.files();
         let run_dir = self.node.home.run(self.vm.id);
-        let cleaned = tokio::task::spawn_blocking(move || {
+        let cleaned = blocking(move || {
             let done = note.undo().and_then(|()| files.remove());
             let _ = std::fs::remove_dir_all(run_dir);
             done.map(|()| note)
         })
-        .await
-        .map_err(|e| NodeError::Internal(e.to_string()))?;
+        .await;
         match cleaned {
             Ok(note) if !note.is_empty() => self.node.keeper.delete::<Note>(note.id()).await,
             Ok(_) => Ok(()),

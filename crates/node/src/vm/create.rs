@@ -12,12 +12,14 @@ use nestling_model::{
 use nestling_store::{Batch, Document};
 
 use super::{
+    disk_use::DiskUse,
     owner::Owner,
     registry::Claim,
     task::{Handle, Now},
 };
 use crate::{
     Node, NodeError,
+    blocking::blocking,
     clock::now_ms,
     disks,
     error::Result,
@@ -101,6 +103,7 @@ impl Node {
                 nestling_image::DiskFormat::Qcow2 => DiskFormat::Qcow2,
                 nestling_image::DiskFormat::Raw => DiskFormat::Raw,
             };
+            claims.push(self.vms.claim_disk(DiskUse::of_new(&files.disk(), Some((&parent, format)))?).await?);
             attach(vm, files.disk(), DiskFormat::Qcow2, Controller::Scsi, false);
             made.push(Made { path: files.disk(), what: Content::OnTopOf { parent, format } });
         }
@@ -108,7 +111,7 @@ impl Node {
         let first = if vm.generation == Generation::One { Controller::Ide } else { Controller::Scsi };
         if let Some(path) = &new.disk_path {
             let (path, format) = self.existing_disk(path, None).await?;
-            claims.push(self.vms.claim_disk(&path, false)?);
+            claims.push(self.vms.claim_disk(DiskUse::of(&path, format, false)?).await?);
             attach(vm, path, format, first, false);
         }
         if let Some(NewVmDisk { size_bytes, path }) = &new.new_disk {
@@ -116,7 +119,7 @@ impl Node {
                 Some(path) => disks::new_path(path)?,
                 None => files.disk(),
             };
-            claims.push(self.vms.claim_disk(&path, false)?);
+            claims.push(self.vms.claim_disk(DiskUse::of_new(&path, None)?).await?);
             attach(vm, path.clone(), DiskFormat::Qcow2, first, false);
             made.push(Made { path, what: Content::Empty { size_bytes: *size_bytes } });
         }
@@ -171,9 +174,7 @@ impl Node {
             Content::Seed(seed) => {
                 let (seed, name) = (seed, vm.name.to_string());
                 let id = vm.id.0.to_string();
-                let written =
-                    tokio::task::spawn_blocking(move || images::write_seed(&seed, &id, &name, &path));
-                return written.await.map_err(|e| NodeError::Internal(e.to_string()))?;
+                return blocking(move || images::write_seed(&seed, &id, &name, &path)).await;
             }
         };
         let new = disk::NewDisk { format: DiskFormat::Qcow2, bytes, kind };

@@ -6,7 +6,7 @@ use nestling_hypervisor::disk;
 use nestling_identity::{Action, Identity};
 use nestling_model::{Controller, Disk, DiskFormat, Operation};
 
-use super::{owner::Owner, task::Asked};
+use super::{disk_use::DiskUse, owner::Owner, task::Asked};
 use crate::{
     Node, NodeError,
     error::{Object, Result},
@@ -18,7 +18,7 @@ impl Node {
         self.authorize(who, Action::ChangeVm)?;
         let handle = self.vms.find(vm)?;
         let (path, format) = self.existing_disk(&new.path, new.format).await?;
-        let claim = self.vms.claim_disk(&path, new.read_only)?;
+        let claim = self.vms.claim_disk(DiskUse::of(&path, format, new.read_only)?).await?;
         let controller = new.controller.unwrap_or(Controller::Scsi);
         let (location, read_only) = (new.location, new.read_only);
         handle

@@ -16,6 +16,7 @@
 mod adapters;
 mod change;
 mod create;
+mod disk_use;
 mod drives;
 mod guest;
 mod owner;
@@ -34,4 +35,3 @@ mod watch;
 pub use registry::Registry;
 pub use reopen::restore;
 pub use stop::RanBefore;
-pub use task::Now;

@@ -1,11 +1,11 @@
 //! A machine in the hands of its task.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use nestling_hypervisor::{Exit, ExitKind, LaunchSpec, Machine, Qemu, disk};
+use nestling_hypervisor::{Exit, ExitKind, LaunchSpec, Machine, MachineError, Qemu, disk};
 use nestling_model::{EventKind, Operation, Vm, VmState, life::Admitted};
 use nestling_network::Port;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     running::Running,
@@ -23,6 +23,8 @@ use crate::{
 
 /// What a machine needs beside its guest's memory.
 const OVERHEAD_BYTES: u64 = 48 << 20;
+/// From a monitor's end to its process's.
+const END_NOTICED: Duration = Duration::from_secs(5);
 
 pub struct Owner {
     pub node: Arc<Shared>,
@@ -87,6 +89,20 @@ impl Owner {
 
     pub fn refused(&self, source: nestling_hypervisor::MachineError) -> NodeError {
         NodeError::Machine { vm: self.vm.name.clone(), source }
+    }
+
+    /// Ends an operation that its engine refused, in the state before, or in Off if that was the engine's end: a monitor
+    /// that breaks off is noticed a moment before the process is known to be gone.
+    pub async fn failed(&mut self, before: VmState, error: MachineError) -> NodeError {
+        let exit = match self.machine() {
+            Ok(machine) if machine.is_silent() => timeout(END_NOTICED, machine.exited()).await.ok(),
+            _ => None,
+        };
+        match exit {
+            Some(exit) => self.engine_ended(exit).await,
+            None => self.enter(before),
+        }
+        self.refused(error)
     }
 
     /// Gives the machine an engine. When it fails, nothing is left of it.

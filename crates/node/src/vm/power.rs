@@ -116,8 +116,7 @@ impl Owner {
         let before = self.vm.state;
         self.enter(during);
         if let Err(error) = self.machine()?.pause().await {
-            self.enter(before);
-            return Err(self.refused(error));
+            return Err(self.failed(before, error).await);
         }
         self.settle(after, None).await
     }
@@ -127,8 +126,7 @@ impl Owner {
         let before = self.vm.state;
         self.enter(during);
         if let Err(error) = self.machine()?.cont().await {
-            self.enter(before);
-            return Err(self.refused(error));
+            return Err(self.failed(before, error).await);
         }
         self.settle(after, None).await
     }

@@ -2,16 +2,20 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use nestling_model::{AdapterId, MacAddress, VmId, VmName};
+use nestling_model::{AdapterId, Disk, MacAddress, VmId, VmName};
 use uuid::Uuid;
 
-use super::task::{Handle, Now};
+use super::{
+    disk_use::{Clash, DiskFile, DiskUse},
+    task::{Handle, Now},
+};
 use crate::{
     NodeError,
+    blocking::blocking,
     error::{Object, Result},
     home::short,
 };
@@ -19,25 +23,39 @@ use crate::{
 #[derive(Default)]
 pub struct Registry {
     handles: RwLock<BTreeMap<VmId, Arc<Handle>>>,
-    claims: Arc<Mutex<HashSet<Claimed>>>,
+    claims: Claims,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+type Claims = Arc<Mutex<Vec<Arc<Claimed>>>>;
+
+#[derive(Debug)]
 enum Claimed {
     Name(String),
     Mac(MacAddress),
-    Disk(PathBuf),
+    Disk(DiskUse),
+}
+
+impl Claimed {
+    fn excludes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(a), Self::Name(b)) => a == b,
+            (Self::Mac(a), Self::Mac(b)) => a == b,
+            (Self::Disk(a), Self::Disk(b)) => a.clash(b).is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// Something that is about to be taken. Dropped when the machine's definition has it, or when nothing came of it.
 pub struct Claim {
-    claims: Arc<Mutex<HashSet<Claimed>>>,
-    what: Claimed,
+    claims: Claims,
+    what: Arc<Claimed>,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.what);
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.retain(|claimed| !Arc::ptr_eq(claimed, &self.what));
     }
 }
 
@@ -73,33 +91,35 @@ impl Registry {
         self.handles.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().ok_or_else(missing)
     }
 
+    /// Claims what nobody else does at this moment. Whether a machine has it is looked at after this: whoever publishes
+    /// meanwhile still holds theirs, so one of the two is seen.
+    fn claim(&self, what: Claimed) -> Option<Claim> {
+        let what = Arc::new(what);
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if claims.iter().any(|claimed| claimed.excludes(&what)) {
+            return None;
+        }
+        claims.push(Arc::clone(&what));
+        Some(Claim { claims: Arc::clone(&self.claims), what })
+    }
+
     /// Takes what is free: not claimed, and `used` by no machine.
-    fn claim(
-        &self,
-        what: Claimed,
-        used: impl Fn(&Now) -> bool,
-    ) -> std::result::Result<Claim, Option<VmName>> {
-        // The claim comes first: whoever publishes meanwhile still holds theirs, so one of the two is seen.
-        if !self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(what.clone()) {
-            return Err(None);
-        }
-        let claim = Claim { claims: Arc::clone(&self.claims), what };
-        match self.all().iter().find(|now| used(now)) {
-            Some(user) => Err(Some(user.vm.name.clone())),
-            None => Ok(claim),
-        }
+    fn take(&self, what: Claimed, used: impl Fn(&Now) -> bool) -> Option<Claim> {
+        let claim = self.claim(what)?;
+        (!self.all().iter().any(used)).then_some(claim)
     }
 
     pub fn claim_name(&self, name: &VmName, own: VmId) -> Result<Claim> {
         let key = name.key();
-        self.claim(Claimed::Name(key.clone()), |now| now.vm.id != own && now.vm.name.key() == key)
-            .map_err(|_| NodeError::Exists { object: Object::Vm, name: name.to_string() })
+        let used = |now: &Now| now.vm.id != own && now.vm.name.key() == key;
+        self.take(Claimed::Name(key.clone()), used)
+            .ok_or_else(|| NodeError::Exists { object: Object::Vm, name: name.to_string() })
     }
 
     pub fn claim_mac(&self, mac: MacAddress, own: AdapterId) -> Result<Claim> {
         let used = |now: &Now| now.vm.adapters.iter().any(|a| a.mac == mac && a.id != own);
-        self.claim(Claimed::Mac(mac), used)
-            .map_err(|_| NodeError::Exists { object: Object::Adapter, name: mac.hyperv() })
+        self.take(Claimed::Mac(mac), used)
+            .ok_or_else(|| NodeError::Exists { object: Object::Adapter, name: mac.hyperv() })
     }
 
     /// The first free address of this host's range. Starts with 256 as in Hyper-V, and goes on with the next octet.
@@ -122,19 +142,41 @@ impl Registry {
         Err(NodeError::invalid("this host has no MAC address left to give"))
     }
 
-    /// A disk for writing. Any number of machines may read one.
-    pub fn claim_disk(&self, path: &Path, read_only: bool) -> Result<Claim> {
-        let used = |now: &Now| now.vm.disks.iter().any(|d| d.path == path && !(read_only && d.read_only));
-        self.claim(Claimed::Disk(path.to_owned()), used).map_err(|user| match user {
-            Some(vm) => NodeError::DiskInUse { path: path.to_owned(), vm },
-            None => NodeError::Invalid(format!("the disk {} is being attached elsewhere", path.display())),
+    /// A disk, with its parents.
+    pub async fn claim_disk(&self, wanted: DiskUse) -> Result<Claim> {
+        let elsewhere = || {
+            NodeError::Invalid(format!("the disk {} is being attached elsewhere", wanted.path().display()))
+        };
+        let claim = self.claim(Claimed::Disk(wanted.clone())).ok_or_else(elsewhere)?;
+        let all = self.all();
+        blocking(move || match all.iter().find_map(|now| clash(&wanted, now)) {
+            Some(refused) => Err(refused),
+            None => Ok(claim),
+        })
+        .await
+    }
+
+    /// The machine that has a disk, by whatever name, and its definition of it.
+    pub fn disk_user(&self, path: &Path) -> Option<(Now, Disk)> {
+        let file = DiskFile::new(path);
+        self.all().into_iter().find_map(|now| {
+            let disk = now.vm.disks.iter().find(|d| DiskFile::new(&d.path).is(&file))?.clone();
+            Some((now, disk))
         })
     }
 
-    /// Which machine has a disk.
-    pub fn disk_user(&self, path: &Path) -> Option<VmName> {
-        let user = self.all().into_iter().find(|now| now.vm.disks.iter().any(|d| d.path == path))?;
-        Some(user.vm.name.clone())
+    /// Fails if a disk is below a differencing disk of a machine other than `but`.
+    pub async fn no_parent(&self, path: &Path, but: Option<VmId>) -> Result<()> {
+        let others = self.all().into_iter().filter(|now| Some(now.vm.id) != but).collect::<Vec<_>>();
+        let path = path.to_owned();
+        blocking(move || {
+            let file = DiskFile::new(&path);
+            let above = |disk: &&Disk| DiskUse::attached(disk).has_parent(&file);
+            let found = others.iter().find_map(|now| Some((now, now.vm.disks.iter().find(above)?)));
+            let Some((now, child)) = found else { return Ok(()) };
+            Err(NodeError::DiskIsParent { path, child: child.path.clone(), vm: now.vm.name.clone() })
+        })
+        .await
     }
 
     /// An id whose first octets, of which a directory's name is made, no other machine has.
@@ -158,4 +200,17 @@ impl Registry {
             }
         }
     }
+}
+
+/// Why a use of a disk cannot be beside what a machine has.
+fn clash(wanted: &DiskUse, now: &Now) -> Option<NodeError> {
+    // A disk that is yet to be made is below no other: other machines' parents need not be looked at.
+    let of = |disk| if wanted.is_new() { DiskUse::alone(disk) } else { DiskUse::attached(disk) };
+    let clash = now.vm.disks.iter().find_map(|disk| wanted.clash(&of(disk)))?;
+    let (path, vm) = (wanted.path().to_owned(), now.vm.name.clone());
+    Some(match clash {
+        Clash::Same => NodeError::DiskInUse { path, vm },
+        Clash::IsParentOf(child) => NodeError::DiskIsParent { path, child, vm },
+        Clash::ParentWritten(parent) => NodeError::ParentInUse { path, parent, vm },
+    })
 }

@@ -1,20 +1,12 @@
 //! What a node finds when it starts: machines that run on, machines that ended, and machines that shall start.
 //!
-//! | stored          | engine found                | becomes                                              |
-//! |-----------------|-----------------------------|------------------------------------------------------|
-//! | any             | runs                        | Running: a start or resume is finished               |
-//! | any             | stopped by a disk error     | Paused                                               |
-//! | Running, Paused | stands still                | Paused                                               |
-//! | Running, Paused | stands still, state written | Saved: the save is finished                          |
-//! | Running         | stands still to be written  | Running: it goes on                                  |
-//! | Off, Saved      | stands still                | as stored; the engine is ended: its guest never ran  |
-//! | Running, Paused | none                        | Off with a reason; the start action applies          |
-//! | Off, Saved      | none                        | as stored; the start action applies                  |
+//! What becomes of a machine whose engine is there is [`judge`]'s table. A machine that had an engine and has none is Off
+//! with a reason. The start actions of machines without an engine apply.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use nestling_hypervisor::{Machine, RunState};
+use nestling_hypervisor::{Machine, MachineError, RunState};
 use nestling_model::{EventKind, Operation, StartAction, Vm, VmId, VmState};
 use nestling_network::Port;
 use tokio::sync::Semaphore;
@@ -108,39 +100,81 @@ async fn find_engine(node: &Arc<Shared>, vm: &Vm) -> Option<Machine> {
     }
 }
 
-/// The state of a machine whose engine was found. An engine stays only with a state that has one.
+/// What becomes of an engine that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It stays as it is.
+    Keep(VmState),
+    /// It stands still and shall run.
+    GoOn,
+    /// It shall stand still, but not where it does: its state was written out.
+    StandStill,
+    /// It is ended.
+    End(VmState),
+}
+
+/// Judges an engine by the state that is stored, by what it does (`None`: it does not answer), and by whether the file of
+/// a saved state is there.
+///
+/// The file is whole when it is there, and nothing but a save makes it. A save stops the guest first and is noted last;
+/// a start from it is noted before the file goes. So, whatever is stored:
+///
+/// | engine               | file  | stored          | becomes                                                     |
+/// |----------------------|-------|-----------------|-------------------------------------------------------------|
+/// | runs                 |       |                 | Running: a start or a resume is finished                    |
+/// | stopped by a disk    |       |                 | Paused                                                      |
+/// | state written        | there |                 | Saved: the save is finished                                 |
+/// | state written        | none  | Paused, Saved   | Paused, in the engine: the save came to nothing             |
+/// | state written        | none  | Running, Off    | Running: the same                                           |
+/// | stands still         |       | Running         | Running: a save that came to nothing; pauses are noted      |
+/// | stands still         | there | Saved           | Saved: the guest was brought back, and never ran            |
+/// | stands still         |       | Paused, Off     | Paused; so also of Saved when the file is gone              |
+/// | never ran, is broken or silent | | Running, Paused | Off: what it was is lost                                |
+/// | never ran, is broken or silent | | Off, Saved  | as stored                                                   |
+fn judge(stored: VmState, found: Option<&RunState>, saved: bool) -> Verdict {
+    let without_engine = if stored.has_engine() { VmState::Off } else { stored };
+    match (found, stored) {
+        (Some(RunState::Running), _) => Verdict::Keep(VmState::Running),
+        (Some(RunState::DiskError), _) => Verdict::Keep(VmState::Paused),
+        (Some(RunState::Saved), _) if saved => Verdict::End(VmState::Saved),
+        (Some(RunState::Saved | RunState::Saving), VmState::Paused | VmState::Saved) => Verdict::StandStill,
+        (Some(RunState::Saved | RunState::Saving), _) => Verdict::GoOn,
+        (Some(RunState::Paused), VmState::Saved) if saved => Verdict::End(VmState::Saved),
+        (Some(RunState::Paused), VmState::Paused | VmState::Off | VmState::Saved) => {
+            Verdict::Keep(VmState::Paused)
+        }
+        (Some(RunState::Paused), _) => Verdict::GoOn,
+        (Some(RunState::Starting | RunState::Other(_)) | None, _) => Verdict::End(without_engine),
+    }
+}
+
+/// Does what is to be done with an engine that was found: the machine's state. An engine stays only with a state that
+/// has one.
 async fn take_over(node: &Arc<Shared>, vm: &Vm, machine: &Machine) -> Result<VmState> {
     let files = node.home.vm(vm.id);
     remove_file(&files.unfinished_save())?;
-    let saved = files.saved();
-    let has_run = vm.state.has_engine();
-    let state = match machine.run_state().await {
-        Ok(found @ (RunState::Running | RunState::DiskError)) => {
-            // The guest has moved on: a state on disk must never be used again.
-            remove_file(&saved)?;
-            if found == RunState::Running { VmState::Running } else { VmState::Paused }
-        }
-        // A pause that was asked for is in the store; any other is a save that came to nothing.
-        Ok(RunState::Paused) if vm.state == VmState::Running && machine.cont().await.is_ok() => {
-            VmState::Running
-        }
-        Ok(RunState::Paused) if has_run => VmState::Paused,
-        Ok(RunState::Saved) if has_run && saved.exists() => VmState::Saved,
-        Ok(RunState::Saved) if vm.state == VmState::Running && machine.cont().await.is_ok() => {
-            VmState::Running
-        }
-        // QEMU leaves this state only by running: the guest takes a few steps before it stands still again.
-        Ok(RunState::Saved)
-            if vm.state == VmState::Paused
-                && machine.cont().await.is_ok()
-                && machine.pause().await.is_ok() =>
-        {
-            VmState::Paused
-        }
-        _ if has_run => VmState::Off,
-        _ => vm.state,
+    let found = machine.state_without_reader().await.ok();
+    let verdict = judge(vm.state, found.as_ref(), files.saved().exists());
+    if verdict != Verdict::End(VmState::Saved) {
+        // A state on disk must never be used once the guest has moved on.
+        remove_file(&files.saved())?;
+    }
+    let (state, done) = match verdict {
+        Verdict::Keep(state) | Verdict::End(state) => (state, Ok(())),
+        Verdict::GoOn => (VmState::Running, machine.cont().await),
+        Verdict::StandStill => (VmState::Paused, stand_still(machine).await),
     };
+    if let Err(error) = done {
+        tracing::warn!(vm = %vm.name, %error, "an engine that was found does nothing any more");
+        return Ok(VmState::Off);
+    }
     Ok(state)
+}
+
+/// QEMU leaves a written state only by running: the guest takes a few steps.
+async fn stand_still(machine: &Machine) -> std::result::Result<(), MachineError> {
+    machine.cont().await?;
+    machine.pause().await
 }
 
 async fn keep_or_end(node: &Arc<Shared>, vm: &Vm, machine: Option<Machine>) -> Option<Arc<Running>> {
@@ -178,5 +212,57 @@ fn start_all(node: &Arc<Shared>, starts: Vec<(VmId, Duration)>) {
                 node.events.tell(EventKind::VmFailed, name, error.message());
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict::*, *};
+
+    /// One column for each state that may be stored, twice: without a saved file and with one.
+    #[test]
+    fn every_engine_that_may_be_found_has_its_verdict() {
+        use VmState::{Off, Paused, Running, Saved};
+        let stored = [Off, Running, Paused, Saved];
+        let other = RunState::Other("guest-panicked".to_owned());
+        let no_guest = [End(Off), End(Off), End(Off), End(Saved)];
+        #[rustfmt::skip]
+        let table = [
+            (Some(RunState::Running), [Keep(Running); 4], [Keep(Running); 4]),
+            (Some(RunState::DiskError), [Keep(Paused); 4], [Keep(Paused); 4]),
+            (Some(RunState::Paused),
+                [Keep(Paused), GoOn, Keep(Paused), Keep(Paused)],
+                [Keep(Paused), GoOn, Keep(Paused), End(Saved)]),
+            (Some(RunState::Saved), [GoOn, GoOn, StandStill, StandStill], [End(Saved); 4]),
+            (Some(RunState::Saving), [GoOn, GoOn, StandStill, StandStill], [GoOn, GoOn, StandStill, StandStill]),
+            (Some(RunState::Starting), no_guest, no_guest),
+            (Some(other), no_guest, no_guest),
+            (None, no_guest, no_guest),
+        ];
+        for (found, without, with) in table {
+            for (saved, verdicts) in [(false, without), (true, with)] {
+                let judged = stored.map(|stored| judge(stored, found.as_ref(), saved));
+                assert_eq!(judged, verdicts, "{found:?}, saved: {saved}");
+            }
+        }
+    }
+
+    /// What must never happen, said without the table. States that last only while an operation runs are not stored; if
+    /// one ever is, the same holds.
+    #[test]
+    fn no_memory_is_lost_and_no_guest_is_left_frozen() {
+        let stands_still = [RunState::Paused, RunState::Saving, RunState::Saved];
+        for stored in VmState::ALL {
+            for (found, saved) in stands_still.iter().flat_map(|found| [(found, false), (found, true)]) {
+                let verdict = judge(stored, Some(found), saved);
+                let kept = !matches!(verdict, End(_)) || (verdict == End(VmState::Saved) && saved);
+                let moves = match stored {
+                    VmState::Running => !matches!(verdict, Keep(VmState::Paused) | StandStill),
+                    VmState::Paused => !matches!(verdict, GoOn | Keep(VmState::Running)),
+                    _ => true,
+                };
+                assert!(kept && moves, "{stored}, {found:?}, {saved}: {verdict:?}");
+            }
+        }
     }
 }

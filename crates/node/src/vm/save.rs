@@ -19,9 +19,9 @@ impl Owner {
         // An older state that is found beside a new one would be taken for it.
         remove_file(&files.saved())?;
         self.enter(during);
+        self.node.steps.reached("saving");
         if let Err(error) = machine.save_to(&files.saved()).await {
-            self.enter(before);
-            return Err(self.refused(error));
+            return Err(self.failed(before, error).await);
         }
         self.node.steps.reached("saved");
         if let Err(error) = self.settle(after, None).await {

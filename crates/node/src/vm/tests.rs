@@ -401,3 +401,33 @@ fn an_engine_that_hangs_is_ended_by_power_off() {
         assert!(home.engines().is_empty());
     });
 }
+
+/// Whoever looks never sees a machine run whose engine has gone.
+#[test]
+fn a_machine_whose_engine_dies_in_a_save_is_off_and_nothing_else() {
+    let home = TestHome::new();
+    home.life(async |node| {
+        let new = NewVm { memory_startup_bytes: Some(512 << 20), ..small("vm") };
+        node.create_vm(&ME, new).await.unwrap();
+        node.operate(&ME, "vm", Operation::Start).await.unwrap();
+        let mut now = node.vms.find("vm").unwrap().watch();
+        now.mark_unchanged();
+        let seen = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while seen.last() != Some(&VmState::Off) {
+                now.changed().await.unwrap();
+                seen.push(now.borrow_and_update().vm.state);
+            }
+            seen
+        });
+        let saving = node.clone();
+        let save = tokio::spawn(async move { saving.operate(&ME, "vm", Operation::Save).await.map(|_| ()) });
+        reaches(&node, "vm", VmState::Saving).await;
+        home.kill_engines();
+        assert!(save.await.unwrap().is_err());
+        assert_eq!(seen.await.unwrap(), [VmState::Saving, VmState::Off]);
+        let view = node.vm(&ME, "vm").await.unwrap();
+        assert!(view.vm.state_reason.is_some() && !node.home.vm(view.vm.id).saved().exists());
+        node.operate(&ME, "vm", Operation::Start).await.unwrap();
+    });
+}

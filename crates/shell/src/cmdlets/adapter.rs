@@ -3,7 +3,9 @@
 use nestling_api::{Client, v1};
 
 use super::adapter_object::{ON_OFF, TYPE, VIEW, adapter as object};
-use super::common::{Call, PASSTHRU, VM, VM_NAME, fits, hyperv, machines, or_report, property};
+use super::common::{
+    Asked, Call, PASSTHRU, VM, VM_NAME, by_ids, change_each, fits, hyperv, machines, property,
+};
 use crate::frame::{
     Category, Cmdlet, CmdletResult, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind, Parameter,
 };
@@ -151,17 +153,16 @@ fn cable_cmdlets() -> [Cmdlet<Client>; 3] {
 
 /// The adapters meant, each with its machine.
 async fn adapters(call: &mut Call<'_>) -> Result<Vec<(v1::Vm, v1::Adapter)>, Flow> {
-    let client = call.context().clone();
     let mut found = Vec::new();
-    if call.has("VMNetworkAdapter") {
+    // Get-VMNetworkAdapter names adapters by their machines alone.
+    if call.accepts("VMNetworkAdapter") && call.has("VMNetworkAdapter") {
         let wanted: Vec<_> = call
             .objects("VMNetworkAdapter")
             .iter()
             .map(|o| (property(o, "VMId"), property(o, "Id")))
             .collect();
         for (vm, id) in wanted {
-            let result = client.vm(&vm).await;
-            if let Some(vm) = or_report(call, result)? {
+            for vm in by_ids(call, vec![vm]).await? {
                 let own = vm.adapters.iter().find(|a| a.id.to_string() == id).cloned();
                 found.extend(own.map(|a| (vm, a)));
             }
@@ -210,21 +211,17 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
     Ok(())
 }
 
+fn asked((vm, adapter): &(v1::Vm, v1::Adapter)) -> Asked {
+    format!("{} of {}", adapter.name, vm.name).into()
+}
+
 /// Makes one change to every adapter meant.
 async fn change(call: &mut Call<'_>, change: &v1::AdapterChange) -> CmdletResult {
-    let client = call.context().clone();
-    for (vm, adapter) in adapters(call).await? {
-        if !call.should_process(&format!("{} of {}", adapter.name, vm.name), None)? {
-            continue;
-        }
-        let result = client.change_adapter(&vm.id.to_string(), adapter.id, change).await;
-        if let Some(changed) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(object(&vm, &changed));
-        }
-    }
-    Ok(())
+    let deed = |client: Client, (vm, adapter): (v1::Vm, v1::Adapter)| async move {
+        client.change_adapter(&vm.id.to_string(), adapter.id, change).await.map_err(|e| hyperv(&e))
+    };
+    let found = adapters(call).await?;
+    change_each(call, found, asked, deed, |(vm, _), changed| object(vm, changed)).await
 }
 
 fn on(call: &Call<'_>, name: &'static str) -> Option<bool> {
@@ -259,37 +256,22 @@ async fn disconnect(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn add(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    let new = v1::NewAdapter {
+    let new = &v1::NewAdapter {
         name: call.text("Name"),
         switch: call.text("SwitchName"),
         mac: call.text("StaticMacAddress"),
     };
-    for vm in machines(call, "VMName").await? {
-        if !call.should_process(&vm.name, None)? {
-            continue;
-        }
-        let result = client.add_adapter(&vm.id.to_string(), &new).await;
-        if let Some(added) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(object(&vm, &added));
-        }
-    }
-    Ok(())
+    let deed = |client: Client, vm: v1::Vm| async move {
+        client.add_adapter(&vm.id.to_string(), new).await.map_err(|e| hyperv(&e))
+    };
+    let vms = machines(call, "VMName").await?;
+    change_each(call, vms, |vm| vm.name.clone().into(), deed, object).await
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    for (vm, adapter) in adapters(call).await? {
-        if !call.should_process(&format!("{} of {}", adapter.name, vm.name), None)? {
-            continue;
-        }
-        match client.remove_adapter(&vm.id.to_string(), adapter.id).await {
-            Ok(()) if call.switch("Passthru") => call.emit(object(&vm, &adapter)),
-            Ok(()) => {}
-            Err(error) => call.write_error(hyperv(&error))?,
-        }
-    }
-    Ok(())
+    let deed = |client: Client, (vm, adapter): (v1::Vm, v1::Adapter)| async move {
+        client.remove_adapter(&vm.id.to_string(), adapter.id).await.map_err(|e| hyperv(&e))
+    };
+    let found = adapters(call).await?;
+    change_each(call, found, asked, deed, |(vm, adapter), ()| object(vm, adapter)).await
 }

@@ -2,7 +2,7 @@
 
 use nestling_api::{Client, ClientError, v1, v1::ErrorCode};
 
-use super::common::{Call, ends, fits, is_pattern, message};
+use super::common::{Call, change_each, ends, fits, is_pattern, message};
 use super::vm_object::int;
 use crate::format::{Column, View};
 use crate::frame::{
@@ -337,14 +337,10 @@ async fn new(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    for text in call.texts("IPAddress") {
-        if !call.should_process(&format!("NetIPAddress -IPv4Address {text} -Store Active"), None)? {
-            continue;
-        }
-        if let Err(error) = client.remove_address(&text).await {
-            call.write_error(cim(&error, ADDRESS))?;
-        }
-    }
-    Ok(())
+    let deed = |client: Client, address: String| async move {
+        client.remove_address(&address).await.map_err(|e| cim(&e, ADDRESS))
+    };
+    let asked = |text: &String| format!("NetIPAddress -IPv4Address {text} -Store Active").into();
+    let addresses = call.texts("IPAddress");
+    change_each(call, addresses, asked, deed, |_, ()| Value::Null).await
 }

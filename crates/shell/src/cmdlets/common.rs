@@ -9,7 +9,7 @@ use crate::eval::Wildcard;
 use crate::frame::{
     Call as AnyCall, Category, CmdletResult, ErrorRecord, Flow, FromPipeline, Kind, Parameter,
 };
-use crate::value::Object;
+use crate::value::{Object, Value};
 
 /// A run of one of these cmdlets: it acts on a node, here or inside a machine.
 pub type Call<'e> = AnyCall<'e, Client>;
@@ -86,14 +86,30 @@ pub fn ends(error: &ClientError) -> Flow {
     Flow::from(hyperv(error))
 }
 
-pub fn not_found(name: &str) -> ErrorRecord {
+/// No machine has this, which is a `name` or an `id`.
+pub fn not_found(what: &str, text: &str) -> ErrorRecord {
     ErrorRecord::new(
         Category::InvalidArgument,
         "VirtualizationException",
         "InvalidParameter",
-        format!("Hyper-V was unable to find a virtual machine with name \"{name}\"."),
+        format!("Hyper-V was unable to find a virtual machine with {what} \"{text}\"."),
     )
-    .with_target(name, "String")
+    .with_target(text, "String")
+}
+
+/// The machines with these ids; an id that none has is reported.
+pub async fn by_ids(call: &mut Call<'_>, ids: Vec<String>) -> Result<Vec<v1::Vm>, Flow> {
+    let client = call.context().clone();
+    let mut found = Vec::new();
+    for id in ids {
+        match client.vm(&id).await {
+            // A name may look like anything.
+            Ok(vm) if vm.id.to_string().eq_ignore_ascii_case(&id) => found.push(vm),
+            Err(error) if error.code != ErrorCode::NotFound => call.write_error(hyperv(&error))?,
+            _ => call.write_error(not_found("id", &id))?,
+        }
+    }
+    Ok(found)
 }
 
 /// The machines that `-Name`/`-VMName` or `-VM` mean; a name that fits none is reported.
@@ -101,11 +117,8 @@ pub async fn machines(call: &mut Call<'_>, by_name: &'static str) -> Result<Vec<
     let client = call.context().clone();
     let mut found = Vec::new();
     if call.parameter_set() == Some("VMObject") {
-        for id in ids(&call.objects("VM")) {
-            let result = client.vm(&id).await;
-            found.extend(or_report(call, result)?);
-        }
-        return Ok(found);
+        let ids = ids(&call.objects("VM"));
+        return by_ids(call, ids).await;
     }
     let names = call.texts(by_name);
     if let [name] = names.as_slice()
@@ -120,7 +133,7 @@ pub async fn machines(call: &mut Call<'_>, by_name: &'static str) -> Result<Vec<
         let before = found.len();
         found.extend(all.iter().filter(|vm| fits(&name, &vm.name)).cloned());
         if found.len() == before && !is_pattern(&name) {
-            call.write_error(not_found(&name))?;
+            call.write_error(not_found("name", &name))?;
         }
     }
     Ok(found)
@@ -145,6 +158,19 @@ pub enum Deed {
 }
 
 impl Deed {
+    /// The state that it ends in, if that is one that lasts.
+    fn leads_to(&self) -> Option<v1::VmState> {
+        match self {
+            Self::Operate(VmOperation::Start | VmOperation::Resume) => Some(v1::VmState::Running),
+            Self::Operate(VmOperation::Shutdown | VmOperation::TurnOff) | Self::StopInAnyCase => {
+                Some(v1::VmState::Off)
+            }
+            Self::Operate(VmOperation::Save) => Some(v1::VmState::Saved),
+            Self::Operate(VmOperation::Pause) => Some(v1::VmState::Paused),
+            Self::Operate(_) | Self::Change(_) => None,
+        }
+    }
+
     async fn done_to(&self, client: &Client, vm: &str) -> Result<v1::Vm, ClientError> {
         match self {
             Self::Operate(operation) => client.operate(vm, *operation).await,
@@ -157,21 +183,104 @@ impl Deed {
     }
 }
 
-/// Does the same to every machine meant, and passes each on when asked.
-pub async fn for_each(call: &mut Call<'_>, deed: Deed) -> CmdletResult {
-    let client = call.context().clone();
-    for vm in machines(call, "Name").await? {
-        if !call.should_process(&vm.name, None)? {
-            continue;
-        }
-        let result = deed.done_to(&client, &vm.id.to_string()).await;
-        if let Some(changed) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(super::vm_object::vm(&changed));
+/// What is about to be changed.
+pub struct Asked {
+    name: String,
+    /// The words in which a removal is asked for; `-Force` does without the question.
+    question: Option<String>,
+}
+
+impl Asked {
+    pub fn removal(name: impl Into<String>, question: String) -> Self {
+        Self { name: name.into(), question: Some(question) }
+    }
+}
+
+impl From<String> for Asked {
+    fn from(name: String) -> Self {
+        Self { name, question: None }
+    }
+}
+
+/// Whether to go ahead.
+fn agreed(call: &mut Call<'_>, asked: &Asked) -> Result<bool, ErrorRecord> {
+    let forced = asked.question.is_some() && call.switch("Force") && !call.switch("WhatIf");
+    Ok(forced || call.should_process(&asked.name, asked.question.as_deref())?)
+}
+
+/// Reports what went wrong, or passes the outcome on when asked.
+fn conclude<T>(
+    call: &mut Call<'_>,
+    result: Result<T, ErrorRecord>,
+    shown: impl FnOnce(&T) -> Value,
+) -> CmdletResult {
+    match result {
+        Ok(outcome) if call.switch("Passthru") => call.emit(shown(&outcome)),
+        Ok(_) => {}
+        Err(record) => call.write_error(record)?,
+    }
+    Ok(())
+}
+
+/// Asks, does and concludes, for each of the objects meant.
+pub async fn change_each<S: Clone, T, F>(
+    call: &mut Call<'_>,
+    subjects: Vec<S>,
+    asked: impl Fn(&S) -> Asked,
+    deed: impl Fn(Client, S) -> F,
+    shown: impl Fn(&S, &T) -> Value,
+) -> CmdletResult
+where
+    F: Future<Output = Result<T, ErrorRecord>>,
+{
+    for subject in subjects {
+        if agreed(call, &asked(&subject))? {
+            let client = call.context().clone();
+            let result = deed(client, subject.clone()).await;
+            conclude(call, result, |outcome| shown(&subject, outcome))?;
         }
     }
     Ok(())
+}
+
+/// Does the same to every machine meant. One that is where that leads is told so, as a warning.
+pub async fn for_each(call: &mut Call<'_>, deed: Deed) -> CmdletResult {
+    let client = call.context().clone();
+    for vm in machines(call, "Name").await? {
+        if !agreed(call, &vm.name.clone().into())? {
+            continue;
+        }
+        let result = deed.done_to(&client, &vm.id.to_string()).await.map_err(|e| hyperv(&e));
+        if result.is_ok() && deed.leads_to() == Some(vm.state) {
+            call.write_warning("The virtual machine is already in the specified state.");
+        }
+        conclude(call, result, super::vm_object::vm)?;
+    }
+    Ok(())
+}
+
+/// Writes a part of every machine meant.
+pub async fn get_part(call: &mut Call<'_>, object: fn(&v1::Vm) -> Value) -> CmdletResult {
+    for vm in machines(call, "VMName").await? {
+        call.emit(object(&vm));
+    }
+    Ok(())
+}
+
+/// Changes a part of every machine meant: of those given by `parts`, or by name.
+pub async fn change_part(
+    call: &mut Call<'_>,
+    parts: &'static str,
+    change: &v1::VmChange,
+    object: fn(&v1::Vm) -> Value,
+) -> CmdletResult {
+    let owners = owners(call, parts).await?;
+    let deed = |client: Client, vm: v1::Vm| async move {
+        // Windows names no object here: "InvalidOperation: (:)".
+        let bare = |error| hyperv(&ClientError { object: None, ..error });
+        client.change_vm(&vm.id.to_string(), change).await.map_err(bare)
+    };
+    change_each(call, owners, |vm| vm.name.clone().into(), deed, |_, changed| object(changed)).await
 }
 
 pub fn is_pattern(text: &str) -> bool {
@@ -184,20 +293,10 @@ pub fn fits(pattern: &str, name: &str) -> bool {
 }
 
 /// The machines of parts given by object (`-VMProcessor`, `-VMMemory`), or those given otherwise.
-pub async fn owners(
-    call: &mut Call<'_>,
-    parts: &'static str,
-    by_name: &'static str,
-) -> Result<Vec<v1::Vm>, Flow> {
+async fn owners(call: &mut Call<'_>, parts: &'static str) -> Result<Vec<v1::Vm>, Flow> {
     if !call.has(parts) {
-        return machines(call, by_name).await;
+        return machines(call, "VMName").await;
     }
-    let client = call.context().clone();
-    let ids: Vec<String> = call.objects(parts).iter().map(|o| property(o, "VMId")).collect();
-    let mut found = Vec::new();
-    for id in ids {
-        let result = client.vm(&id).await;
-        found.extend(or_report(call, result)?);
-    }
-    Ok(found)
+    let ids = call.objects(parts).iter().map(|o| property(o, "VMId")).collect();
+    by_ids(call, ids).await
 }

@@ -2,10 +2,14 @@
 
 use nestling_api::{Client, v1};
 
-use super::common::{Call, PASSTHRU, VM, VM_NAME, ends, hyperv, machines, or_report, property};
+use super::common::{
+    Call, PASSTHRU, VM, VM_NAME, by_ids, change_each, hyperv, machines, or_report, property,
+};
 use super::vm_object::{belongs, int};
 use crate::format::{Column, View};
-use crate::frame::{Cmdlet, CmdletResult, EnumType, Flow, FromPipeline, Impact, Input, Kind, Parameter};
+use crate::frame::{
+    Cmdlet, CmdletResult, EnumType, ErrorRecord, Flow, FromPipeline, Impact, Input, Kind, Parameter,
+};
 use crate::value::{Object, Value};
 
 const DRIVE: &str = "Microsoft.HyperV.PowerShell.HardDiskDrive";
@@ -33,8 +37,15 @@ static DISK_VIEW: View = View { type_name: DISK, columns: &[], list: &[] };
 const PATH: Parameter = Parameter::new("Path", Kind::Strings, "The disk images' files.").at(0).mandatory();
 
 const CONTROLLER_TYPE: Parameter = Parameter::new("ControllerType", Kind::Enum(&CONTROLLER), "IDE or SCSI.");
-const LOCATION: Parameter =
-    Parameter::new("ControllerLocation", Kind::Int { min: 0, max: 63 }, "The place on the controller.");
+const NUMBER: Parameter =
+    Parameter::new("ControllerNumber", Kind::Int { min: 0, max: 1 }, "The controller: IDE 0 or 1, SCSI 0.");
+const LOCATION: Parameter = Parameter::new(
+    "ControllerLocation",
+    Kind::Int { min: 0, max: 15 },
+    "The place on the controller: 0 or 1 on IDE, 0 to 15 on SCSI.",
+);
+/// IDE controllers have so many places each; ours are counted through.
+const IDE_PLACES: u8 = 2;
 
 pub fn cmdlets() -> Vec<Cmdlet<Client>> {
     let mut all = Vec::from(disk_cmdlets());
@@ -122,7 +133,7 @@ fn drive_cmdlets() -> [Cmdlet<Client>; 3] {
             "Get-VMHardDiskDrive",
             "Microsoft.HyperV.PowerShell.Commands.GetVMHardDiskDrive",
             "Gets the virtual disks attached to virtual machines.",
-            const { &[VM_NAME, VM, CONTROLLER_TYPE, LOCATION] },
+            const { &[VM_NAME, VM, CONTROLLER_TYPE, NUMBER, LOCATION] },
             Impact::None,
             |call| Box::pin(get_drives(call)),
         ),
@@ -136,6 +147,7 @@ fn drive_cmdlets() -> [Cmdlet<Client>; 3] {
                     VM,
                     Parameter::new("Path", Kind::String, "The disk image's file.").at(1).mandatory(),
                     CONTROLLER_TYPE,
+                    NUMBER,
                     LOCATION,
                     PASSTHRU,
                 ]
@@ -159,6 +171,7 @@ fn drive_cmdlets() -> [Cmdlet<Client>; 3] {
                     .from_pipeline(FromPipeline::Value)
                     .in_sets(&["VMHardDiskDrive"]),
                     CONTROLLER_TYPE.mandatory().in_sets(&["VMName"]),
+                    NUMBER.in_sets(&["VMName"]),
                     LOCATION.mandatory().in_sets(&["VMName"]),
                     PASSTHRU,
                 ]
@@ -169,17 +182,25 @@ fn drive_cmdlets() -> [Cmdlet<Client>; 3] {
     ]
 }
 
-/// Each machine has one controller of a type.
+/// Where a drive is, as Hyper-V counts: two IDE controllers with two places each, and one SCSI controller.
+fn address(drive: &v1::Drive) -> (u8, u8) {
+    match drive.controller {
+        v1::Controller::Ide => (drive.location / IDE_PLACES, drive.location % IDE_PLACES),
+        v1::Controller::Scsi => (0, drive.location),
+    }
+}
+
 pub fn drive(vm: &v1::Vm, drive: &v1::Drive) -> Value {
     let controller = match drive.controller {
         v1::Controller::Ide => Value::member("IDE", 0),
         v1::Controller::Scsi => Value::member("SCSI", 1),
     };
+    let (number, location) = address(drive);
     let mut object = Object::new(DRIVE)
         .with("Path", drive.path.as_str())
         .with("DiskNumber", Value::Null)
-        .with("ControllerLocation", i64::from(drive.location))
-        .with("ControllerNumber", 0)
+        .with("ControllerLocation", i64::from(location))
+        .with("ControllerNumber", i64::from(number))
         .with("ControllerType", controller)
         .with("Name", "Hard Drive")
         .with("WriteHardeningMethod", "Default")
@@ -240,41 +261,34 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn resize(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
     let size_bytes = call.int("SizeBytes").and_then(|n| n.try_into().ok()).unwrap_or_default();
-    for path in call.texts("Path") {
-        if !call.should_process(&path, None)? {
-            continue;
-        }
-        let result = client.resize_disk(&path, size_bytes).await;
-        if let Some(info) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(disk(&info));
-        }
-    }
-    Ok(())
+    let deed = |client: Client, path: String| async move {
+        client.resize_disk(&path, size_bytes).await.map_err(|e| hyperv(&e))
+    };
+    let paths = call.texts("Path");
+    change_each(call, paths, |path| path.clone().into(), deed, |_, info| disk(info)).await
 }
 
 fn controller(call: &Call<'_>) -> Option<v1::Controller> {
     call.text("ControllerType").map(|t| if t == "IDE" { v1::Controller::Ide } else { v1::Controller::Scsi })
 }
 
-fn location(call: &Call<'_>) -> Option<u8> {
-    call.int("ControllerLocation").and_then(|n| n.try_into().ok())
+fn small(call: &Call<'_>, parameter: &'static str) -> Option<u8> {
+    call.int(parameter).and_then(|n| n.try_into().ok())
 }
 
 /// The drives that machine, controller and location mean; what is not given fits all.
 async fn drives(call: &mut Call<'_>) -> Result<Vec<(v1::Vm, v1::Drive)>, Flow> {
-    let (controller, location) = (controller(call), location(call));
-    let mut found = Vec::new();
-    for vm in machines(call, "VMName").await? {
-        let fitting = vm.drives.iter().filter(|d| controller.is_none_or(|c| c == d.controller));
-        found.extend(
-            fitting.filter(|d| location.is_none_or(|l| l == d.location)).map(|d| (vm.clone(), d.clone())),
-        );
-    }
-    Ok(found)
+    let wanted = (controller(call), small(call, "ControllerNumber"), small(call, "ControllerLocation"));
+    let fits = |drive: &&v1::Drive| {
+        let (number, location) = address(drive);
+        wanted.0.is_none_or(|c| c == drive.controller)
+            && wanted.1.is_none_or(|n| n == number)
+            && wanted.2.is_none_or(|l| l == location)
+    };
+    let vms = machines(call, "VMName").await?;
+    let found = |vm: &v1::Vm| vm.drives.iter().filter(fits).map(|d| (vm.clone(), d.clone())).collect();
+    Ok(vms.iter().flat_map(|vm| -> Vec<_> { found(vm) }).collect())
 }
 
 async fn get_drives(call: &mut Call<'_>) -> CmdletResult {
@@ -284,57 +298,99 @@ async fn get_drives(call: &mut Call<'_>) -> CmdletResult {
     Ok(())
 }
 
-async fn add_drive(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    let new = v1::NewDrive {
-        path: call.text("Path").unwrap_or_default(),
-        controller: controller(call),
-        location: location(call),
-        format: None,
-        read_only: false,
-    };
-    for vm in machines(call, "VMName").await? {
-        if !call.should_process(&vm.name, None)? {
-            continue;
+/// The controller and the place on it that a new drive of a machine shall have; the node chooses what is left open.
+fn place(call: &Call<'_>, vm: &v1::Vm) -> Result<(Option<v1::Controller>, Option<u8>), ErrorRecord> {
+    let controller = controller(call);
+    let (number, location) = (small(call, "ControllerNumber"), small(call, "ControllerLocation"));
+    if controller != Some(v1::Controller::Ide) {
+        if number.is_some_and(|n| n > 0) {
+            let why = "A virtual machine has one SCSI controller, number 0.";
+            return Err(call.invalid_argument("ControllerNumber", why));
         }
-        let result = client.add_drive(&vm.id.to_string(), &new).await;
-        if let Some(added) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(drive(&vm, &added));
-        }
+        return Ok((controller, location));
     }
-    Ok(())
+    if location.is_some_and(|l| l >= IDE_PLACES) {
+        let why = "An IDE controller has the locations 0 and 1.";
+        return Err(call.invalid_argument("ControllerLocation", why));
+    }
+    let taken = |l: &u8| vm.drives.iter().any(|d| d.controller == v1::Controller::Ide && d.location == *l);
+    let location = match (number, location) {
+        (None, None) => None,
+        (number, Some(location)) => Some(number.unwrap_or(0) * IDE_PLACES + location),
+        // The first that is free, or the last, which is then refused as taken.
+        (Some(number), None) => {
+            let first = number * IDE_PLACES;
+            (first..first + IDE_PLACES).find(|l| !taken(l)).or(Some(first + IDE_PLACES - 1))
+        }
+    };
+    Ok((controller, location))
+}
+
+async fn add_drive(call: &mut Call<'_>) -> CmdletResult {
+    let path = &call.text("Path").unwrap_or_default();
+    let mut wanted = Vec::new();
+    for vm in machines(call, "VMName").await? {
+        let (controller, location) = place(call, &vm)?;
+        wanted.push((vm, controller, location));
+    }
+    let deed = |client: Client, (vm, controller, location): (v1::Vm, _, _)| async move {
+        let new = v1::NewDrive { path: path.clone(), controller, location, format: None, read_only: false };
+        client.add_drive(&vm.id.to_string(), &new).await.map_err(|e| hyperv(&e))
+    };
+    change_each(call, wanted, |(vm, ..)| vm.name.clone().into(), deed, |(vm, ..), added| drive(vm, added))
+        .await
 }
 
 async fn remove_drives(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
     let mut found = Vec::new();
     if call.has("VMHardDiskDrive") {
-        let wanted: Vec<_> = call
-            .objects("VMHardDiskDrive")
-            .iter()
-            .map(|o| (property(o, "VMId"), property(o, "ControllerType"), property(o, "ControllerLocation")))
-            .collect();
-        for (id, kind, place) in wanted {
-            let vm = client.vm(&id).await.map_err(|e| ends(&e))?;
-            let own = vm.drives.iter().find(|d| {
-                d.location.to_string() == place && (d.controller == v1::Controller::Ide) == (kind == "IDE")
-            });
-            found.extend(own.cloned().map(|d| (vm.clone(), d)));
+        let address_of = |o: &Object| {
+            ["ControllerType", "ControllerNumber", "ControllerLocation"].map(|name| property(o, name))
+        };
+        let wanted: Vec<_> =
+            call.objects("VMHardDiskDrive").iter().map(|o| (property(o, "VMId"), address_of(o))).collect();
+        for (id, place) in wanted {
+            for vm in by_ids(call, vec![id]).await? {
+                let own = vm
+                    .drives
+                    .iter()
+                    .find(|d| matches!(drive(&vm, d), Value::Object(o) if address_of(&o) == place));
+                found.extend(own.cloned().map(|d| (vm.clone(), d)));
+            }
         }
     } else {
         found = drives(call).await?;
-    }
-    for (vm, gone) in found {
-        if !call.should_process(&format!("{} of {}", gone.path, vm.name), None)? {
-            continue;
-        }
-        match client.remove_drive(&vm.id.to_string(), gone.controller, gone.location).await {
-            Ok(()) if call.switch("Passthru") => call.emit(drive(&vm, &gone)),
-            Ok(()) => {}
-            Err(error) => call.write_error(hyperv(&error))?,
+        // Of the two controllers that may have this place, the first.
+        if !call.has("ControllerNumber") {
+            found.retain(|(_, drive)| address(drive).0 == 0);
         }
     }
-    Ok(())
+    let deed = |client: Client, (vm, gone): (v1::Vm, v1::Drive)| async move {
+        let removed = client.remove_drive(&vm.id.to_string(), gone.controller, gone.location).await;
+        removed.map_err(|e| hyperv(&e))
+    };
+    let asked = |(vm, gone): &(v1::Vm, v1::Drive)| format!("{} of {}", gone.path, vm.name).into();
+    change_each(call, found, asked, deed, |(vm, gone), ()| drive(vm, gone)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_as_hyper_v_does() {
+        let at = |controller, location| {
+            let drive = v1::Drive {
+                path: String::new(),
+                format: v1::DiskFormat::Qcow2,
+                controller,
+                location,
+                read_only: false,
+            };
+            address(&drive)
+        };
+        let ide: Vec<_> = (0..4).map(|l| at(v1::Controller::Ide, l)).collect();
+        assert_eq!(ide, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+        assert_eq!(at(v1::Controller::Scsi, 15), (0, 15));
+    }
 }

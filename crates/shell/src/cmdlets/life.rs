@@ -18,6 +18,9 @@ const WAIT_FOR: EnumType = EnumType {
 /// How long a wait lasts when nobody says.
 const WAIT_SECONDS: i64 = 600;
 
+const FOR: Parameter =
+    Parameter::new("For", Kind::Enum(&WAIT_FOR), "What to wait for: Heartbeat (default) or IPAddress.");
+
 const TIMEOUT: Parameter =
     Parameter::new("Timeout", Kind::Int { min: 0, max: 86_400 }, "Seconds to wait at most; 600 when absent.");
 
@@ -89,11 +92,7 @@ fn power_cmdlets() -> [Cmdlet<Client>; 3] {
                     VM,
                     FORCE,
                     Parameter::switch("Wait", "Waits until the guest answers."),
-                    Parameter::new(
-                        "For",
-                        Kind::Enum(&WAIT_FOR),
-                        "What to wait for: Heartbeat (default) or IPAddress.",
-                    ),
+                    FOR,
                     TIMEOUT,
                     PASSTHRU,
                 ]
@@ -144,19 +143,7 @@ fn state_cmdlets() -> [Cmdlet<Client>; 6] {
             "Wait-VM",
             "Microsoft.HyperV.PowerShell.Commands.WaitVM",
             "Waits until the guests of virtual machines answer.",
-            const {
-                &[
-                    NAME,
-                    VM,
-                    Parameter::new(
-                        "For",
-                        Kind::Enum(&WAIT_FOR),
-                        "What to wait for: Heartbeat (default) or IPAddress.",
-                    ),
-                    TIMEOUT,
-                    PASSTHRU,
-                ]
-            },
+            const { &[NAME, VM, FOR, TIMEOUT, PASSTHRU] },
             |call| Box::pin(wait(call)),
         ),
     ]

@@ -2,7 +2,7 @@
 
 use nestling_api::{Client, v1};
 
-use super::common::{Call, PASSTHRU, VM, VM_NAME, machines, or_report, owners};
+use super::common::{Call, PASSTHRU, VM, VM_NAME, change_part, get_part};
 use super::vm::size;
 use super::vm_object::{belongs, int, megabytes};
 use crate::format::{Column, View};
@@ -35,7 +35,7 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             impact: Impact::None,
             views: const { &[&VIEW] },
             examples: &[Example { code: "Get-VMMemory *", says: "The memory of all machines." }],
-            run: |call| Box::pin(get(call)),
+            run: |call| Box::pin(get_part(call, object)),
         },
         Cmdlet {
             name: "Set-VMMemory",
@@ -81,27 +81,8 @@ fn object(vm: &v1::Vm) -> Value {
     Value::Object(object)
 }
 
-async fn get(call: &mut Call<'_>) -> CmdletResult {
-    for vm in machines(call, "VMName").await? {
-        call.emit(object(&vm));
-    }
-    Ok(())
-}
-
 async fn set(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
     let change =
         v1::VmChange { memory_startup_bytes: size(call, "StartupBytes")?, ..v1::VmChange::default() };
-    for vm in owners(call, "VMMemory", "VMName").await? {
-        if !call.should_process(&vm.name, None)? {
-            continue;
-        }
-        let result = client.change_vm(&vm.id.to_string(), &change).await;
-        if let Some(changed) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(object(&changed));
-        }
-    }
-    Ok(())
+    change_part(call, "VMMemory", &change, object).await
 }

@@ -3,7 +3,7 @@
 use nestling_api::{Client, v1};
 
 use super::address::{cim, no_such};
-use super::common::{Call, ends, fits, is_pattern, property};
+use super::common::{Asked, Call, change_each, ends, fits, is_pattern, property};
 use super::vm_object::int;
 use crate::format::View;
 use crate::frame::{
@@ -255,17 +255,17 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    for nat in networks(call, "Name").await? {
-        let question = format!("Performing operation Delete on Target {} PolicyStore Local", nat.name);
-        if !call.should_process(&nat.name, Some(&question))? {
-            continue;
-        }
-        if let Err(error) = client.remove_nat(&nat.name).await {
-            call.write_error(cim(&error, NAT))?;
-        }
-    }
-    Ok(())
+    let asked = |nat: &v1::Nat| {
+        Asked::removal(
+            &nat.name,
+            format!("Performing operation Delete on Target {} PolicyStore Local", nat.name),
+        )
+    };
+    let deed = |client: Client, nat: v1::Nat| async move {
+        client.remove_nat(&nat.name).await.map_err(|e| cim(&e, NAT))
+    };
+    let found = networks(call, "Name").await?;
+    change_each(call, found, asked, deed, |nat, ()| object(nat)).await
 }
 
 fn port(call: &Call<'_>, parameter: &'static str) -> Option<u16> {
@@ -300,24 +300,20 @@ async fn get_mappings(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn remove_mapping(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    let mut wanted: Vec<(String, String)> = call
+    let mut wanted: Vec<(String, u32)> = call
         .objects("InputObject")
         .iter()
-        .map(|o| (property(o, "NatName"), property(o, "StaticMappingID")))
+        .filter_map(|o| Some((property(o, "NatName"), property(o, "StaticMappingID").parse().ok()?)))
         .collect();
     if let (Some(nat), Some(id)) = (call.text("NatName"), call.int("StaticMappingID")) {
-        wanted.push((nat, id.to_string()));
+        wanted.extend(u32::try_from(id).map(|id| (nat, id)));
     }
-    for (nat, id) in wanted {
+    let asked = |(nat, id): &(String, u32)| {
         let question = format!("Performing operation Delete on Target {nat} mapping {id} PolicyStore Local");
-        if !call.should_process(&nat, Some(&question))? {
-            continue;
-        }
-        let Ok(number) = id.parse() else { continue };
-        if let Err(error) = client.remove_mapping(&nat, number).await {
-            call.write_error(cim(&error, MAPPING))?;
-        }
-    }
-    Ok(())
+        Asked::removal(nat, question)
+    };
+    let deed = |client: Client, (nat, id): (String, u32)| async move {
+        client.remove_mapping(&nat, id).await.map_err(|e| cim(&e, MAPPING))
+    };
+    change_each(call, wanted, asked, deed, |_, ()| Value::Null).await
 }

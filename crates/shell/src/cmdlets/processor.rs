@@ -2,7 +2,7 @@
 
 use nestling_api::{Client, v1};
 
-use super::common::{Call, PASSTHRU, VM, VM_NAME, hyperv, machines};
+use super::common::{Call, PASSTHRU, VM, VM_NAME, change_part, get_part};
 use super::vm::count;
 use super::vm_object::{belongs, int, texts};
 use crate::format::{Column, View};
@@ -40,7 +40,7 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             impact: Impact::None,
             views: const { &[&VIEW] },
             examples: &[Example { code: "Get-VMProcessor * | fl *", says: "All that is known of them." }],
-            run: |call| Box::pin(get(call)),
+            run: |call| Box::pin(get_part(call, object)),
         },
         Cmdlet {
             name: "Set-VMProcessor",
@@ -121,33 +121,11 @@ fn object(vm: &v1::Vm) -> Value {
     Value::Object(object)
 }
 
-async fn get(call: &mut Call<'_>) -> CmdletResult {
-    for vm in machines(call, "VMName").await? {
-        call.emit(object(&vm));
-    }
-    Ok(())
-}
-
 async fn set(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
     let change = v1::VmChange {
         processor_count: count(call, "Count"),
         expose_virtualization_extensions: call.bool("ExposeVirtualizationExtensions"),
         ..v1::VmChange::default()
     };
-    for vm in super::common::owners(call, "VMProcessor", "VMName").await? {
-        if !call.should_process(&vm.name, None)? {
-            continue;
-        }
-        match client.change_vm(&vm.id.to_string(), &change).await {
-            Ok(changed) if call.switch("Passthru") => call.emit(object(&changed)),
-            Ok(_) => {}
-            // Windows names no object here: "InvalidOperation: (:)".
-            Err(error) => {
-                let record = hyperv(&nestling_api::ClientError { object: None, ..error });
-                call.write_error(record)?;
-            }
-        }
-    }
-    Ok(())
+    change_part(call, "VMProcessor", &change, object).await
 }

@@ -2,7 +2,7 @@
 
 use nestling_api::{Client, v1};
 
-use super::common::{Call, FORCE, PASSTHRU, ends, fits, hyperv, is_pattern, or_report};
+use super::common::{Asked, Call, FORCE, PASSTHRU, change_each, ends, fits, hyperv, is_pattern};
 use crate::format::{Column, View};
 use crate::frame::{
     Category, Cmdlet, CmdletResult, EnumType, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind,
@@ -264,19 +264,11 @@ async fn new(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn change(call: &mut Call<'_>, change: &v1::SwitchChange) -> CmdletResult {
-    let client = call.context().clone();
-    for switch in switches(call).await? {
-        if !call.should_process(&switch.name, None)? {
-            continue;
-        }
-        let result = client.change_switch(&switch.name, change).await;
-        if let Some(changed) = or_report(call, result)?
-            && call.switch("Passthru")
-        {
-            call.emit(object(&changed));
-        }
-    }
-    Ok(())
+    let deed = |client: Client, switch: v1::Switch| async move {
+        client.change_switch(&switch.name, change).await.map_err(|e| hyperv(&e))
+    };
+    let found = switches(call).await?;
+    change_each(call, found, |s| s.name.clone().into(), deed, |_, changed| object(changed)).await
 }
 
 async fn set(call: &mut Call<'_>) -> CmdletResult {
@@ -296,16 +288,13 @@ async fn rename(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    for switch in switches(call).await? {
+    let asked = |switch: &v1::Switch| {
         let question = format!("Remove-VMSwitch will remove the virtual switch \"{}\".", switch.name);
-        let asked = call.switch("Force") && !call.switch("WhatIf");
-        if !asked && !call.should_process(&switch.name, Some(&question))? {
-            continue;
-        }
-        if let Err(error) = client.remove_switch(&switch.name).await {
-            call.write_error(hyperv(&error))?;
-        }
-    }
-    Ok(())
+        Asked::removal(&switch.name, question)
+    };
+    let deed = |client: Client, switch: v1::Switch| async move {
+        client.remove_switch(&switch.name).await.map_err(|e| hyperv(&e))
+    };
+    let found = switches(call).await?;
+    change_each(call, found, asked, deed, |switch, ()| object(switch)).await
 }

@@ -3,8 +3,8 @@
 use nestling_api::{Client, v1};
 
 use super::common::{
-    Call, Deed, FORCE, NAME, PASSTHRU, VM, VM_TYPE, ends, fits, for_each, hyperv, is_pattern, machines,
-    not_found, or_report,
+    Asked, Call, Deed, FORCE, NAME, PASSTHRU, VM, VM_TYPE, by_ids, change_each, ends, fits, for_each, hyperv,
+    is_pattern, machines, not_found,
 };
 use super::vm_object::{START_ACTION, STOP_ACTION, VIEW, vm as object};
 use crate::frame::{Cmdlet, CmdletResult, Example, Flow, Impact, Input, Kind, Parameter};
@@ -112,11 +112,9 @@ fn change_cmdlets() -> [Cmdlet<Client>; 3] {
 
 async fn get(call: &mut Call<'_>) -> CmdletResult {
     let client = call.context().clone();
-    for id in call.texts("Id") {
-        let result = client.vm(&id).await;
-        if let Some(vm) = or_report(call, result)? {
-            call.emit(object(&vm));
-        }
+    let ids = call.texts("Id");
+    for vm in by_ids(call, ids).await? {
+        call.emit(object(&vm));
     }
     let mut names = call.texts("Name");
     if names.is_empty() {
@@ -129,7 +127,7 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
     for name in names {
         let found: Vec<_> = all.iter().filter(|vm| fits(&name, &vm.name)).collect();
         if found.is_empty() && !is_pattern(&name) {
-            call.write_error(not_found(&name))?;
+            call.write_error(not_found("name", &name))?;
         }
         for vm in found {
             call.emit(object(vm));
@@ -250,18 +248,13 @@ async fn rename(call: &mut Call<'_>) -> CmdletResult {
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    for vm in machines(call, "Name").await? {
-        let question = format!("Remove-VM will remove virtual machine \"{}\".", vm.name);
-        let asked = call.switch("Force") && !call.switch("WhatIf");
-        if !asked && !call.should_process(&vm.name, Some(&question))? {
-            continue;
-        }
-        match client.remove_vm(&vm.id.to_string(), false).await {
-            Ok(()) if call.switch("Passthru") => call.emit(object(&vm)),
-            Ok(()) => {}
-            Err(error) => call.write_error(hyperv(&error).with_target(vm.name.clone(), VM_TYPE))?,
-        }
-    }
-    Ok(())
+    let asked = |vm: &v1::Vm| {
+        Asked::removal(&vm.name, format!("Remove-VM will remove virtual machine \"{}\".", vm.name))
+    };
+    let deed = |client: Client, vm: v1::Vm| async move {
+        let removed = client.remove_vm(&vm.id.to_string(), false).await;
+        removed.map_err(|e| hyperv(&e).with_target(vm.name, VM_TYPE))
+    };
+    let vms = machines(call, "Name").await?;
+    change_each(call, vms, asked, deed, |vm, ()| object(vm)).await
 }

@@ -54,6 +54,11 @@ impl<'e, C: Context> Call<'e, C> {
         self.bound.get(name)
     }
 
+    /// Whether the cmdlet has such a parameter at all; asking for the value of one that it lacks is a mistake.
+    pub fn accepts(&self, name: &str) -> bool {
+        self.cmdlet.parameter(name).is_some()
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.value(name).is_some()
     }

@@ -1,0 +1,70 @@
+//! Documents that earlier versions stored are read, with all that they say.
+//!
+//! `tests/stored/1.json` is what this version stores, every variant of it. It is never changed: a version that stores
+//! more adds a file beside it.
+
+use nestling_model::{Nat, Switch, Vm};
+use nestling_store::{Backend, Change, Document, Home, SqliteBackend, Store};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{engine::EngineRecord, journal::Note, vm::RanBefore};
+
+const VERSIONS: &[&str] = &[include_str!("../tests/stored/1.json")];
+const KINDS: &[&str] =
+    &[Vm::KIND, Switch::KIND, Nat::KIND, Home::KIND, EngineRecord::KIND, Note::KIND, RanBefore::KIND];
+
+#[derive(Deserialize)]
+struct Row {
+    kind: String,
+    id: String,
+    body: Value,
+}
+
+/// Whether a document that was read says all that was written, under the same names.
+fn says_all(written: &Value, read: &Value) -> bool {
+    match (written, read) {
+        (Value::Object(written), Value::Object(read)) => {
+            written.iter().all(|(name, value)| read.get(name).is_some_and(|r| says_all(value, r)))
+        }
+        (Value::Array(written), Value::Array(read)) => {
+            written.len() == read.len() && written.iter().zip(read).all(|(w, r)| says_all(w, r))
+        }
+        _ => written == read,
+    }
+}
+
+fn check<D: Document>(store: &Store, rows: &[Row]) {
+    let read = store.list::<D>().unwrap();
+    let mut written: Vec<&Row> = rows.iter().filter(|row| row.kind == D::KIND).collect();
+    written.sort_by(|a, b| a.id.cmp(&b.id));
+    assert!(!written.is_empty() && written.len() == read.len(), "{}", D::KIND);
+    for (row, document) in written.iter().zip(&read) {
+        assert_eq!(document.id(), row.id);
+        let now = serde_json::to_value(document).unwrap();
+        assert!(says_all(&row.body, &now), "{} {}\nwas {}\nis  {now}", row.kind, row.id, row.body);
+    }
+}
+
+#[test]
+fn documents_of_older_versions_are_read_whole() {
+    for version in VERSIONS {
+        let rows: Vec<Row> = serde_json::from_str(version).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = SqliteBackend::open(dir.path()).unwrap();
+        for row in &rows {
+            let kind = KINDS.iter().find(|kind| **kind == row.kind).unwrap();
+            let body = Some(row.body.to_string());
+            backend.apply(&[Change { kind, id: row.id.clone(), body }]).unwrap();
+        }
+        drop(backend);
+        let store = Store::open(dir.path()).unwrap();
+        check::<Vm>(&store, &rows);
+        check::<Switch>(&store, &rows);
+        check::<Nat>(&store, &rows);
+        check::<Home>(&store, &rows);
+        check::<EngineRecord>(&store, &rows);
+        check::<Note>(&store, &rows);
+        check::<RanBefore>(&store, &rows);
+    }
+}
