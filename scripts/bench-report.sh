@@ -6,6 +6,7 @@ set -euo pipefail
 export LC_ALL=C
 RESULTS=$1
 TEMPLATE=$2
+. "$(dirname "$0")/bench-vault-report.sh"
 
 # The median of a metric; with a fourth argument, its smallest ("min") or largest ("max") value.
 of() {
@@ -89,14 +90,14 @@ about() {
 | load before it began | $LOAD |
 | system | $(. /etc/os-release && echo "$PRETTY_NAME"), kernel $(uname -r) |
 | QEMU | $(qemu-system-x86_64 --version | sed -n '1s/QEMU emulator version //p') |
-| engine of L0 | $(cat "$(dirname "$RESULTS")/engine") |
+| engine of L0 | $(cat "$(dirname "$RESULTS")/engine" 2>/dev/null || echo "not asked") |
 END
 }
 
 while IFS= read -r line; do
   case $line in
     @@ABOUT@@) about ;;
-    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@)
+    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@ | @@VAULT_*@@)
       row=${line//@/}
       if measured "${row,,}"; then "${row,,}"; else echo "Not measured in this run."; fi
       ;;

@@ -11,9 +11,15 @@ PACKAGES=(
   qemu-system-x86 qemu-utils ovmf seabios      # the engine, its firmware, disk images
   nftables iproute2 dnsmasq-base kmod          # networks
   mmdebstrap busybox-static cpio lz4 zstd xz-utils fdisk e2fsprogs dosfstools mtools  # guest images
-  iputils-ping socat python3                   # what the tests, the stories and the demo look with
+  libnbd-bin nbdkit                            # other people's NBD, for the tests of ours
+  iputils-ping socat python3 python3-venv restic  # what the tests, the stories and the demo look with
   gcc libc6-dev binutils make curl ca-certificates git    # to build
 )
+# More, where the vault is measured: what its disk images are made with, and what it is compared with.
+# shellcheck disable=SC2034  # by scripts/vault-corpus.sh
+CORPUS_PACKAGES=(mmdebstrap fdisk e2fsprogs ntfs-3g util-linux python3 debian-archive-keyring)
+# shellcheck disable=SC2034
+BENCH_PACKAGES=(borgbackup python3-llfuse fuse3 zstd qemu-utils libnbd-bin jq)
 
 say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nestling_model::VmPath;
 
-use crate::commands::{console, disk, doctor, events, host, image, nat, node, shell, switch, tree, vm};
+use crate::commands::{
+    console, disk, doctor, events, host, image, nat, node, shell, switch, tree, vault, vm,
+};
 
 /// What every command's help ends with, unless it says something of its own.
 const EXIT_STATUS: &str = "\
@@ -78,6 +80,7 @@ pub enum Command {
     Image(image::Image),
     Host(host::Host),
     Events(events::Events),
+    Vault(vault::Vault),
     Node(node::Node),
 }
 

@@ -74,6 +74,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Image(image) => on_one_thread(image.run(&session)),
         Command::Host(host) => on_one_thread(host.run(&session)),
         Command::Events(events) => on_one_thread(events.run(&session)),
+        Command::Vault(vault) => vault.run(&session),
     }
 }
 

@@ -135,6 +135,11 @@ impl Printer {
         self.error_bytes(said.as_bytes());
     }
 
+    /// Whether what is said is read as it comes.
+    pub fn talks_to_terminal(self) -> bool {
+        self.err_is_terminal
+    }
+
     /// Colours a word of the data, where that is seen.
     pub fn paint(self, colour: Colour, word: &str) -> String {
         if self.colour_out { painted(colour, word) } else { word.to_owned() }
@@ -169,31 +174,36 @@ pub struct Progress {
 }
 
 impl Progress {
-    const CELLS: usize = 24;
-
     pub fn step(&mut self, done: u32, total: u32, message: &str) {
-        let message = text::clean(message);
-        if self.printer.json || (message == self.last && !self.printer.err_is_terminal) {
+        if self.printer.err_is_terminal {
+            let share = f64::from(done.min(total)) / f64::from(total.max(1));
+            self.say(Some(share), &format!("{done}/{total} {message}"));
+        } else {
+            self.say(None, &format!("[{done}/{total}] {message}"));
+        }
+    }
+
+    /// What is done, as a share where that is known, and in words.
+    pub fn show(&mut self, share: Option<f64>, words: &str) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 100")]
+        let percent = share.map(|share| (share.clamp(0.0, 1.0) * 100.0) as u32);
+        self.say(share, &percent.map_or_else(|| words.to_owned(), |percent| format!("{percent}% {words}")));
+    }
+
+    fn say(&mut self, share: Option<f64>, words: &str) {
+        let words = text::clean(words);
+        if self.printer.json || (words == self.last && !self.printer.err_is_terminal) {
             return;
         }
         if self.printer.err_is_terminal {
-            let share = f64::from(done.min(total)) / f64::from(total.max(1));
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "between 0 and CELLS"
-            )]
-            let full = (share * Self::CELLS as f64) as usize;
-            let bar = format!("{}{}", "#".repeat(full), "-".repeat(Self::CELLS - full));
             // Cut to the line: a bar that wraps could not be drawn over.
-            let line: String =
-                format!("[{bar}] {done}/{total} {message}").chars().take(width() - 1).collect();
+            let line: String = format!("{}{words}", bar(share)).chars().take(width() - 1).collect();
             self.printer.error_bytes(format!("\r\x1b[K{line}").as_bytes());
             self.drawn = true;
         } else {
-            self.printer.talk(&format!("[{done}/{total}] {message}"));
+            self.printer.talk(&words);
         }
-        self.last = message;
+        self.last = words;
     }
 
     fn clear(&mut self) {
@@ -207,6 +217,19 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+fn bar(share: Option<f64>) -> String {
+    const CELLS: usize = 24;
+    let Some(share) = share else { return String::new() };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "between 0 and CELLS"
+    )]
+    let full = (share.clamp(0.0, 1.0) * CELLS as f64) as usize;
+    format!("[{}{}] ", "#".repeat(full), "-".repeat(CELLS - full))
 }
 
 /// Columns of the terminal; 120 where there is none.

@@ -8,6 +8,8 @@ use cargo_metadata::MetadataCommand;
 /// that stands below it.
 const LAYERS: &[(&str, &[&str], &str)] = &[
     ("model", &[], "rules that need nothing but values can be tested without a machine"),
+    ("block", &["model"], "it moves bytes of disks, whoever they belong to"),
+    ("vault", &["model", "block"], "it keeps disks, whoever they belong to and whatever runs them"),
     ("hypervisor", &["model"], "it is the only crate that knows QEMU, and knows nothing else"),
     ("network", &["model"], "it plans and applies Linux networks, whatever is plugged into them"),
     ("image", &["model"], "it builds disks, whoever boots them"),
@@ -24,7 +26,11 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
         "it speaks HTTP for the node, the guest channel included",
     ),
     ("shell", &["model", "api"], "it can do nothing that the API cannot"),
-    ("cli", &["model", "node", "api", "shell"], "it wires the program and holds no logic"),
+    (
+        "cli",
+        &["model", "block", "vault", "node", "api", "shell"],
+        "it wires the program and holds no logic; the vault's commands work without a node",
+    ),
 ];
 
 fn root() -> PathBuf {

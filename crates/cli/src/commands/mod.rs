@@ -14,6 +14,7 @@ pub mod prompt;
 pub mod shell;
 pub mod switch;
 pub mod tree;
+pub mod vault;
 pub mod vm;
 pub mod vm_adapter;
 pub mod vm_create;

@@ -29,7 +29,8 @@ fn every_command_of_the_guide_works() {
     assert!(commands.len() > 30, "the guide was not found");
     for command in commands {
         let mut shell = nest.command_as("sh -c", [command]);
-        let said: Said = shell.env("PATH", &path).output().expect("sh runs").into();
+        shell.current_dir(&nest.home).env("PATH", &path).env("NESTLING_VAULT_PASSWORD", "a password");
+        let said: Said = shell.output().expect("sh runs").into();
         assert_eq!(said.status, 0, "{command}\n{}\n{}\n{}", said.stdout, said.stderr, nest.tail());
     }
 }

@@ -1,0 +1,32 @@
+//! Disk bytes: what every reader and writer of disks stands on, whatever the bytes lie in.
+//!
+//! A [`BlockSource`] gives the bytes of a disk at any place to several threads at once, and says which of them are
+//! known to be zero, so that a copy neither reads nor stores holes. A [`BlockTarget`] takes bytes. Calls block: who
+//! wants several at once uses several threads.
+//!
+//! This crate must never learn what a machine or a backup is, never follow a name that is outside the image it was
+//! told to open (backing files excepted, and bounded), and never say "zero" of a place that may hold data. Images
+//! and peers are hostile: whatever they say about sizes and places is checked before it is used.
+
+mod cache;
+mod changed;
+#[cfg(test)]
+mod conformance;
+mod error;
+mod extent;
+mod memory;
+pub mod nbd;
+mod open;
+mod overlay;
+pub mod qcow2;
+mod raw;
+mod source;
+
+pub use changed::{ChangedError, ExtentSet};
+pub use error::BlockError;
+pub use extent::{EXTENTS_MAX, Extent, ExtentKind, ExtentList};
+pub use memory::MemoryDisk;
+pub use open::{ImageFormat, OpenImage};
+pub use overlay::Overlay;
+pub use raw::RawDisk;
+pub use source::{BlockSource, BlockTarget, Extents, check_range, extents};

@@ -1,0 +1,354 @@
+//! Our reader of qcow2 against images that QEMU's own tools made: the same bytes, and a map that agrees.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use nestling_block::{
+    BlockError, BlockSource, ExtentKind, extents,
+    qcow2::{Links, Qcow2, Qcow2Options},
+};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+fn tool(dir: &Path, program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).current_dir(dir).args(args).output().expect("it is installed");
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("text")
+}
+
+fn img(dir: &Path, args: &str) -> String {
+    tool(dir, "qemu-img", &args.split(' ').collect::<Vec<_>>())
+}
+
+fn io(dir: &Path, image: &str, commands: &[&str]) {
+    let mut args = vec!["-f", "qcow2"];
+    for command in commands {
+        args.extend(["-c", command]);
+    }
+    args.push(image);
+    tool(dir, "qemu-io", &args);
+}
+
+fn open(path: &Path) -> Result<Qcow2, BlockError> {
+    Qcow2::open(path, Qcow2Options::new(Links::Follow))
+}
+
+/// Numbers that look like chance and are the same each time.
+fn noise(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// A disk with text, noise and holes of many lengths, of an odd length itself.
+fn content() -> Vec<u8> {
+    let mut bytes = vec![0; 5 * MIB + 3 * 512];
+    let mut next = noise(7);
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = (512 << (next() % 11)).min(bytes.len() - at);
+        match next() % 4 {
+            0 => bytes[at..at + length].fill_with(|| next() as u8),
+            1 => bytes[at..at + length].fill_with(|| b"the same words "[(next() % 3) as usize]),
+            _ => {}
+        }
+        at += length;
+    }
+    bytes
+}
+
+/// The same bytes as QEMU reads, in pieces of every kind; and the map says zero where QEMU's does, and only there
+/// where there are zeroes.
+fn compare(dir: &Path, image: &str) {
+    img(dir, &format!("convert -f qcow2 -O raw {image} {image}.raw"));
+    let mut expected = Vec::new();
+    File::open(dir.join(format!("{image}.raw"))).and_then(|mut f| f.read_to_end(&mut expected)).expect("raw");
+    let disk = open(&dir.join(image)).expect(image);
+    let size = disk.size_bytes();
+    assert_eq!(size, expected.len() as u64, "{image}");
+    let mut all = vec![0xaa; expected.len()];
+    disk.read_at(&mut all, 0).expect(image);
+    assert!(all == expected, "{image}: other bytes");
+    let mut next = noise(3);
+    for _ in 0..300 {
+        let length = (next() % (1 << (next() % 20))).min(size);
+        let offset = next() % (size - length + 1);
+        let mut part = vec![0xaa; length as usize];
+        disk.read_at(&mut part, offset).expect(image);
+        assert!(part == expected[offset as usize..][..length as usize], "{image}: {length} at {offset}");
+    }
+    let mut zero = vec![false; expected.len() / 512];
+    for extent in extents(&disk, 0..size) {
+        let extent = extent.expect(image);
+        if extent.kind == ExtentKind::Zero {
+            let part = &expected[extent.offset as usize..extent.end() as usize];
+            assert!(part.iter().all(|byte| *byte == 0), "{image}: {extent:?} holds data");
+            zero[extent.offset as usize / 512..extent.end() as usize / 512].fill(true);
+        }
+    }
+    let map: serde_json::Value =
+        serde_json::from_str(&img(dir, &format!("map -f qcow2 --output=json {image}"))).expect("JSON");
+    for entry in map.as_array().expect("an array").iter().filter(|entry| entry["zero"] == true) {
+        let (start, length) = (entry["start"].as_u64().expect("n"), entry["length"].as_u64().expect("n"));
+        let missed = zero[start as usize / 512..(start + length) as usize / 512].iter().any(|zero| !zero);
+        assert!(!missed, "{image}: QEMU knows that {length} bytes at {start} are zero");
+    }
+}
+
+fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_owned();
+    fs::write(path.join("source.raw"), content()).expect("written");
+    (dir, path)
+}
+
+#[test]
+fn every_cluster_size_and_option() {
+    let (_keep, dir) = scratch();
+    for (n, options) in [
+        "compat=0.10",
+        "compat=0.10,cluster_size=512",
+        "cluster_size=512",
+        "cluster_size=1k",
+        "cluster_size=4k",
+        "cluster_size=64k",
+        "cluster_size=256k",
+        "cluster_size=1M",
+        "cluster_size=2M",
+        "lazy_refcounts=on",
+        "refcount_bits=1",
+        "extended_l2=on",
+        "extended_l2=on,cluster_size=16k",
+        "extended_l2=on,cluster_size=2M",
+        "preallocation=metadata",
+        "preallocation=metadata,extended_l2=on",
+        "preallocation=full",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let image = format!("i{n}.qcow2");
+        img(&dir, &format!("convert -f raw -O qcow2 -o {options} source.raw {image}"));
+        compare(&dir, &image);
+    }
+}
+
+#[test]
+fn compressed_images() {
+    let (_keep, dir) = scratch();
+    for (n, options) in [
+        "compression_type=zlib",
+        "compression_type=zstd",
+        "compat=0.10,cluster_size=4k",
+        "compression_type=zlib,cluster_size=512",
+        "compression_type=zstd,cluster_size=2M",
+        "compression_type=zstd,extended_l2=on,cluster_size=128k",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let image = format!("c{n}.qcow2");
+        img(&dir, &format!("convert -c -f raw -O qcow2 -o {options} source.raw {image}"));
+        compare(&dir, &image);
+        io(&dir, &image, &["write -P 5 70k 3k", "write -z 1M 256k"]);
+        compare(&dir, &image);
+    }
+}
+
+#[test]
+fn images_that_were_written_to() {
+    let (_keep, dir) = scratch();
+    for (n, options) in
+        ["cluster_size=64k", "cluster_size=512", "extended_l2=on,cluster_size=64k", "compat=0.10"]
+            .iter()
+            .enumerate()
+    {
+        let image = format!("w{n}.qcow2");
+        img(&dir, &format!("create -f qcow2 -o {options} {image} 9000k"));
+        let mut next = noise(n as u64 + 1);
+        let mut commands = Vec::new();
+        for turn in 0..60 {
+            let (offset, length) = (next() % 8500 * 1024, (1 + next() % 200) * 512);
+            commands.push(match next() % 5 {
+                0 => format!("write -z {offset} {length}"),
+                1 => format!("discard {offset} {length}"),
+                2 => format!("write -z -u {offset} {length}"),
+                _ => format!("write -P {} {offset} {length}", turn + 1),
+            });
+        }
+        io(&dir, &image, &commands.iter().map(String::as_str).collect::<Vec<_>>());
+        compare(&dir, &image);
+        img(&dir, &format!("snapshot -c one {image}"));
+        io(&dir, &image, &["write -P 200 100k 300k", "write -P 201 5M 1k"]);
+        compare(&dir, &image);
+        if n != 3 {
+            img(&dir, &format!("bitmap --add {image} b0"));
+            compare(&dir, &image);
+        }
+    }
+}
+
+#[test]
+fn chains_of_backing_files() {
+    let (_keep, dir) = scratch();
+    fs::create_dir(dir.join("sub")).expect("made");
+    img(&dir, "create -f qcow2 -F raw -b ../source.raw sub/one.qcow2");
+    io(&dir, "sub/one.qcow2", &["write -P 1 1M 100k", "write -z 2M 1M"]);
+    compare(&dir, "sub/one.qcow2");
+    // Larger than what is below it.
+    img(&dir, "create -f qcow2 -F qcow2 -b sub/one.qcow2 -o extended_l2=on two.qcow2 7M");
+    io(
+        &dir,
+        "two.qcow2",
+        &["write -P 2 1100k 10k", "write -P 3 2500k 2k", "write -z 4M 6k", "write -P 4 6M 1k"],
+    );
+    compare(&dir, "two.qcow2");
+    img(&dir, "create -f qcow2 -F qcow2 -b two.qcow2 -o cluster_size=512 three.qcow2 3M");
+    io(&dir, "three.qcow2", &["write -P 5 0 1k", "write -P 6 2999k 2k"]);
+    compare(&dir, "three.qcow2");
+    let refused = Qcow2::open(&dir.join("three.qcow2"), Qcow2Options::new(Links::Refuse));
+    assert!(refused.is_err_and(|e| e.to_string().contains("may not be followed")));
+}
+
+#[test]
+fn a_chain_may_be_deep_but_no_circle() {
+    let (_keep, dir) = scratch();
+    img(&dir, "create -f qcow2 -F raw -b source.raw d0.qcow2");
+    for n in 1..20 {
+        img(&dir, &format!("create -f qcow2 -F qcow2 -b d{}.qcow2 d{n}.qcow2", n - 1));
+    }
+    compare(&dir, "d19.qcow2");
+    img(&dir, "rebase -u -F qcow2 -b d19.qcow2 d0.qcow2");
+    assert!(open(&dir.join("d19.qcow2")).is_err_and(|e| e.to_string().contains("circle")));
+    img(&dir, "rebase -u -F qcow2 -b missing.qcow2 d0.qcow2");
+    assert!(open(&dir.join("d19.qcow2")).is_err_and(|e| e.to_string().contains("missing.qcow2")));
+    img(&dir, "rebase -u -F vmdk -b source.raw d0.qcow2");
+    assert!(open(&dir.join("d19.qcow2")).is_err_and(|e| e.to_string().contains("vmdk")));
+}
+
+#[test]
+fn external_data_files() {
+    let (_keep, dir) = scratch();
+    for (n, options) in
+        ["data_file=x0.raw,data_file_raw=on", "data_file=x1.raw,extended_l2=on"].iter().enumerate()
+    {
+        let image = format!("x{n}.qcow2");
+        img(&dir, &format!("convert -f raw -O qcow2 -o {options} source.raw {image}"));
+        compare(&dir, &image);
+        io(&dir, &image, &["write -P 7 0 64k", "write -z 3M 1M"]);
+        compare(&dir, &image);
+    }
+    assert!(Qcow2::open(&dir.join("x0.qcow2"), Qcow2Options::new(Links::Refuse)).is_err());
+}
+
+#[test]
+fn images_that_are_not_as_they_should_be() {
+    let (_keep, dir) = scratch();
+    img(&dir, "create -f qcow2 -o lazy_refcounts=on l.qcow2 1M");
+    // It dies without closing the image.
+    let out = Command::new("qemu-io")
+        .current_dir(&dir)
+        .args(["-f", "qcow2", "-c", "write -P 3 0 64k", "-c", "flush", "-c", "sigraise 9", "l.qcow2"])
+        .output()
+        .expect("it runs");
+    assert!(!out.status.success());
+    let disk = open(&dir.join("l.qcow2")).expect("open");
+    assert!(disk.is_dirty() && !disk.is_corrupt());
+    let mut bytes = [0; 4096];
+    disk.read_at(&mut bytes, 0).expect("read");
+    assert_eq!(bytes, [3; 4096]);
+
+    let mut image = fs::read(dir.join("l.qcow2")).expect("read");
+    image[79] |= 2;
+    fs::write(dir.join("k.qcow2"), &image).expect("written");
+    assert!(open(&dir.join("k.qcow2")).expect("open").is_corrupt());
+    // Cut short by a copy that was broken off.
+    fs::write(dir.join("k.qcow2"), &image[..5 * 64 * KIB]).expect("written");
+    let cut = open(&dir.join("k.qcow2"));
+    assert!(cut.and_then(|disk| disk.read_at(&mut bytes, 0)).is_err());
+
+    img(
+        &dir,
+        "create -f qcow2 --object secret,id=s,data=abc -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 e.qcow2 1M",
+    );
+    assert!(open(&dir.join("e.qcow2")).is_err_and(|e| e.to_string().contains("encrypted")));
+    assert!(open(&dir.join("source.raw")).is_err_and(|e| e.to_string().contains("no qcow2 image")));
+}
+
+#[test]
+fn a_guest_cannot_make_its_raw_disk_an_image_that_is_followed() {
+    let (_keep, dir) = scratch();
+    fs::write(dir.join("secret"), vec![42; MIB]).expect("written");
+    img(&dir, "create -f qcow2 -F raw -b secret evil.raw");
+    // Without a declared format, as old tools did it.
+    img(&dir, "create -f qcow2 over.qcow2 1M");
+    img(&dir, "rebase -u -b evil.raw -F raw over.qcow2");
+    let disk = open(&dir.join("over.qcow2")).expect("open");
+    let mut first = [0; 4];
+    disk.read_at(&mut first, 0).expect("read");
+    assert_eq!(&first, b"QFI\xfb", "raw was said, and raw it is");
+    let mut image = fs::read(dir.join("over.qcow2")).expect("read");
+    let at = image.windows(4).position(|four| four == 0xe279_2aca_u32.to_be_bytes()).expect("the format");
+    image[at] = 0x11;
+    fs::write(dir.join("over.qcow2"), image).expect("written");
+    assert!(open(&dir.join("over.qcow2")).is_err_and(|e| e.to_string().contains("does not say")));
+}
+
+#[test]
+fn several_threads_read_one_image() {
+    let (_keep, dir) = scratch();
+    img(&dir, "convert -c -f raw -O qcow2 source.raw t.qcow2");
+    let disk = Arc::new(open(&dir.join("t.qcow2")).expect("open"));
+    let expected = Arc::new(content());
+    std::thread::scope(|scope| {
+        for seed in 1..5 {
+            let (disk, expected) = (Arc::clone(&disk), Arc::clone(&expected));
+            scope.spawn(move || {
+                let mut next = noise(seed);
+                for _ in 0..200 {
+                    let offset = next() as usize % (expected.len() - 9000);
+                    let mut part = vec![0; 9000];
+                    disk.read_at(&mut part, offset as u64).expect("read");
+                    assert!(part == expected[offset..offset + 9000]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_huge_empty_disk_costs_nothing() {
+    let (_keep, dir) = scratch();
+    img(&dir, "create -f qcow2 -o cluster_size=2M huge.qcow2 64T");
+    io(&dir, "huge.qcow2", &["write -P 1 40T 4k"]);
+    let disk = open(&dir.join("huge.qcow2")).expect("open");
+    let map: Vec<_> = extents(&disk, 0..64 << 40).collect::<Result<_, _>>().expect("a map");
+    assert_eq!(map.iter().filter(|e| e.kind == ExtentKind::Data).count(), 1, "{map:?}");
+    assert!(map[1].offset == 40 << 40 && map.len() == 3);
+}
+
+/// Images that others made, where the samples are.
+#[test]
+fn samples() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/disk");
+    for name in ["image.qcow2", "dfvfs_ext2.qcow2"] {
+        let sample = samples.join(name);
+        if !sample.exists() {
+            eprintln!("skipped: {name} is not there");
+            continue;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::copy(&sample, dir.path().join(name)).expect("copied");
+        compare(dir.path(), name);
+    }
+}

@@ -1,0 +1,43 @@
+//! `nestling vault diff`.
+
+use std::sync::Arc;
+
+use clap::Args;
+use nestling_vault::{CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, VaultError, diff};
+
+use super::{DISK, REPO, access::Access, points::KEPT, work::watch};
+use crate::{failure::Result, session::Session, text};
+
+/// List what differs between a disk of two points: JSON that `save --changed` takes
+#[derive(Debug, Args)]
+pub struct Diff {
+    #[arg(value_name = "REPO", help = REPO)]
+    repo: String,
+    #[arg(value_name = "OLD", help = DISK)]
+    old: DiskSelector,
+    #[arg(value_name = "NEW", help = "The same of the later point")]
+    new: DiskSelector,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Diff {
+    pub fn run(self, session: &Session) -> Result {
+        let printer = session.printer;
+        let repository = self.access.open(printer, &self.repo)?;
+        let found = watch(printer, KEPT, |job| self.diff(&repository, job))?;
+        printer.data(&found.changed.to_json())?;
+        let (ranges, bytes) = (found.changed.ranges().len(), text::size(found.changed.bytes()));
+        printer.talk(&format!("{bytes} of {} in {ranges} ranges", text::size(found.new_size_bytes)));
+        Ok(())
+    }
+
+    fn diff(&self, repository: &Arc<Repository>, job: &Job) -> std::result::Result<DiskDiff, VaultError> {
+        let index = Arc::new(repository.load_index(job)?);
+        let open = |selector: &DiskSelector| {
+            let point = repository.select(&selector.point, job)?;
+            PointDisk::open(repository, &index, &point, selector.disk.as_deref(), CACHE_BYTES)
+        };
+        diff(&open(&self.old)?, &open(&self.new)?, job)
+    }
+}

@@ -1,0 +1,276 @@
+//! Packs: blobs gathered until they are worth a file, stored by threads of their own, and named by index files.
+//!
+//! The order makes every torn run harmless: a pack is durable before an index file names it, and index files are
+//! durable before the snapshot that needs them is written. What was stored is indexed even when the job fails, so
+//! that the next run does not store it again.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+};
+
+use crate::{
+    BlobId, IndexId, PackId, VaultError,
+    blob::{Sealer, pack_file},
+    crypto::MasterKey,
+    format::{
+        index::{self, IndexFile, IndexPack},
+        object::seal_object,
+        pack::{self, BlobKind, PackBlob},
+    },
+    index::Index,
+    job::Job,
+    layout::Tuning,
+    storage::{FileKind, FileName, Storage},
+};
+
+/// An index file is written once this many blobs wait for one.
+const INDEX_BLOBS: usize = 16 << 10;
+const CLAIM_SHARDS: usize = 64;
+
+/// A pack that is ready to be stored.
+struct Pack {
+    id: PackId,
+    bytes: Vec<u8>,
+    blobs: Vec<PackBlob>,
+}
+
+/// Gathers blobs of one kind. One per thread, so that a pack holds neighbours of the disk.
+pub(crate) struct Packer<'a> {
+    kind: BlobKind,
+    key: &'a MasterKey,
+    pack_bytes: usize,
+    sealer: Sealer<'a>,
+    bytes: Vec<u8>,
+    blobs: Vec<PackBlob>,
+}
+
+impl<'a> Packer<'a> {
+    pub(crate) fn new(kind: BlobKind, key: &'a MasterKey, tuning: &Tuning) -> Result<Self, VaultError> {
+        Ok(Self {
+            kind,
+            key,
+            pack_bytes: tuning.pack_bytes,
+            sealer: Sealer::new(key, tuning.level)?,
+            bytes: Vec::new(),
+            blobs: Vec::new(),
+        })
+    }
+
+    /// Adds a blob; hands the pack to `writer` when it is full.
+    pub(crate) fn add(&mut self, id: BlobId, plain: &[u8], writer: &Writer<'_>) -> Result<(), VaultError> {
+        let offset = self.bytes.len();
+        let uncompressed_length = self.sealer.seal(plain, &mut self.bytes)?;
+        self.note(id, offset, uncompressed_length);
+        if self.bytes.len() >= self.pack_bytes { self.flush(writer) } else { Ok(()) }
+    }
+
+    /// Adds a blob that is sealed already, from another pack of the same repository.
+    pub(crate) fn add_sealed(
+        &mut self,
+        blob: &PackBlob,
+        sealed: &[u8],
+        writer: &Writer<'_>,
+    ) -> Result<(), VaultError> {
+        let offset = self.bytes.len();
+        self.bytes.extend_from_slice(sealed);
+        self.note(blob.id, offset, blob.uncompressed_length);
+        if self.bytes.len() >= self.pack_bytes { self.flush(writer) } else { Ok(()) }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a pack is closed long before 4 GiB")]
+    fn note(&mut self, id: BlobId, offset: usize, uncompressed_length: Option<u32>) {
+        let length = self.bytes.len() - offset;
+        self.blobs.push(PackBlob {
+            id,
+            kind: self.kind,
+            offset: offset as u32,
+            length: length as u32,
+            uncompressed_length,
+        });
+    }
+
+    /// Hands over what there is.
+    pub(crate) fn flush(&mut self, writer: &Writer<'_>) -> Result<(), VaultError> {
+        if self.blobs.is_empty() {
+            return Ok(());
+        }
+        let blobs = std::mem::take(&mut self.blobs);
+        let mut bytes = std::mem::replace(
+            &mut self.bytes,
+            Vec::with_capacity(self.pack_bytes + (1 << 20).min(self.pack_bytes)),
+        );
+        let body = bytes.len();
+        self.key.seal_into(&pack::header(&blobs), &mut bytes)?;
+        let header = u32::try_from(bytes.len() - body)
+            .map_err(|_| VaultError::Invalid("the header of a pack is too long".into()))?;
+        bytes.extend_from_slice(&header.to_le_bytes());
+        writer.send(Pack { id: PackId::of(&bytes), bytes, blobs })
+    }
+}
+
+/// What a writer stored.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub packs: u64,
+    pub blobs: u64,
+    /// Bytes of packs and index files.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct State {
+    pending: Vec<IndexPack>,
+    pending_blobs: usize,
+    stored: Stored,
+    error: Option<VaultError>,
+}
+
+/// Where packers send their packs. Made by [`write`].
+pub(crate) struct Writer<'a> {
+    index: &'a Index,
+    key: &'a MasterKey,
+    job: &'a Job,
+    sender: SyncSender<Pack>,
+    state: &'a Mutex<State>,
+    claimed: &'a [Mutex<HashSet<BlobId>>],
+    trees: Mutex<Packer<'a>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn key(&self) -> &'a MasterKey {
+        self.key
+    }
+
+    /// Whether the caller is to store this blob: it is in no pack yet, and no other thread has taken it on.
+    pub(crate) fn claim(&self, id: &BlobId) -> bool {
+        !self.index.holds(id) && lock(&self.claimed[usize::from(id.0[1]) % CLAIM_SHARDS]).insert(*id)
+    }
+
+    /// Stores a tree unless it is there.
+    pub(crate) fn tree(&self, bytes: &[u8]) -> Result<BlobId, VaultError> {
+        let id = BlobId::of(bytes);
+        if self.claim(&id) {
+            lock(&self.trees).add(id, bytes, self)?;
+        }
+        Ok(id)
+    }
+
+    fn send(&self, pack: Pack) -> Result<(), VaultError> {
+        self.job.check()?;
+        if lock(self.state).error.is_some() {
+            return Err(VaultError::Stopped);
+        }
+        self.sender.send(pack).map_err(|_| VaultError::Stopped)
+    }
+}
+
+/// Lets `work` store blobs, with `uploads` packs on their way at once, and returns when all of it is durable and
+/// indexed, or with the first error.
+pub(crate) fn write<T>(
+    storage: &dyn Storage,
+    key: &MasterKey,
+    index: &Index,
+    tuning: &Tuning,
+    uploads: usize,
+    job: &Job,
+    work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
+) -> Result<(T, Stored), VaultError> {
+    let state = Mutex::new(State::default());
+    let claimed: Vec<_> = (0..CLAIM_SHARDS).map(|_| Mutex::new(HashSet::new())).collect();
+    let (sender, receiver) = sync_channel(1);
+    let receiver = Mutex::new(receiver);
+    let upload = Upload { storage, key, job, state: &state };
+    let outcome = std::thread::scope(|scope| -> Result<T, VaultError> {
+        for _ in 0..uploads.max(1) {
+            scope.spawn(|| upload.run(&receiver));
+        }
+        let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
+        let writer = Writer { index, key, job, sender, state: &state, claimed: &claimed, trees };
+        let outcome = work(&writer)?;
+        lock(&writer.trees).flush(&writer)?;
+        Ok(outcome)
+    });
+    // The threads have ended: what they stored is named even when the job failed.
+    let indexed = upload.index_pending();
+    let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = state.error {
+        return Err(error);
+    }
+    let outcome = outcome?;
+    indexed?;
+    Ok((outcome, state.stored))
+}
+
+struct Upload<'a> {
+    storage: &'a dyn Storage,
+    key: &'a MasterKey,
+    job: &'a Job,
+    state: &'a Mutex<State>,
+}
+
+impl Upload<'_> {
+    fn run(&self, receiver: &Mutex<Receiver<Pack>>) {
+        loop {
+            // The guard ends with the statement, so that threads take turns.
+            let pack = lock(receiver).recv();
+            let Ok(pack) = pack else { return };
+            if lock(self.state).error.is_some() {
+                continue;
+            }
+            if let Err(error) = self.store(pack) {
+                lock(self.state).error.get_or_insert(error);
+            }
+        }
+    }
+
+    fn store(&self, pack: Pack) -> Result<(), VaultError> {
+        self.storage.put(&pack_file(pack.id), &pack.bytes)?;
+        self.job.stored(pack.bytes.len() as u64);
+        let full = {
+            let mut state = lock(self.state);
+            state.stored.packs += 1;
+            state.stored.blobs += pack.blobs.len() as u64;
+            state.stored.bytes += pack.bytes.len() as u64;
+            state.pending_blobs += pack.blobs.len();
+            state.pending.push(IndexPack { id: pack.id, blobs: pack.blobs });
+            state.pending_blobs >= INDEX_BLOBS
+        };
+        if full { self.index_pending() } else { Ok(()) }
+    }
+
+    fn index_pending(&self) -> Result<(), VaultError> {
+        let packs = {
+            let mut state = lock(self.state);
+            state.pending_blobs = 0;
+            std::mem::take(&mut state.pending)
+        };
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let (_, bytes) = put_index(self.storage, self.key, packs)?;
+        lock(self.state).stored.bytes += bytes;
+        Ok(())
+    }
+}
+
+/// Writes one index file. Its name and its size in bytes.
+pub(crate) fn put_index(
+    storage: &dyn Storage,
+    key: &MasterKey,
+    packs: Vec<IndexPack>,
+) -> Result<(IndexId, u64), VaultError> {
+    let json = index::encode(&IndexFile { supersedes: Vec::new(), packs });
+    let sealed = seal_object(key, &json)
+        .map_err(|source| VaultError::Damaged { file: "a new index file".into(), source })?;
+    let id = IndexId::of(&sealed);
+    storage.put(&FileName { kind: FileKind::Index, name: id.to_string() }, &sealed)?;
+    Ok((id, sealed.len() as u64))
+}

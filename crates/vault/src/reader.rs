@@ -1,0 +1,248 @@
+//! A disk of a point, read at any place straight from the repository.
+//!
+//! Instant boot, file recovery and NBD all stand on it, so a read of 4 KiB must cost one chunk: a place is found by
+//! counting, never by walking, and what was opened stays in memory up to a bound. It never gives out a byte that was
+//! not checked, and never more memory than it was told to use.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nestling_block::{BlockError, BlockSource, Extent, ExtentKind, ExtentList, ExtentSet, check_range};
+use quick_cache::{Weighter, sync::Cache};
+
+use crate::{
+    BlobId, VaultError,
+    blob::{Opener, Scratch},
+    format::tree::{NodeKind, Tree},
+    index::Index,
+    layout::{Chunk, Geometry, SEGMENT_FILE, Zeroes, group_name, segment_name},
+    point::{Point, load_tree, node, subtree},
+    repo::Repository,
+};
+
+/// Memory for opened chunks, unless the caller says otherwise.
+pub const CACHE_BYTES: u64 = 64 << 20;
+/// Groups and segments whose lists are kept: 4 KiB each, enough for 64 GiB of disk that is used at once.
+const LISTS: usize = 2048;
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<BlobId, Arc<Vec<u8>>> for Bytes {
+    fn weight(&self, _: &BlobId, chunk: &Arc<Vec<u8>>) -> u64 {
+        chunk.len() as u64 + 64
+    }
+}
+
+/// See the module. Several threads may read at once; what two of them miss is fetched once.
+pub struct PointDisk {
+    repository: Arc<Repository>,
+    index: Arc<Index>,
+    pub(crate) geometry: Geometry,
+    pub(crate) zeroes: Zeroes,
+    groups: Vec<BlobId>,
+    lost: ExtentSet,
+    name: String,
+    group_lists: Cache<u64, Arc<Vec<BlobId>>>,
+    segment_lists: Cache<u64, Arc<Vec<Chunk>>>,
+    chunks: Cache<BlobId, Arc<Vec<u8>>, Bytes>,
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+impl PointDisk {
+    /// The disk `disk` of a point; without a name, its only one.
+    pub fn open(
+        repository: &Arc<Repository>,
+        index: &Arc<Index>,
+        point: &Point,
+        disk: Option<&str>,
+        cache_bytes: u64,
+    ) -> Result<Self, VaultError> {
+        let content = repository.content(index, point)?;
+        let number = content.disk(point, disk)?;
+        let layout = &content.layout.disks[number];
+        let geometry = layout.geometry;
+        let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+        let tree = load_tree(&mut opener, index, &content.disk_trees[number])?;
+        let groups: Option<Vec<_>> =
+            (0..geometry.groups()).map(|group| subtree(&tree, &group_name(group))).collect();
+        let groups = groups.ok_or_else(|| VaultError::PointDamaged {
+            point: point.id,
+            what: format!("parts of disk {} are not named", layout.name),
+        })?;
+        Ok(Self {
+            geometry,
+            zeroes: Zeroes::of(&geometry),
+            groups,
+            lost: content.layout.lost(&layout.name),
+            name: format!("{}@{}:{}", point.name, point.short_id(), layout.name),
+            group_lists: Cache::new(LISTS),
+            segment_lists: Cache::new(LISTS),
+            chunks: Cache::with_weighter((cache_bytes >> 16).max(64) as usize, cache_bytes, Bytes),
+            scratch: Mutex::new(Vec::new()),
+            repository: repository.clone(),
+            index: index.clone(),
+        })
+    }
+
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Bytes that were lost to damage before: reading them is an error.
+    pub fn lost(&self) -> &ExtentSet {
+        &self.lost
+    }
+
+    /// Fails when a byte of `range` was lost.
+    pub(crate) fn check_lost(&self, range: Range<u64>) -> Result<(), VaultError> {
+        match self.lost.within(range).next() {
+            None => Ok(()),
+            Some(range) => Err(VaultError::Lost { disk: self.name.clone(), range }),
+        }
+    }
+
+    fn with_opener<T>(
+        &self,
+        work: impl FnOnce(&mut Opener<'_>) -> Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
+        let spare = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let scratch = spare.map_or_else(Scratch::new, Ok)?;
+        let mut opener = Opener::with(self.repository.storage.as_ref(), &self.repository.key, scratch);
+        let outcome = work(&mut opener);
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(opener.into_scratch());
+        outcome
+    }
+
+    fn tree(&self, id: &BlobId) -> Result<Tree, VaultError> {
+        self.with_opener(|opener| load_tree(opener, &self.index, id))
+    }
+
+    fn wrong(&self, what: &str) -> VaultError {
+        VaultError::Invalid(format!("{}: {what}", self.name))
+    }
+
+    /// The tree of a group, by which equal parts of two points are known without looking into them.
+    pub(crate) fn group_id(&self, group: u64) -> Option<BlobId> {
+        self.groups.get(usize::try_from(group).ok()?).copied()
+    }
+
+    /// The trees of a group's segments.
+    pub(crate) fn segments(&self, group: u64) -> Result<Arc<Vec<BlobId>>, VaultError> {
+        self.group_lists.get_or_insert_with(&group, || {
+            let id = self.group_id(group).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+            let tree = self.tree(&id)?;
+            let first = self.geometry.group(group).start;
+            let names = self.geometry.group(group).map(|segment| segment_name(segment - first));
+            let found: Option<Vec<_>> = names.map(|name| subtree(&tree, &name)).collect();
+            found.map(Arc::new).ok_or_else(|| self.wrong("parts of it are not named"))
+        })
+    }
+
+    /// The chunks of a segment.
+    pub(crate) fn chunks_of(&self, segment: u64) -> Result<Arc<Vec<Chunk>>, VaultError> {
+        self.segment_lists.get_or_insert_with(&segment, || {
+            let (group, place) = self.geometry.place(segment);
+            let segments = self.segments(group)?;
+            let id = segments
+                .get(place as usize)
+                .ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+            let tree = self.tree(id)?;
+            let range = self.geometry.segment(segment);
+            let bytes = range.end - range.start;
+            let chunks = match node(&tree, SEGMENT_FILE).map(|node| &node.kind) {
+                Some(NodeKind::File { size, content }) if *size == bytes => {
+                    self.zeroes.decode(content, bytes)
+                }
+                _ => None,
+            };
+            chunks
+                .map(Arc::new)
+                .ok_or_else(|| self.wrong("the list of a part's chunks does not fit the disk"))
+        })
+    }
+
+    /// The chunk that holds `offset`, and its bytes' range on the disk.
+    fn chunk_at(&self, offset: u64) -> Result<(Chunk, Range<u64>), VaultError> {
+        let segment = offset / self.geometry.segment_bytes;
+        let chunks = self.chunks_of(segment)?;
+        let place = offset % self.geometry.segment_bytes / u64::from(self.geometry.chunk_bytes);
+        let chunk =
+            chunks.get(place as usize).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+        Ok((*chunk, self.geometry.chunk_at(offset)))
+    }
+
+    fn bytes(&self, id: &BlobId, length: u64) -> Result<Arc<Vec<u8>>, VaultError> {
+        self.chunks.get_or_insert_with(id, || {
+            let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+            self.with_opener(|opener| opener.load(&self.index, id, &mut bytes))?;
+            if bytes.len() as u64 == length {
+                Ok(Arc::new(bytes))
+            } else {
+                Err(self.wrong("a chunk has another length than its place"))
+            }
+        })
+    }
+
+    /// As `BlockSource::read_at`, with this crate's errors.
+    #[expect(clippy::cast_possible_truncation, reason = "places inside a chunk and a buffer")]
+    pub fn read(&self, mut buf: &mut [u8], mut offset: u64) -> Result<(), VaultError> {
+        check_range(&self.name, self.geometry.size_bytes, offset, buf.len() as u64)?;
+        self.check_lost(offset..offset + buf.len() as u64)?;
+        while !buf.is_empty() {
+            let (chunk, range) = self.chunk_at(offset)?;
+            let count = buf.len().min((range.end - offset) as usize);
+            let (here, rest) = buf.split_at_mut(count);
+            match chunk {
+                Chunk::Zero => here.fill(0),
+                Chunk::Stored(id) => {
+                    let bytes = self.bytes(&id, range.end - range.start)?;
+                    let from = (offset - range.start) as usize;
+                    here.copy_from_slice(&bytes[from..from + count]);
+                }
+            }
+            buf = rest;
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    fn as_block_error(&self, offset: u64, error: &VaultError) -> BlockError {
+        BlockError::damaged(&self.name, offset, error.to_string())
+    }
+}
+
+impl BlockSource for PointDisk {
+    fn size_bytes(&self) -> u64 {
+        self.geometry.size_bytes
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BlockError> {
+        self.read(buf, offset).map_err(|error| self.as_block_error(offset, &error))
+    }
+
+    fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, BlockError> {
+        check_range(
+            &self.name,
+            self.geometry.size_bytes,
+            range.start,
+            range.end.saturating_sub(range.start),
+        )?;
+        let mut list = ExtentList::new(range);
+        while !list.is_done() {
+            let at = list.position();
+            let (chunk, bytes) = self.chunk_at(at).map_err(|error| self.as_block_error(at, &error))?;
+            // Whoever copies by extents must come upon what is lost, and not take it for a hole.
+            let is_hole = chunk == Chunk::Zero && !self.lost.touches(bytes.clone());
+            let kind = if is_hole { ExtentKind::Zero } else { ExtentKind::Data };
+            list.push(bytes.end - at, kind);
+        }
+        Ok(list.finish())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}

@@ -1,0 +1,384 @@
+//! A repository: opened with a password, asked for its points, its index and its blobs.
+//!
+//! It knows the order in which things must be read (snapshots before the index, so that what a snapshot needs is
+//! found) and nothing of what disks are.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use crate::{
+    IndexId, KeyId, SnapshotId, VaultError,
+    crypto::MasterKey,
+    format::{
+        Timestamp,
+        config::Config,
+        index::{self, IndexFile},
+        key::{KdfCost, KeyError, KeyFile},
+        object::{open_object, seal_object},
+        snapshot::{self, Snapshot},
+    },
+    index::Index,
+    job::Job,
+    layout::Tuning,
+    storage::{FileKind, FileName, Storage, StorageErrorKind},
+};
+
+/// No config, key, lock or snapshot file is longer.
+const SMALL_BYTES_MAX: usize = 16 << 20;
+/// restic writes index files of some 8 MiB; much longer ones are still read.
+pub(crate) const INDEX_BYTES_MAX: usize = 256 << 20;
+/// A list of files may name what another program just replaced; then it is listed again.
+const RELISTS: usize = 8;
+/// Threads that read small files at once: they mostly wait.
+const READERS: usize = 8;
+
+/// Who writes, as restic shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub hostname: String,
+    pub username: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// By which others on the same host see that a lock's holder has died.
+    pub pid: u32,
+}
+
+impl Identity {
+    /// This process on this host.
+    pub fn current() -> Self {
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let username =
+            std::env::var("USER").unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() });
+        Self { hostname, username, uid, gid, pid: std::process::id() }
+    }
+}
+
+/// An open repository. Cheap to share between threads behind an `Arc`.
+pub struct Repository {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) key: MasterKey,
+    pub(crate) tuning: Tuning,
+    config: Config,
+    key_id: KeyId,
+}
+
+fn small(kind: FileKind, name: &str) -> FileName {
+    FileName { kind, name: name.to_owned() }
+}
+
+impl Repository {
+    /// Makes a new repository. Fails where there is one already, and changes nothing then.
+    pub fn init(
+        storage: Arc<dyn Storage>,
+        password: &[u8],
+        who: &Identity,
+        cost: KdfCost,
+    ) -> Result<Self, VaultError> {
+        let place = storage.describe();
+        let config_file = small(FileKind::Config, "");
+        match storage.get(&config_file, SMALL_BYTES_MAX as u64) {
+            Ok(_) => return Err(VaultError::AlreadyExists { place }),
+            Err(error) if error.kind == StorageErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let key = MasterKey::generate()?;
+        let config = Config::generate().map_err(|source| damaged("the new config file", source))?;
+        // The config makes it a repository, so it comes last: a torn run leaves a key that nobody looks for.
+        let key_id = put_key(storage.as_ref(), &key, password, who, cost)?;
+        let sealed = config.seal(&key).map_err(|source| damaged("the new config file", source))?;
+        match storage.put(&config_file, &sealed) {
+            Ok(()) => Ok(Self { storage, key, tuning: Tuning::default(), config, key_id }),
+            Err(error) => {
+                // Somebody else was first, or the store failed: this key opens nothing.
+                storage.remove(&small(FileKind::Key, &key_id.to_string()))?;
+                let taken = error.kind == StorageErrorKind::AlreadyExists;
+                Err(if taken { VaultError::AlreadyExists { place } } else { error.into() })
+            }
+        }
+    }
+
+    pub fn open(storage: Arc<dyn Storage>, password: &[u8]) -> Result<Self, VaultError> {
+        let place = storage.describe();
+        let sealed = storage.get(&small(FileKind::Config, ""), SMALL_BYTES_MAX as u64).map_err(|error| {
+            if error.kind == StorageErrorKind::NotFound {
+                VaultError::NoRepository { place: place.clone() }
+            } else {
+                error.into()
+            }
+        })?;
+        let (key_id, key) = find_key(storage.as_ref(), password)?;
+        let config = Config::open(&key, sealed).map_err(|source| damaged("config", source))?;
+        if !(1..=2).contains(&config.version) {
+            return Err(VaultError::Version { place, version: config.version });
+        }
+        Ok(Self { storage, key, tuning: Tuning::default(), config, key_id })
+    }
+
+    /// Cuts, packs and compresses what is saved from now on otherwise than usual.
+    #[must_use]
+    pub fn with_tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
+    /// The repository's own name: the same for all who use it.
+    pub fn id(&self) -> &str {
+        &self.config.id
+    }
+
+    pub fn describe(&self) -> String {
+        self.storage.describe()
+    }
+
+    /// Version 1 repositories have no compression, and are only read.
+    pub(crate) fn check_writable(&self) -> Result<(), VaultError> {
+        if self.config.version == 2 {
+            return Ok(());
+        }
+        Err(VaultError::Invalid(format!(
+            "{} has version 1, which has no compression; 'restic migrate upgrade_repo_v2' makes it version 2",
+            self.describe()
+        )))
+    }
+
+    /// The key files, by name, and which one opened this.
+    pub fn keys(&self) -> Result<Vec<(KeyId, KeyFile, bool)>, VaultError> {
+        let mut keys = Vec::new();
+        for (id, file) in key_files(self.storage.as_ref())? {
+            keys.push((id, file, id == self.key_id));
+        }
+        Ok(keys)
+    }
+
+    /// Adds a password. All keys open the same repository.
+    pub fn add_key(&self, password: &[u8], who: &Identity, cost: KdfCost) -> Result<KeyId, VaultError> {
+        put_key(self.storage.as_ref(), &self.key, password, who, cost)
+    }
+
+    /// Removes a password. Who copied the repository's key while it was valid can still read; the data are not sealed anew.
+    pub fn remove_key(&self, id: &KeyId) -> Result<(), VaultError> {
+        let keys = key_files(self.storage.as_ref())?;
+        if !keys.iter().any(|(known, _)| known == id) {
+            return Err(VaultError::NoSuchKey(id.to_string()));
+        }
+        if keys.len() == 1 {
+            return Err(VaultError::LastKey(id.to_string()));
+        }
+        if *id == self.key_id {
+            return Err(VaultError::KeyInUse(id.to_string()));
+        }
+        Ok(self.storage.remove(&small(FileKind::Key, &id.to_string()))?)
+    }
+
+    /// All index files, read by several threads. What prune replaces meanwhile is listed again.
+    pub(crate) fn index_files(
+        &self,
+        job: &Job,
+        each: impl Fn(IndexId, IndexFile) -> Result<(), VaultError> + Sync,
+    ) -> Result<(), VaultError> {
+        let names: Vec<IndexId> = self.list(FileKind::Index)?;
+        in_parallel(&names, READERS, job, |id| each(*id, self.index_file(id)?))
+    }
+
+    pub(crate) fn index_file(&self, id: &IndexId) -> Result<IndexFile, VaultError> {
+        let damaged = |source| VaultError::IndexDamaged { file: format!("index/{id}"), source };
+        let json =
+            self.object(FileKind::Index, &id.to_string(), INDEX_BYTES_MAX).map_err(|error| match error {
+                VaultError::Damaged { source, .. } => damaged(source),
+                error => error,
+            })?;
+        index::decode(&json).map_err(damaged)
+    }
+
+    /// What all index files say.
+    pub fn load_index(&self, job: &Job) -> Result<Index, VaultError> {
+        let mut relists = 0;
+        loop {
+            let index = Mutex::new(Index::default());
+            let outcome = self.index_files(job, |_, file| {
+                index.lock().unwrap_or_else(PoisonError::into_inner).add(&file);
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => {
+                    let mut index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    index.finish();
+                    return Ok(index);
+                }
+                Err(error) if is_not_found(&error) && relists < RELISTS => relists += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it.
+    pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
+        let mut found: HashMap<SnapshotId, Snapshot> = HashMap::new();
+        for _ in 0..=RELISTS {
+            let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
+            found.retain(|id, _| listed.contains(id));
+            let names: Vec<SnapshotId> = listed.into_iter().filter(|id| !found.contains_key(id)).collect();
+            let new = Mutex::new((Vec::with_capacity(names.len().min(1 << 20)), false));
+            in_parallel(&names, READERS, job, |id| {
+                let outcome = self.snapshot(id);
+                let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
+                match outcome {
+                    Ok(snapshot) => new.0.push((*id, snapshot)),
+                    Err(error) if is_not_found(&error) => new.1 = true,
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            })?;
+            let (new, vanished) = new.into_inner().unwrap_or_else(PoisonError::into_inner);
+            found.extend(new);
+            // Forgotten since it was listed, or replaced by one that the list may not have.
+            if !vanished {
+                break;
+            }
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
+        Ok(found)
+    }
+
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {
+        let json = self.object(FileKind::Snapshot, &id.to_string(), SMALL_BYTES_MAX)?;
+        snapshot::decode(&json).map_err(|source| damaged(&format!("snapshots/{id}"), source))
+    }
+
+    pub(crate) fn put_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId, VaultError> {
+        let new = |source| damaged("a new snapshot file", source);
+        let sealed = seal_object(&self.key, &snapshot::encode(snapshot).map_err(new)?).map_err(new)?;
+        let id = SnapshotId::of(&sealed);
+        self.storage.put(&small(FileKind::Snapshot, &id.to_string()), &sealed)?;
+        Ok(id)
+    }
+
+    pub(crate) fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), VaultError> {
+        Ok(self.storage.remove(&small(FileKind::Snapshot, &id.to_string()))?)
+    }
+
+    /// The JSON of a sealed file, whose name is checked against its bytes where the name is a hash of them.
+    pub(crate) fn object(
+        &self,
+        kind: FileKind,
+        name: &str,
+        limit_bytes: usize,
+    ) -> Result<Vec<u8>, VaultError> {
+        let file = small(kind, name);
+        let sealed = self.storage.get(&file, limit_bytes as u64)?;
+        if kind != FileKind::Extra && SnapshotId::of(&sealed).to_string() != name {
+            let source = crate::format::FormatError::invalid("file", "its bytes are not those of its name");
+            return Err(damaged(&format!("{file}"), source));
+        }
+        open_object(&self.key, sealed, limit_bytes).map_err(|source| damaged(&format!("{file}"), source))
+    }
+
+    /// The names of all files of a kind.
+    pub(crate) fn list<I: std::str::FromStr>(&self, kind: FileKind) -> Result<Vec<I>, VaultError> {
+        Ok(self.storage.list(kind)?.into_iter().filter_map(|listed| listed.name.parse().ok()).collect())
+    }
+}
+
+pub(crate) fn damaged(file: &str, source: crate::format::FormatError) -> VaultError {
+    VaultError::Damaged { file: file.to_owned(), source }
+}
+
+pub(crate) fn is_not_found(error: &VaultError) -> bool {
+    matches!(error, VaultError::Storage(error) if error.kind == StorageErrorKind::NotFound)
+}
+
+fn put_key(
+    storage: &dyn Storage,
+    key: &MasterKey,
+    password: &[u8],
+    who: &Identity,
+    cost: KdfCost,
+) -> Result<KeyId, VaultError> {
+    if password.is_empty() {
+        return Err(VaultError::Invalid("an empty password protects nothing; choose another one".into()));
+    }
+    let new = |source| VaultError::Key { file: "a new key file".to_owned(), source };
+    let file = KeyFile::create(
+        password,
+        key,
+        &who.hostname,
+        &who.username,
+        &Timestamp::from(SystemTime::now()),
+        cost,
+    )
+    .map_err(new)?;
+    let bytes = file.encode().map_err(new)?;
+    let id = KeyId::of(&bytes);
+    storage.put(&small(FileKind::Key, &id.to_string()), &bytes)?;
+    Ok(id)
+}
+
+fn key_files(storage: &dyn Storage) -> Result<Vec<(KeyId, KeyFile)>, VaultError> {
+    let mut keys = Vec::new();
+    for listed in storage.list(FileKind::Key)? {
+        let Ok(id) = listed.name.parse::<KeyId>() else { continue };
+        match storage.get(&small(FileKind::Key, &listed.name), SMALL_BYTES_MAX as u64) {
+            Ok(bytes) => {
+                keys.push((
+                    id,
+                    KeyFile::decode(&bytes)
+                        .map_err(|source| VaultError::Key { file: format!("keys/{id}"), source }),
+                ));
+            }
+            Err(error) if error.kind == StorageErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    keys.sort_by_key(|(id, _)| *id);
+    // One damaged key file does not lock out the holders of the others.
+    let any_good = keys.iter().any(|(_, file)| file.is_ok());
+    keys.into_iter().filter(|(_, file)| file.is_ok() || !any_good).map(|(id, file)| Ok((id, file?))).collect()
+}
+
+fn find_key(storage: &dyn Storage, password: &[u8]) -> Result<(KeyId, MasterKey), VaultError> {
+    let place = storage.describe();
+    let keys = key_files(storage)?;
+    if keys.is_empty() {
+        return Err(VaultError::NoKey { place });
+    }
+    let mut last = VaultError::WrongPassword { place };
+    for (id, file) in keys {
+        match file.open(password) {
+            Ok(key) => return Ok((id, key)),
+            Err(KeyError::WrongPassword) => {}
+            Err(source) => last = VaultError::Key { file: format!("keys/{id}"), source },
+        }
+    }
+    Err(last)
+}
+
+/// Runs `each` for every item on up to `threads` threads, and stops at the first error.
+pub(crate) fn in_parallel<T: Sync>(
+    items: &[T],
+    threads: usize,
+    job: &Job,
+    each: impl Fn(&T) -> Result<(), VaultError> + Sync,
+) -> Result<(), VaultError> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed: Mutex<Option<VaultError>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    if let Err(error) = job.check().and_then(|()| each(item)) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        // Nobody takes another one.
+                        next.store(items.len(), std::sync::atomic::Ordering::Relaxed);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
