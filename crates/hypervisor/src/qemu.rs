@@ -85,6 +85,8 @@ pub struct Qemu(Arc<Found>);
 struct Found {
     system: PathBuf,
     img: PathBuf,
+    /// The file of `system` as it was when it was asked.
+    file: Option<FileIdentity>,
     said: String,
     version: Version,
     firmware: Firmware,
@@ -106,9 +108,10 @@ impl Qemu {
         // A qemu-system given by name has its qemu-img beside it.
         let beside: Vec<PathBuf> = system.parent().map(Path::to_owned).into_iter().chain(places).collect();
         let img = program(IMG, "qemu-utils", &beside)?;
-        let said = version_line(&system, dir)
-            .await
-            .map_err(|source| QemuError::Broken { path: system.clone(), source })?;
+        let broken = |source| QemuError::Broken { path: system.clone(), source };
+        // Before it is asked: a file that is replaced meanwhile is then asked again.
+        let file = FileIdentity::of(&system).map_err(broken)?;
+        let said = version_line(&system, &file, dir).await.map_err(broken)?;
         let Some(version) = parse_version(&said) else {
             return Err(QemuError::NoVersion { path: system, said });
         };
@@ -120,11 +123,23 @@ impl Qemu {
         if let Some(prefix) = system.parent().and_then(Path::parent) {
             dirs.insert(0, prefix.join("share/qemu"));
         }
-        Ok(Self(Arc::new(Found { system, img, said, version, firmware: Firmware::find(&dirs) })))
+        Ok(Self(Arc::new(Found {
+            system,
+            img,
+            file: Some(file),
+            said,
+            version,
+            firmware: Firmware::find(&dirs),
+        })))
     }
 
     pub fn system(&self) -> &Path {
         &self.0.system
+    }
+
+    /// Whether the program is still the file that was asked for its version.
+    pub fn is_current(&self) -> bool {
+        self.0.file.is_some() && FileIdentity::of(&self.0.system).ok() == self.0.file
     }
 
     pub fn img(&self) -> &Path {
@@ -136,7 +151,7 @@ impl Qemu {
     }
 
     /// The first line of what it says of its version: names the build, too.
-    pub(crate) fn said(&self) -> &str {
+    pub fn said(&self) -> &str {
         &self.0.said
     }
 
@@ -158,21 +173,19 @@ impl Qemu {
     pub(crate) fn fixed(firmware: Firmware) -> Self {
         let version = Version { major: 7, minor: 2 };
         let (system, img, said) = (SYSTEM.into(), IMG.into(), String::new());
-        Self(Arc::new(Found { system, img, said, version, firmware }))
+        Self(Arc::new(Found { system, img, file: None, said, version, firmware }))
     }
 }
 
 /// Asks only a file that was not asked before: a start of QEMU takes half a second in an emulated guest.
-async fn version_line(system: &Path, dir: Option<&Path>) -> io::Result<String> {
+async fn version_line(system: &Path, file: &FileIdentity, dir: Option<&Path>) -> io::Result<String> {
     let Some(dir) = dir else { return qemu_version(system).await };
-    // Before it is asked: a file that is replaced meanwhile is then asked again.
-    let file = FileIdentity::of(system)?;
     let mut remembered = Remembered::load(dir);
-    if let Some(said) = remembered.version(&file) {
+    if let Some(said) = remembered.version(file) {
         return Ok(said.to_owned());
     }
     let said = qemu_version(system).await?;
-    remembered.set_version(file, said.clone());
+    remembered.set_version(file.clone(), said.clone());
     if let Err(error) = remembered.store(dir) {
         tracing::warn!(%error, "cannot remember QEMU's version");
     }

@@ -218,7 +218,12 @@ fn a_disk_that_others_stand_on_stays_when_its_machine_goes() {
         disk.path
     });
     home.life(async |node| {
+        let mut events = node.events.subscribe();
         node.remove_vm(&ME, "vm", true).await.unwrap();
         assert!(path.exists());
+        let warned = std::iter::from_fn(|| events.try_recv().ok())
+            .find(|event| event.kind == nestling_model::EventKind::Warning)
+            .unwrap();
+        assert!(warned.message.contains("is a parent of the differencing disk"), "{}", warned.message);
     });
 }

@@ -81,6 +81,8 @@ pub struct Engines {
     keeper: Keeper,
     qemu: Mutex<Option<Qemu>>,
     deciding: Mutex<()>,
+    /// The facts of the host when KVM's module was last asked for.
+    tried: Mutex<Option<HostFacts>>,
     record: RwLock<Option<Arc<EngineRecord>>>,
 }
 
@@ -94,14 +96,15 @@ impl Engines {
             keeper,
             qemu: Mutex::default(),
             deciding: Mutex::default(),
+            tried: Mutex::default(),
             record: RwLock::new(record),
         }
     }
 
-    /// QEMU, looked for until it is found.
+    /// QEMU, looked for until it is found, and again when its file is another.
     pub async fn qemu(&self) -> Result<Qemu> {
         let mut known = self.qemu.lock().await;
-        if let Some(qemu) = known.as_ref().filter(|q| q.system().exists()) {
+        if let Some(qemu) = known.as_ref().filter(|q| q.is_current()) {
             return Ok(qemu.clone());
         }
         let found = Qemu::find(None, Some(&self.dir)).await?;
@@ -126,30 +129,38 @@ impl Engines {
 
     /// The engine for a machine with or without virtualization extensions.
     pub async fn get(&self, nesting: bool) -> Result<Engine> {
+        self.load_kvm().await;
         let record = self.decide().await?;
         Ok(if nesting { record.nesting.clone() } else { record.plain.clone() }.into())
+    }
+
+    /// A host that has just started may not have come to it yet, and a machine that starts then would be emulated. Tried
+    /// once for the same facts, and only for a start: who merely asks changes nothing on the host.
+    async fn load_kvm(&self) {
+        let mut tried = self.tried.lock().await;
+        let facts = HostFacts::read();
+        if self.choice != EngineChoice::ByProof
+            || !features::lacks_kvm(&facts)
+            || tried.as_ref() == Some(&facts)
+        {
+            return;
+        }
+        if let Err(reason) = features::load_kvm().await {
+            tracing::info!(reason, "KVM is not loaded");
+        }
+        *tried = Some(facts);
     }
 
     pub async fn decide(&self) -> Result<Arc<EngineRecord>> {
         let qemu = self.qemu().await?;
         let _one_at_a_time = self.deciding.lock().await;
         let choice = self.choice;
-        let (boot, program, version) = (facts::boot_id(), qemu.system().display(), qemu.version());
+        let (boot, program, version) = (facts::boot_id(), qemu.system().display(), qemu.said());
         let key = |facts: &HostFacts| format!("{boot} {choice:?} {program} {version} {facts:?}");
         let known = |key: &str| self.known().filter(|r| r.holds_for == key);
-        let mut facts = HostFacts::read();
+        let facts = HostFacts::read();
         if let Some(known) = known(&key(&facts)) {
             return Ok(known);
-        }
-        // A host that has just started may not have come to it yet, and a machine that starts with it would be emulated.
-        if choice == EngineChoice::ByProof && features::lacks_kvm(&facts) {
-            if let Err(reason) = features::load_kvm().await {
-                tracing::info!(reason, "KVM is not loaded");
-            }
-            facts = HostFacts::read();
-            if let Some(known) = known(&key(&facts)) {
-                return Ok(known);
-            }
         }
         let holds_for = key(&facts);
         let survey = match choice {

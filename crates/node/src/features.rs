@@ -3,10 +3,12 @@
 //! The check looks at the processor alone, as Windows does: a host that has QEMU's emulation runs machines without the
 //! role, and what it lacks is told by [`crate::doctor`].
 
+use std::time::Duration;
+
 use nestling_hypervisor::probe::{CpuVendor, HostFacts, KvmDevice};
 use nestling_identity::{Action, Identity};
 use nestling_store::Batch;
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 use crate::{
     Node, NodeError,
@@ -21,6 +23,8 @@ pub const NO_EXTENSIONS: &str =
     "Hyper-V cannot be installed: The processor does not have required virtualization capabilities.";
 pub const NO_SLAT: &str =
     "Hyper-V cannot be installed: the processor does not support second level address translation (SLAT).";
+/// For the kernel to load a module, inside an emulated guest too.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 const NOT_ENABLED: &str = "Hyper-V cannot be installed: virtualization support is not enabled in the BIOS.";
 
 /// A role of this host, as Get-WindowsFeature lists it.
@@ -132,13 +136,18 @@ pub async fn load_kvm() -> std::result::Result<String, String> {
         return Ok("KVM is loaded.".to_owned());
     }
     let module = if facts.vendor == CpuVendor::Intel { "kvm_intel" } else { "kvm_amd" };
-    let output = Command::new("modprobe").arg(module).kill_on_drop(true).output().await;
-    let complaint = match output {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect()),
-        Err(error) => Some(format!("modprobe cannot be run: {error}")),
-    };
+    let complaint = complaint(Command::new("modprobe").arg(module), LOAD_TIMEOUT).await;
     judge_module(module, complaint, HostFacts::read().kvm)
+}
+
+/// Why a command did not do its work, if it did not.
+async fn complaint(command: &mut Command, deadline: Duration) -> Option<String> {
+    match timeout(deadline, command.kill_on_drop(true).output()).await {
+        Ok(Ok(output)) if output.status.success() => None,
+        Ok(Ok(output)) => Some(String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect()),
+        Ok(Err(error)) => Some(format!("modprobe cannot be run: {error}")),
+        Err(_) => Some(format!("modprobe did not end within {} seconds", deadline.as_secs())),
+    }
 }
 
 fn judge_module(
@@ -175,6 +184,15 @@ mod tests {
             kernel_release: String::new(),
             kvm_modules: BTreeMap::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_is_given_up() {
+        let soon = Duration::from_millis(20);
+        let hangs = complaint(Command::new("sleep").arg("600"), soon).await.unwrap();
+        assert!(hangs.contains("did not end"), "{hangs}");
+        assert_eq!(complaint(&mut Command::new("true"), LOAD_TIMEOUT).await, None);
+        assert_eq!(complaint(&mut Command::new("false"), LOAD_TIMEOUT).await, Some(String::new()));
     }
 
     #[test]

@@ -113,7 +113,12 @@ fn parent_format(file: &File, mut place: u64, end: u64) -> io::Result<Option<Dis
 fn beside(child: &Path, name: &[u8]) -> Result<PathBuf, DiskError> {
     let foreign = || corrupt(child, "its parent is no file of this host");
     let name = std::str::from_utf8(name).map_err(|_| foreign())?;
-    let name = name.strip_prefix("file:").unwrap_or(name);
+    let name = match name.strip_prefix("file:") {
+        // QEMU would look for it where QEMU runs.
+        Some(relative) if !relative.starts_with('/') => return Err(foreign()),
+        Some(absolute) => absolute,
+        None => name,
+    };
     let first = name.split('/').next().unwrap_or_default();
     // QEMU takes what stands before such a colon for the name of a protocol.
     if first.contains(':') || name.contains('\0') {
@@ -203,7 +208,7 @@ mod tests {
             parents(&path, DiskFormat::Qcow2).unwrap_err().to_string()
         };
         assert!(refused("a.qcow2").contains("lead back to themselves"));
-        for foreign in ["nbd:unix:/s:exportname=x", "json:{}", "https://h/x", "a\0b"] {
+        for foreign in ["nbd:unix:/s:exportname=x", "file:b.qcow2", "json:{}", "https://h/x", "a\0b"] {
             assert!(refused(foreign).contains("no file of this host"), "{foreign}");
         }
         let mut elsewhere = head("");

@@ -20,6 +20,7 @@ impl Machine {
     pub async fn add_adapter(&self, adapter: &Adapter, ifname: Option<&str>) -> Result<(), MachineError> {
         ifname.map_or(Ok(()), interface_exists)?;
         let mut record = self.0.record.lock().await;
+        record.shape.check_layout()?;
         let slot = match record.slots.get(adapter.id) {
             Some(slot) => slot,
             None => record.slots.take(adapter.id).ok_or(MachineError::NoFreePort)?,
@@ -65,6 +66,7 @@ impl Machine {
             return Err(MachineError::NotHotPluggable);
         }
         let mut record = self.0.record.lock().await;
+        record.shape.check_layout()?;
         self.execute("blockdev-add", devices::disk_node(disk)?).await?;
         if let Err(error) = self.execute("device_add", devices::disk(disk, None)).await {
             self.drop_node(disk.controller, disk.location).await.ok();

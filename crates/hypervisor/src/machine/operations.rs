@@ -33,6 +33,11 @@ pub enum MachineError {
     NoAdapter,
     #[error("QEMU process {pid} does not die, not even by SIGKILL; the host's kernel is at fault")]
     Immortal { pid: u32 },
+    #[error(
+        "the virtual machine was started by an older version of nestling, with its devices in another layout; shut it down \
+         and start it once"
+    )]
+    OlderLayout,
     #[error(transparent)]
     Save(#[from] SaveError),
     #[error(transparent)]
@@ -134,6 +139,11 @@ impl Machine {
     pub async fn kill(&self) -> Result<Exit, MachineError> {
         self.0.watched.kill();
         timeout(QUIT_TIMEOUT, self.exited()).await.map_err(|_| MachineError::Immortal { pid: self.pid() })
+    }
+
+    /// Refuses what rests on places of devices that are not where this version has them.
+    pub(super) async fn check_layout(&self) -> Result<(), MachineError> {
+        self.0.record.lock().await.shape.check_layout()
     }
 
     async fn simple(&self, command: &str) -> Result<(), MachineError> {

@@ -52,6 +52,7 @@ impl Machine {
     /// Stops the guest and writes its state to `path`, whole or not at all. When this succeeds the machine can only be
     /// ended; when it fails, the guest goes on if it ran.
     pub async fn save_to(&self, path: &Path) -> Result<(), MachineError> {
+        self.check_layout().await?;
         let ran = self.run_state().await? == RunState::Running;
         let saved = async {
             self.pause().await?;

@@ -12,6 +12,7 @@ use std::{
 use nestling_model::Vm;
 use serde::{Deserialize, Serialize};
 
+use super::MachineError;
 use crate::{
     cmdline::{MACHINE_TYPE, devices::LAYOUT},
     spec::{LaunchSpec, Slots},
@@ -55,6 +56,11 @@ fn first_layout() -> u32 {
 }
 
 impl Shape {
+    /// A machine of another layout can neither take devices in this one's places nor be woken up by this version.
+    pub fn check_layout(&self) -> Result<(), MachineError> {
+        if self.layout == LAYOUT { Ok(()) } else { Err(MachineError::OlderLayout) }
+    }
+
     pub fn of(spec: &LaunchSpec) -> Self {
         Self {
             machine_type: MACHINE_TYPE.to_owned(),
@@ -191,9 +197,16 @@ mod tests {
         assert_eq!(rest, b"stream");
     }
 
-    /// Files that this version wrote; they are never changed. A later version adds its own beside them.
-    const SAVED_HEAD: &[u8] = include_bytes!("../../tests/stored/saved-head");
-    const RECORD: &str = include_str!("../../tests/stored/spec.json");
+    /// What versions wrote, a saved state's head and a running machine's record, with their layout; they are never changed.
+    /// A version that writes something new adds its own beside them.
+    const STORED: [(u32, &[u8], &str); 2] = [
+        (1, include_bytes!("../../tests/stored/saved-head"), include_str!("../../tests/stored/spec.json")),
+        (
+            2,
+            include_bytes!("../../tests/stored/saved-head-2"),
+            include_str!("../../tests/stored/spec-2.json"),
+        ),
+    ];
 
     /// Whether a document that was read says all that was written, under the same names.
     fn says_all(written: &serde_json::Value, read: &serde_json::Value) -> bool {
@@ -207,14 +220,25 @@ mod tests {
 
     #[test]
     fn states_and_machines_of_older_versions_are_read_whole() {
-        let mut rest = SAVED_HEAD;
-        let head = Head::read(&mut rest).unwrap();
-        assert_eq!(rest, b"QEVM\n");
-        let written = serde_json::from_slice(&SAVED_HEAD[20..SAVED_HEAD.len() - 5]).unwrap();
-        assert!(says_all(&written, &serde_json::to_value(&head).unwrap()), "{head:?}");
-        let record: crate::machine::Record = serde_json::from_str(RECORD).unwrap();
-        let written = serde_json::from_str(RECORD).unwrap();
-        assert!(says_all(&written, &serde_json::to_value(&record).unwrap()), "{record:?}");
+        for (layout, saved_head, stored_record) in STORED {
+            let mut rest = saved_head;
+            let head = Head::read(&mut rest).unwrap();
+            assert_eq!((rest, head.shape.layout), (b"QEVM\n".as_slice(), layout));
+            let written = serde_json::from_slice(&saved_head[20..saved_head.len() - 5]).unwrap();
+            assert!(says_all(&written, &serde_json::to_value(&head).unwrap()), "{head:?}");
+            let record: crate::machine::Record = serde_json::from_str(stored_record).unwrap();
+            let written = serde_json::from_str(stored_record).unwrap();
+            assert!(says_all(&written, &serde_json::to_value(&record).unwrap()), "{record:?}");
+            assert_eq!(record.shape.layout, layout);
+        }
+        assert_eq!(STORED[STORED.len() - 1].0, LAYOUT, "a new layout has files of its own");
+    }
+
+    #[test]
+    fn a_machine_of_another_layout_is_refused_in_words() {
+        let older = Shape { layout: 1, ..head().shape };
+        assert!(older.check_layout().unwrap_err().to_string().contains("an older version"));
+        assert!(head().shape.check_layout().is_ok());
     }
 
     proptest! {

@@ -38,7 +38,8 @@ impl Survey {
             let outcome =
                 if remembered.contains(&key) { ProbeOutcome::Proven } else { probe(&request).await };
             tracing::info!(model, %outcome, "probed KVM");
-            if outcome == ProbeOutcome::Proven && !remembered.contains(&key) {
+            // A QEMU that was replaced meanwhile has proven nothing under the version that was asked before.
+            if outcome == ProbeOutcome::Proven && !remembered.contains(&key) && qemu.is_current() {
                 remembered.add(key);
                 if let Some(Err(error)) = dir.map(|dir| remembered.store(dir)) {
                     tracing::warn!(%error, "cannot remember that KVM was proven");

@@ -144,18 +144,24 @@ impl Owner {
         self.commit(vm).await
     }
 
-    /// The disks that nobody else needs.
-    async fn own_disks(&self) -> Vec<PathBuf> {
+    /// The disks that nobody else needs, and why the others stay.
+    async fn own_disks(&self) -> (Vec<PathBuf>, Vec<String>) {
         let images = self.node.home.images();
-        let mut own = Vec::new();
+        let (mut own, mut kept) = (Vec::new(), Vec::new());
         for disk in self.vm.disks.iter().filter(|d| !d.read_only && !d.path.starts_with(&images)) {
-            let shared =
-                self.node.vms.disk_user(&disk.path).is_some_and(|(user, _)| user.vm.id != self.vm.id);
-            if !shared && self.node.vms.no_parent(&disk.path, Some(self.vm.id)).await.is_ok() {
-                own.push(disk.path.clone());
+            let shared = self.node.vms.disk_user(&disk.path).filter(|(user, _)| user.vm.id != self.vm.id);
+            let free = match shared {
+                Some((user, _)) => {
+                    Err(NodeError::DiskInUse { path: disk.path.clone(), vm: user.vm.name.clone() })
+                }
+                None => self.node.vms.no_parent(&disk.path, Some(self.vm.id)).await,
+            };
+            match free {
+                Ok(()) => own.push(disk.path.clone()),
+                Err(why) => kept.push(format!("a disk was kept: {}", why.message())),
             }
         }
-        own
+        (own, kept)
     }
 
     async fn remove(&mut self, disks: bool) -> Result<()> {
@@ -165,8 +171,9 @@ impl Owner {
             self.clear_engine().await;
         }
         let mut note = Note::new(self.vm.id);
+        let mut kept = Vec::new();
         if disks {
-            note.removed = self.own_disks().await;
+            (note.removed, kept) = self.own_disks().await;
         }
         let mut batch = Batch::default();
         batch.delete::<Vm>(self.vm.id());
@@ -176,6 +183,9 @@ impl Owner {
         self.node.keeper.apply(batch).await?;
         self.removed = true;
         self.node.vms.remove(self.vm.id);
+        for why in kept {
+            self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), why);
+        }
         self.node.steps.reached("removed from the store");
         // From here on the machine is gone; files that stay now go when the node starts next.
         let files = self.files();

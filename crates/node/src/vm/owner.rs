@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nestling_hypervisor::{Exit, ExitKind, LaunchSpec, Machine, MachineError, Qemu, disk};
+use nestling_hypervisor::{Exit, ExitKind, LaunchSpec, Machine, MachineError, Qemu, SaveError, disk};
 use nestling_model::{EventKind, Operation, Vm, VmState, life::Admitted};
 use nestling_network::Port;
 use tokio::{sync::watch, time::timeout};
@@ -98,10 +98,17 @@ impl Owner {
             Ok(machine) if machine.is_silent() => timeout(END_NOTICED, machine.exited()).await.ok(),
             _ => None,
         };
-        match exit {
-            Some(exit) => self.engine_ended(exit).await,
-            None => self.enter(before),
-        }
+        let error = match exit {
+            Some(exit) => {
+                let cause = cause(error, &exit);
+                self.engine_ended(exit).await;
+                cause
+            }
+            None => {
+                self.enter(before);
+                error
+            }
+        };
         self.refused(error)
     }
 
@@ -227,5 +234,31 @@ impl Owner {
         if let Err(error) = self.settle(VmState::Off, reason).await {
             tracing::error!(vm = %self.vm.name, error = error.message(), "the state could not be stored");
         }
+    }
+}
+
+/// Of an operation's error and its engine's end, what is told: mostly the error is only that the monitor closed.
+fn cause(error: MachineError, exit: &Exit) -> MachineError {
+    match error {
+        MachineError::Qmp(_) | MachineError::Save(SaveError::Qemu { .. }) => {
+            MachineError::Gone(exit.reason.clone())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_died_in_a_save_is_told_with_its_reason() {
+        let exit = Exit { kind: ExitKind::Failed, reason: "killed by signal 9".to_owned() };
+        let save = |why: &str| SaveError::Qemu { path: "/s".into(), why: why.to_owned() };
+        let told = cause(save("the monitor closed").into(), &exit).to_string();
+        assert!(told.contains("signal 9"), "{told}");
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = cause(SaveError::Io { path: "/s".into(), source }.into(), &exit).to_string();
+        assert!(full.contains("/s"), "{full}");
     }
 }

@@ -41,14 +41,26 @@ impl Node {
     }
 }
 
+/// Stops a machine as it wishes. One that cannot be saved is shut down: its guest loses nothing by that.
+async fn by_its_action(handle: &Handle, action: StopAction) -> Result<()> {
+    match action {
+        StopAction::Save => {
+            let Err(error) = handle.operate(Operation::Save).await else { return Ok(()) };
+            let vm = handle.now().vm;
+            if !vm.state.has_engine() {
+                return Err(error);
+            }
+            tracing::warn!(vm = %vm.name, error = error.message(), "it cannot be saved, and is shut down");
+            handle.operate(Operation::ShutDown).await
+        }
+        StopAction::ShutDown => handle.operate(Operation::ShutDown).await,
+        StopAction::TurnOff => handle.operate(Operation::TurnOff).await,
+    }
+}
+
 async fn stop(handle: &Handle, patience: Duration) {
     let vm = handle.now().vm;
-    let operation = match vm.stop_action {
-        StopAction::Save => Operation::Save,
-        StopAction::ShutDown => Operation::ShutDown,
-        StopAction::TurnOff => Operation::TurnOff,
-    };
-    let asked = timeout(patience, handle.operate(operation));
+    let asked = timeout(patience, by_its_action(handle, vm.stop_action));
     match asked.await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => tracing::warn!(vm = %vm.name, error = error.message(), "its power is cut"),

@@ -7,7 +7,7 @@ use nestling_api::{
 
 use crate::eval::Wildcard;
 use crate::frame::{
-    Call as AnyCall, Category, CmdletResult, ErrorRecord, Flow, FromPipeline, Kind, Parameter,
+    Call as AnyCall, Category, CmdletResult, Context, ErrorRecord, Flow, FromPipeline, Kind, Parameter,
 };
 use crate::value::{Object, Value};
 
@@ -202,20 +202,25 @@ impl From<String> for Asked {
     }
 }
 
+/// Whether a switch is on that not every cmdlet here has.
+fn on<C: Context>(call: &AnyCall<'_, C>, switch: &str) -> bool {
+    call.accepts(switch) && call.switch(switch)
+}
+
 /// Whether to go ahead.
-fn agreed(call: &mut Call<'_>, asked: &Asked) -> Result<bool, ErrorRecord> {
-    let forced = asked.question.is_some() && call.switch("Force") && !call.switch("WhatIf");
+fn agreed<C: Context>(call: &mut AnyCall<'_, C>, asked: &Asked) -> Result<bool, ErrorRecord> {
+    let forced = asked.question.is_some() && on(call, "Force") && !on(call, "WhatIf");
     Ok(forced || call.should_process(&asked.name, asked.question.as_deref())?)
 }
 
 /// Reports what went wrong, or passes the outcome on when asked.
-fn conclude<T>(
-    call: &mut Call<'_>,
+fn conclude<C: Context, T>(
+    call: &mut AnyCall<'_, C>,
     result: Result<T, ErrorRecord>,
     shown: impl FnOnce(&T) -> Value,
 ) -> CmdletResult {
     match result {
-        Ok(outcome) if call.switch("Passthru") => call.emit(shown(&outcome)),
+        Ok(outcome) if on(call, "Passthru") => call.emit(shown(&outcome)),
         Ok(_) => {}
         Err(record) => call.write_error(record)?,
     }
@@ -299,4 +304,70 @@ async fn owners(call: &mut Call<'_>, parts: &'static str) -> Result<Vec<v1::Vm>,
     }
     let ids = call.objects(parts).iter().map(|o| property(o, "VMId")).collect();
     by_ids(call, ids).await
+}
+
+/// A cmdlet with another run, which needs no node.
+#[cfg(test)]
+pub fn hollow(
+    real: &crate::frame::Cmdlet<Client>,
+    run: for<'a> fn(&'a mut AnyCall<'_, ()>) -> crate::frame::CmdletFuture<'a>,
+) -> crate::frame::Cmdlet<()> {
+    crate::frame::Cmdlet {
+        name: real.name,
+        aliases: real.aliases,
+        class: real.class,
+        summary: real.summary,
+        parameters: real.parameters,
+        input: real.input,
+        impact: real.impact,
+        views: real.views,
+        examples: real.examples,
+        run,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::frame::{Cmdlet, Registry};
+
+    /// What all removals do, and nothing else.
+    fn removal(real: &Cmdlet<Client>) -> Cmdlet<()> {
+        hollow(real, |call| {
+            Box::pin(async move {
+                if agreed(call, &Asked::removal("it", "It will be removed.".to_owned()))? {
+                    conclude(call, Ok(()), |()| Value::string("shown"))?;
+                    call.emit(Value::string("removed"));
+                }
+                Ok(())
+            })
+        })
+    }
+
+    #[test]
+    fn every_removal_is_asked_only_for_the_switches_that_it_has() {
+        let removals: Vec<_> =
+            super::super::all().into_iter().filter(|c| c.name.starts_with("Remove-")).collect();
+        let arguments = |name: &str| match name {
+            "Remove-VM" | "Remove-VMSwitch" => "it -Force",
+            "Remove-VMSavedState" => "it",
+            "Remove-VMNetworkAdapter" => "-VMName it",
+            "Remove-VMHardDiskDrive" => "it -ControllerType IDE -ControllerLocation 0 -Passthru",
+            "Remove-NetNat" => "it -Confirm:$false",
+            "Remove-NetNatStaticMapping" => "-NatName it -StaticMappingID 0 -Confirm:$false",
+            "Remove-NetIPAddress" => "10.0.0.1 -Confirm:$false",
+            other => panic!("{other}: say how it is run"),
+        };
+        assert!(removals.len() > 4);
+        for removal in &removals {
+            let mut registry = Registry::with_core();
+            registry.add([self::removal(removal)]);
+            let script = format!("{} {}", removal.name, arguments(removal.name));
+            let ran = crate::testing::run_in(Arc::new(registry), (), &script, None);
+            assert!(ran.data.contains("removed"), "{script}: {}", ran.talk);
+            assert_eq!(ran.data.contains("shown"), script.contains("-Passthru"), "{script}: {}", ran.data);
+        }
+    }
 }

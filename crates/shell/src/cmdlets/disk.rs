@@ -8,7 +8,8 @@ use super::common::{
 use super::vm_object::{belongs, int};
 use crate::format::{Column, View};
 use crate::frame::{
-    Cmdlet, CmdletResult, EnumType, ErrorRecord, Flow, FromPipeline, Impact, Input, Kind, Parameter,
+    Call as AnyCall, Category, Cmdlet, CmdletResult, Context, EnumType, ErrorRecord, Flow, FromPipeline,
+    Impact, Input, Kind, Parameter,
 };
 use crate::value::{Object, Value};
 
@@ -269,11 +270,11 @@ async fn resize(call: &mut Call<'_>) -> CmdletResult {
     change_each(call, paths, |path| path.clone().into(), deed, |_, info| disk(info)).await
 }
 
-fn controller(call: &Call<'_>) -> Option<v1::Controller> {
+fn controller<C: Context>(call: &AnyCall<'_, C>) -> Option<v1::Controller> {
     call.text("ControllerType").map(|t| if t == "IDE" { v1::Controller::Ide } else { v1::Controller::Scsi })
 }
 
-fn small(call: &Call<'_>, parameter: &'static str) -> Option<u8> {
+fn small<C: Context>(call: &AnyCall<'_, C>, parameter: &'static str) -> Option<u8> {
     call.int(parameter).and_then(|n| n.try_into().ok())
 }
 
@@ -298,20 +299,28 @@ async fn get_drives(call: &mut Call<'_>) -> CmdletResult {
     Ok(())
 }
 
+/// Refuses a place that no machine has.
+fn check_place<C: Context>(call: &AnyCall<'_, C>) -> Result<(), ErrorRecord> {
+    let refused = match (controller(call), small(call, "ControllerNumber"), small(call, "ControllerLocation"))
+    {
+        (Some(v1::Controller::Ide), _, Some(IDE_PLACES..)) => {
+            Some(("ControllerLocation", "An IDE controller has the locations 0 and 1."))
+        }
+        (None | Some(v1::Controller::Scsi), Some(1..), _) => {
+            Some(("ControllerNumber", "A virtual machine has one SCSI controller, number 0."))
+        }
+        _ => None,
+    };
+    refused.map_or(Ok(()), |(parameter, why)| Err(call.invalid_argument(parameter, why)))
+}
+
 /// The controller and the place on it that a new drive of a machine shall have; the node chooses what is left open.
 fn place(call: &Call<'_>, vm: &v1::Vm) -> Result<(Option<v1::Controller>, Option<u8>), ErrorRecord> {
+    check_place(call)?;
     let controller = controller(call);
     let (number, location) = (small(call, "ControllerNumber"), small(call, "ControllerLocation"));
     if controller != Some(v1::Controller::Ide) {
-        if number.is_some_and(|n| n > 0) {
-            let why = "A virtual machine has one SCSI controller, number 0.";
-            return Err(call.invalid_argument("ControllerNumber", why));
-        }
         return Ok((controller, location));
-    }
-    if location.is_some_and(|l| l >= IDE_PLACES) {
-        let why = "An IDE controller has the locations 0 and 1.";
-        return Err(call.invalid_argument("ControllerLocation", why));
     }
     let taken = |l: &u8| vm.drives.iter().any(|d| d.controller == v1::Controller::Ide && d.location == *l);
     let location = match (number, location) {
@@ -341,6 +350,32 @@ async fn add_drive(call: &mut Call<'_>) -> CmdletResult {
         .await
 }
 
+/// What `-ControllerType`, `-ControllerNumber` and `-ControllerLocation` say.
+type Place = (Option<v1::Controller>, Option<u8>, Option<u8>);
+
+/// The drive of a machine in one place; of the two controllers that may have it, on the first.
+fn drive_at(vm: &v1::Vm, (controller, number, location): Place) -> Option<&v1::Drive> {
+    vm.drives.iter().find(|d| {
+        controller == Some(d.controller) && location.map(|l| (number.unwrap_or(0), l)) == Some(address(d))
+    })
+}
+
+fn no_drive(vm: &v1::Vm, (controller, number, location): Place) -> ErrorRecord {
+    let kind = if controller == Some(v1::Controller::Ide) { "IDE" } else { "SCSI" };
+    ErrorRecord::new(
+        Category::InvalidArgument,
+        "VirtualizationException",
+        "InvalidParameter",
+        format!(
+            "The virtual machine \"{}\" has no drive at {kind} controller {}, location {}.",
+            vm.name,
+            number.unwrap_or(0),
+            location.unwrap_or(0)
+        ),
+    )
+    .with_target(vm.name.as_str(), "String")
+}
+
 async fn remove_drives(call: &mut Call<'_>) -> CmdletResult {
     let mut found = Vec::new();
     if call.has("VMHardDiskDrive") {
@@ -359,10 +394,13 @@ async fn remove_drives(call: &mut Call<'_>) -> CmdletResult {
             }
         }
     } else {
-        found = drives(call).await?;
-        // Of the two controllers that may have this place, the first.
-        if !call.has("ControllerNumber") {
-            found.retain(|(_, drive)| address(drive).0 == 0);
+        check_place(call)?;
+        let place = (controller(call), small(call, "ControllerNumber"), small(call, "ControllerLocation"));
+        for vm in machines(call, "VMName").await? {
+            match drive_at(&vm, place) {
+                Some(there) => found.push((vm.clone(), there.clone())),
+                None => call.write_error(no_drive(&vm, place))?,
+            }
         }
     }
     let deed = |client: Client, (vm, gone): (v1::Vm, v1::Drive)| async move {
@@ -375,7 +413,7 @@ async fn remove_drives(call: &mut Call<'_>) -> CmdletResult {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::common::hollow, *};
 
     #[test]
     fn places_are_counted_as_hyper_v_does() {
@@ -392,5 +430,24 @@ mod tests {
         let ide: Vec<_> = (0..4).map(|l| at(v1::Controller::Ide, l)).collect();
         assert_eq!(ide, [(0, 0), (0, 1), (1, 0), (1, 1)]);
         assert_eq!(at(v1::Controller::Scsi, 15), (0, 15));
+    }
+
+    fn checked(script: &str) -> String {
+        let real = cmdlets().into_iter().find(|c| script.starts_with(c.name)).unwrap();
+        let checks = hollow(&real, |call| Box::pin(async move { Ok(check_place(call)?) }));
+        let mut registry = crate::frame::Registry::with_core();
+        registry.add([checks]);
+        crate::testing::run_in(std::sync::Arc::new(registry), (), script, None).talk
+    }
+
+    #[test]
+    fn a_place_that_no_machine_has_is_refused() {
+        let remove = |place: &str| checked(&format!("Remove-VMHardDiskDrive vm {place}"));
+        assert!(remove("-ControllerType IDE -ControllerLocation 2").contains("locations 0 and 1"));
+        let scsi = remove("-ControllerType SCSI -ControllerNumber 1 -ControllerLocation 0");
+        assert!(scsi.contains("one SCSI controller"), "{scsi}");
+        assert_eq!(remove("-ControllerType IDE -ControllerNumber 1 -ControllerLocation 1"), "");
+        let add = checked("Add-VMHardDiskDrive vm -ControllerType IDE -ControllerLocation 2 -Path /x");
+        assert!(add.contains("locations 0 and 1"), "{add}");
     }
 }
