@@ -11,6 +11,7 @@ use nestling_model::{
 
 use crate::{
     Node, NodeError,
+    blocking::at_disks,
     error::{Object, Result},
     values::{DiskKind, DiskView, NewDisk, NewDiskKind},
 };
@@ -18,7 +19,7 @@ use crate::{
 impl Node {
     pub async fn create_disk(&self, who: &Identity, new: NewDisk) -> Result<DiskView> {
         self.authorize(who, Action::ChangeDisks)?;
-        let path = new_path(&new.path)?;
+        let path = new_path_of(new.path).await?;
         let (kind, bytes) = match new.kind {
             NewDiskKind::Dynamic { size_bytes } => (disk::DiskKind::Dynamic, Some(checked(size_bytes)?)),
             NewDiskKind::Fixed { size_bytes } => (disk::DiskKind::Fixed, Some(checked(size_bytes)?)),
@@ -42,9 +43,9 @@ impl Node {
     pub async fn resize_disk(&self, who: &Identity, path: &Path, size_bytes: u64) -> Result<DiskView> {
         self.authorize(who, Action::ChangeDisks)?;
         checked(size_bytes)?;
-        let (path, format) = self.existing_disk(path, self.known_format(path)).await?;
+        let (path, format) = self.existing_disk(path, self.known_format(path).await?).await?;
         self.vms.no_parent(&path, None).await?;
-        let user = self.vms.disk_user(&path);
+        let user = self.vms.disk_user(&path).await?;
         let user = user.and_then(|(now, disk)| Some((now.vm.name.clone(), now.running?, disk)));
         match user {
             Some((vm, running, disk)) => running
@@ -62,7 +63,7 @@ impl Node {
         let path = tokio::fs::canonicalize(path)
             .await
             .map_err(|_| NodeError::NotFound { object: Object::Disk, name: shown })?;
-        let info = disk::info(&self.engines.qemu().await?, &path, self.known_format(&path)).await?;
+        let info = disk::info(&self.engines.qemu().await?, &path, self.known_format(&path).await?).await?;
         Ok(DiskView {
             format: info.format,
             kind: match info.parent {
@@ -75,14 +76,14 @@ impl Node {
             size_bytes: info.virtual_bytes,
             file_bytes: info.file_bytes,
             parent: info.parent,
-            vm: self.vms.disk_user(&path).map(|(now, _)| now.vm.name.clone()),
+            vm: self.vms.disk_user(&path).await?.map(|(now, _)| now.vm.name.clone()),
             path,
         })
     }
 
     /// The format that a machine's definition gives a disk: better than what its first bytes claim.
-    fn known_format(&self, path: &Path) -> Option<DiskFormat> {
-        self.vms.disk_user(path).map(|(_, disk)| disk.format)
+    async fn known_format(&self, path: &Path) -> Result<Option<DiskFormat>> {
+        Ok(self.vms.disk_user(path).await?.map(|(_, disk)| disk.format))
     }
 }
 
@@ -90,9 +91,18 @@ impl Node {
 const OTHER_FORMATS: [&str; 13] =
     ["vhdx", "vhd", "avhdx", "avhd", "vhds", "vmdk", "vdi", "qed", "vpc", "raw", "img", "iso", "bin"];
 
+/// As [`new_path`], whose directory may not answer.
+pub async fn new_path_of(path: PathBuf) -> Result<PathBuf> {
+    at_disks(move |look| {
+        look.at(&path);
+        new_path(&path)
+    })
+    .await
+}
+
 /// Where a new disk may be: an absolute path in a directory that is there, with a name that says nothing wrong. Links in
 /// it are followed once, here.
-pub fn new_path(path: &Path) -> Result<PathBuf> {
+fn new_path(path: &Path) -> Result<PathBuf> {
     let invalid = |why: &str| NodeError::Invalid(format!("{}: {why}", path.display()));
     if !path.is_absolute() {
         return Err(invalid("a disk's path is absolute"));

@@ -119,6 +119,13 @@ pub enum NodeError {
     )]
     ParentInUse { path: PathBuf, parent: PathBuf, vm: VmName },
     #[error(
+        "whether the disk {} may be written to is not known: the parents of {}, which virtual machine '{vm}' has, cannot be told",
+        path.display(), child.display()
+    )]
+    DiskUnclear { path: PathBuf, child: PathBuf, vm: VmName, source: Box<DiskError> },
+    #[error("the disk {} has not answered within {seconds} seconds; see whether its file system does", path.display())]
+    DiskSilent { path: PathBuf, seconds: u64 },
+    #[error(
         "Failed while removing virtual Ethernet switch.\nThe virtual switch '{switch}' cannot be deleted because it is being used by virtual machine '{vm}'."
     )]
     SwitchInUse { switch: String, vm: VmName },
@@ -270,6 +277,8 @@ impl NodeError {
             Self::Agent { source, .. } => agent_kind(source),
             Self::ShutDown { .. } => Kind::Timeout,
             Self::Disk(error) => disk_kind(error),
+            Self::DiskUnclear { source, .. } => disk_kind(source),
+            Self::DiskSilent { .. } => Kind::Timeout,
             Self::Image(error) => image_kind(error),
             Self::ImageNotBuilt(_) => Kind::NotFound,
             Self::Network(error) => network_kind(error),
@@ -338,6 +347,8 @@ impl NodeError {
             | Self::Machine { vm, .. } => Some(vm.to_string()),
             Self::DiskInUse { path, .. }
             | Self::DiskIsParent { path, .. }
+            | Self::DiskUnclear { path, .. }
+            | Self::DiskSilent { path, .. }
             | Self::ParentInUse { path, .. }
             | Self::Io { path, .. } => Some(path.display().to_string()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),

@@ -6,11 +6,12 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use nestling_model::DiskFormat;
+use rustix::fs::OFlags;
 
 use super::{DiskError, io_error};
 
@@ -29,11 +30,9 @@ pub fn parents(path: &Path, format: DiskFormat) -> Result<Vec<PathBuf>, DiskErro
     let mut found: Vec<PathBuf> = Vec::new();
     let mut next = Some((path.to_owned(), Some(format)));
     while let Some((child, format)) = next {
-        next = match parent(&child, format)? {
-            Some((parent, _)) if !parent.is_file() => return Err(DiskError::ParentMissing(parent)),
-            parent => parent,
-        };
+        next = parent(&child, format)?;
         if let Some((parent, _)) = &next {
+            plain(parent)?;
             found.push(parent.clone());
         }
         if found.len() > CHAIN_MAX {
@@ -41,6 +40,22 @@ pub fn parents(path: &Path, format: DiskFormat) -> Result<Vec<PathBuf>, DiskErro
         }
     }
     Ok(found)
+}
+
+/// Refuses a parent that is no plain file: to read from anything else may wait for ever, or do something.
+fn plain(parent: &Path) -> Result<(), DiskError> {
+    let missing = || DiskError::ParentMissing(parent.to_owned());
+    let real = parent.canonicalize().map_err(|_| missing())?;
+    if ["/proc", "/sys"].iter().any(|kernel| real.starts_with(kernel)) {
+        return Err(corrupt(parent, "a disk's parent cannot be the kernel's own file"));
+    }
+    if real.is_file() { Ok(()) } else { Err(missing()) }
+}
+
+/// Opens without waiting for a pipe's other end.
+fn open(path: &Path) -> io::Result<File> {
+    let no_wait = OFlags::NONBLOCK | OFlags::NOCTTY;
+    File::options().read(true).custom_flags(no_wait.bits().cast_signed()).open(path)
 }
 
 /// The parent that an image's head names, and the format that it gives it.
@@ -51,11 +66,16 @@ fn parent(
     if format == Some(DiskFormat::Raw) {
         return Ok(None);
     }
-    let file = File::open(path).map_err(|error| match error.kind() {
+    let file = open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DiskError::Missing(path.to_owned()),
         io::ErrorKind::PermissionDenied => DiskError::Forbidden(path.to_owned()),
         _ => io_error("opened", path)(error),
     })?;
+    // What was opened is judged, not what the path led to before.
+    let kind = file.metadata().map_err(io_error("read", path))?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(corrupt(path, "it is no file"));
+    }
     let head = match at::<HEAD_BYTES>(&file, 0) {
         Ok(head) if head.starts_with(MAGIC) => head,
         // A parent whose format nobody wrote down is what it looks like.
@@ -210,6 +230,15 @@ mod tests {
         assert!(refused("a.qcow2").contains("lead back to themselves"));
         for foreign in ["nbd:unix:/s:exportname=x", "file:b.qcow2", "json:{}", "https://h/x", "a\0b"] {
             assert!(refused(foreign).contains("no file of this host"), "{foreign}");
+        }
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        for odd in ["pipe", "/dev/zero", "/proc/self/mem", "/sys/kernel/notes", "/"] {
+            let refused = refused(odd);
+            assert!(
+                refused.contains("kernel's own") || refused.contains("does not exist"),
+                "{odd}: {refused}"
+            );
         }
         let mut elsewhere = head("");
         elsewhere[79] = 4;

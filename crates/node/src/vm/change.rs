@@ -149,12 +149,12 @@ impl Owner {
         let images = self.node.home.images();
         let (mut own, mut kept) = (Vec::new(), Vec::new());
         for disk in self.vm.disks.iter().filter(|d| !d.read_only && !d.path.starts_with(&images)) {
-            let shared = self.node.vms.disk_user(&disk.path).filter(|(user, _)| user.vm.id != self.vm.id);
-            let free = match shared {
-                Some((user, _)) => {
+            let free = match self.node.vms.disk_user(&disk.path).await {
+                Ok(Some((user, _))) if user.vm.id != self.vm.id => {
                     Err(NodeError::DiskInUse { path: disk.path.clone(), vm: user.vm.name.clone() })
                 }
-                None => self.node.vms.no_parent(&disk.path, Some(self.vm.id)).await,
+                Ok(_) => self.node.vms.no_parent(&disk.path, Some(self.vm.id)).await,
+                Err(unknown) => Err(unknown),
             };
             match free {
                 Ok(()) => own.push(disk.path.clone()),

@@ -103,7 +103,9 @@ impl Node {
                 nestling_image::DiskFormat::Qcow2 => DiskFormat::Qcow2,
                 nestling_image::DiskFormat::Raw => DiskFormat::Raw,
             };
-            claims.push(self.vms.claim_disk(DiskUse::of_new(&files.disk(), Some((&parent, format)))?).await?);
+            let (path, below) = (files.disk(), parent.clone());
+            let wanted = move || DiskUse::of_new(&path, Some((&below, format)));
+            claims.push(self.vms.claim_disk(&parent, wanted).await?);
             attach(vm, files.disk(), DiskFormat::Qcow2, Controller::Scsi, false);
             made.push(Made { path: files.disk(), what: Content::OnTopOf { parent, format } });
         }
@@ -111,15 +113,17 @@ impl Node {
         let first = if vm.generation == Generation::One { Controller::Ide } else { Controller::Scsi };
         if let Some(path) = &new.disk_path {
             let (path, format) = self.existing_disk(path, None).await?;
-            claims.push(self.vms.claim_disk(DiskUse::of(&path, format, false)?).await?);
+            let wanted = path.clone();
+            claims.push(self.vms.claim_disk(&path, move || DiskUse::of(&wanted, format, false)).await?);
             attach(vm, path, format, first, false);
         }
         if let Some(NewVmDisk { size_bytes, path }) = &new.new_disk {
             let path = match path {
-                Some(path) => disks::new_path(path)?,
+                Some(path) => disks::new_path_of(path.clone()).await?,
                 None => files.disk(),
             };
-            claims.push(self.vms.claim_disk(DiskUse::of_new(&path, None)?).await?);
+            let wanted = path.clone();
+            claims.push(self.vms.claim_disk(&path, move || DiskUse::of_new(&wanted, None)).await?);
             attach(vm, path.clone(), DiskFormat::Qcow2, first, false);
             made.push(Made { path, what: Content::Empty { size_bytes: *size_bytes } });
         }

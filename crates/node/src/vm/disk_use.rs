@@ -2,7 +2,7 @@
 //!
 //! A differencing disk is only as good as its parents: who writes to one of them destroys it, also while nothing runs. So
 //! a machine's use of a disk includes all parents of it. A file is known by what its path leads to, whatever links there
-//! are. A disk that cannot be read is known by its path alone: its machine does not start either.
+//! are. A disk that is gone or damaged is known by its path alone: its machine does not start either.
 
 use std::{
     fs,
@@ -66,15 +66,26 @@ impl DiskUse {
         Ok(Self { disk: DiskFile::new(path), writes: true, parents })
     }
 
-    /// Of a disk that a machine has.
-    pub fn attached(attached: &Disk) -> Self {
-        Self::of(&attached.path, attached.format, attached.read_only)
-            .unwrap_or_else(|_| Self::alone(attached))
+    /// Of a disk that a machine has. One that is damaged or gone has no parents that could be destroyed; of others it
+    /// must be known which they are.
+    pub fn attached(attached: &Disk) -> Result<Self, DiskError> {
+        match Self::of(&attached.path, attached.format, attached.read_only) {
+            Err(DiskError::Missing(path)) if path == attached.path => Ok(Self::alone(attached)),
+            Err(error @ DiskError::Corrupt { .. }) => {
+                tracing::warn!(%error, "its parents are not known");
+                Ok(Self::alone(attached))
+            }
+            known => known,
+        }
     }
 
     /// Of a disk that a machine has, without its parents.
     pub fn alone(attached: &Disk) -> Self {
         Self { disk: DiskFile::new(&attached.path), writes: !attached.read_only, parents: Vec::new() }
+    }
+
+    pub fn writes(&self) -> bool {
+        self.writes
     }
 
     pub fn is_new(&self) -> bool {
@@ -130,6 +141,28 @@ mod tests {
             assert_eq!(child.clash(&of("/a", false, &[])), None);
             assert_eq!(child.clash(&of("/d", true, &["/b", "/a"])), None);
         }
+    }
+
+    #[test]
+    fn parents_that_cannot_be_known_are_an_error_and_what_is_no_disk_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.qcow2");
+        let disk = Disk {
+            path: path.clone(),
+            format: DiskFormat::Qcow2,
+            controller: nestling_model::Controller::Scsi,
+            location: 0,
+            read_only: false,
+        };
+        assert!(DiskUse::attached(&disk).unwrap().parents.is_empty());
+        fs::write(&path, "no image at all").unwrap();
+        assert!(DiskUse::attached(&disk).unwrap().parents.is_empty());
+        let mut head = vec![0; 112];
+        head[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        (head[15], head[19], head[103]) = (112, 6, 104);
+        head.extend(b"parent");
+        fs::write(&path, head).unwrap();
+        assert!(matches!(DiskUse::attached(&disk), Err(DiskError::ParentMissing(_))));
     }
 
     #[test]

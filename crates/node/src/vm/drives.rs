@@ -18,7 +18,10 @@ impl Node {
         self.authorize(who, Action::ChangeVm)?;
         let handle = self.vms.find(vm)?;
         let (path, format) = self.existing_disk(&new.path, new.format).await?;
-        let claim = self.vms.claim_disk(DiskUse::of(&path, format, new.read_only)?).await?;
+        let claim = {
+            let wanted = path.clone();
+            self.vms.claim_disk(&path, move || DiskUse::of(&wanted, format, new.read_only)).await?
+        };
         let controller = new.controller.unwrap_or(Controller::Scsi);
         let (location, read_only) = (new.location, new.read_only);
         handle

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use nestling_hypervisor::disk::DiskError;
 use nestling_model::{AdapterId, Disk, MacAddress, VmId, VmName};
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     NodeError,
-    blocking::blocking,
+    blocking::{Look, at_disks},
     error::{Object, Result},
     home::short,
 };
@@ -143,38 +144,74 @@ impl Registry {
     }
 
     /// A disk, with its parents.
-    pub async fn claim_disk(&self, wanted: DiskUse) -> Result<Claim> {
+    pub async fn claim_disk(
+        &self,
+        path: &Path,
+        wanted: impl FnOnce() -> std::result::Result<DiskUse, DiskError> + Send + 'static,
+    ) -> Result<Claim> {
+        let path = path.to_owned();
+        let wanted = at_disks(move |look| {
+            look.at(&path);
+            Ok(wanted()?)
+        })
+        .await?;
         let elsewhere = || {
             NodeError::Invalid(format!("the disk {} is being attached elsewhere", wanted.path().display()))
         };
         let claim = self.claim(Claimed::Disk(wanted.clone())).ok_or_else(elsewhere)?;
         let all = self.all();
-        blocking(move || match all.iter().find_map(|now| clash(&wanted, now)) {
-            Some(refused) => Err(refused),
-            None => Ok(claim),
-        })
-        .await
+        // What the paths tell already needs no disk that answers.
+        let same = |disk: &&Disk| disk.path == wanted.path() && (wanted.writes() || !disk.read_only);
+        if let Some(now) = all.iter().find(|now| now.vm.disks.iter().any(|disk| same(&disk))) {
+            return Err(NodeError::DiskInUse { path: wanted.path().to_owned(), vm: now.vm.name.clone() });
+        }
+        at_disks(move |look| all.iter().try_for_each(|now| beside(&wanted, now, look))).await?;
+        Ok(claim)
     }
 
     /// The machine that has a disk, by whatever name, and its definition of it.
-    pub fn disk_user(&self, path: &Path) -> Option<(Now, Disk)> {
-        let file = DiskFile::new(path);
-        self.all().into_iter().find_map(|now| {
-            let disk = now.vm.disks.iter().find(|d| DiskFile::new(&d.path).is(&file))?.clone();
-            Some((now, disk))
+    pub async fn disk_user(&self, path: &Path) -> Result<Option<(Now, Disk)>> {
+        let all = self.all();
+        let by = |all: Vec<Now>, is: &dyn Fn(&Disk) -> bool| {
+            all.into_iter().find_map(|now| {
+                let disk = now.vm.disks.iter().find(|disk| is(disk))?.clone();
+                Some((now, disk))
+            })
+        };
+        if let Some(found) = by(all.clone(), &|disk| disk.path == path) {
+            return Ok(Some(found));
+        }
+        let path = path.to_owned();
+        at_disks(move |look| {
+            look.at(&path);
+            let file = DiskFile::new(&path);
+            Ok(by(all, &|disk| {
+                look.at(&disk.path);
+                DiskFile::new(&disk.path).is(&file)
+            }))
         })
+        .await
     }
 
     /// Fails if a disk is below a differencing disk of a machine other than `but`.
     pub async fn no_parent(&self, path: &Path, but: Option<VmId>) -> Result<()> {
         let others = self.all().into_iter().filter(|now| Some(now.vm.id) != but).collect::<Vec<_>>();
         let path = path.to_owned();
-        blocking(move || {
+        at_disks(move |look| {
+            look.at(&path);
             let file = DiskFile::new(&path);
-            let above = |disk: &&Disk| DiskUse::attached(disk).has_parent(&file);
-            let found = others.iter().find_map(|now| Some((now, now.vm.disks.iter().find(above)?)));
-            let Some((now, child)) = found else { return Ok(()) };
-            Err(NodeError::DiskIsParent { path, child: child.path.clone(), vm: now.vm.name.clone() })
+            for now in others {
+                for disk in &now.vm.disks {
+                    look.at(&disk.path);
+                    let used =
+                        DiskUse::attached(disk).map_err(|source| unclear(&path, disk, &now, source))?;
+                    if used.has_parent(&file) {
+                        let (child, vm) = (disk.path.clone(), now.vm.name.clone());
+                        return Err(NodeError::DiskIsParent { path, child, vm });
+                    }
+                }
+            }
+            Ok(())
         })
         .await
     }
@@ -202,15 +239,32 @@ impl Registry {
     }
 }
 
-/// Why a use of a disk cannot be beside what a machine has.
-fn clash(wanted: &DiskUse, now: &Now) -> Option<NodeError> {
-    // A disk that is yet to be made is below no other: other machines' parents need not be looked at.
-    let of = |disk| if wanted.is_new() { DiskUse::alone(disk) } else { DiskUse::attached(disk) };
-    let clash = now.vm.disks.iter().find_map(|disk| wanted.clash(&of(disk)))?;
-    let (path, vm) = (wanted.path().to_owned(), now.vm.name.clone());
-    Some(match clash {
-        Clash::Same => NodeError::DiskInUse { path, vm },
-        Clash::IsParentOf(child) => NodeError::DiskIsParent { path, child, vm },
-        Clash::ParentWritten(parent) => NodeError::ParentInUse { path, parent, vm },
-    })
+/// Refuses a use of a disk that cannot be beside what a machine has.
+fn beside(wanted: &DiskUse, now: &Now, look: &Look) -> Result<()> {
+    for disk in &now.vm.disks {
+        look.at(&disk.path);
+        // A disk that is yet to be made is below no other: other machines' parents need not be looked at.
+        let used = if wanted.is_new() { Ok(DiskUse::alone(disk)) } else { DiskUse::attached(disk) };
+        let used = match used {
+            Ok(used) => used,
+            Err(source) if wanted.writes() => return Err(unclear(wanted.path(), disk, now, source)),
+            Err(error) => {
+                tracing::warn!(vm = %now.vm.name, %error, "a disk's parents are not known");
+                DiskUse::alone(disk)
+            }
+        };
+        let (path, vm) = (wanted.path().to_owned(), now.vm.name.clone());
+        return Err(match wanted.clash(&used) {
+            None => continue,
+            Some(Clash::Same) => NodeError::DiskInUse { path, vm },
+            Some(Clash::IsParentOf(child)) => NodeError::DiskIsParent { path, child, vm },
+            Some(Clash::ParentWritten(parent)) => NodeError::ParentInUse { path, parent, vm },
+        });
+    }
+    Ok(())
+}
+
+fn unclear(path: &Path, disk: &Disk, now: &Now, source: DiskError) -> NodeError {
+    let (path, child, vm) = (path.to_owned(), disk.path.clone(), now.vm.name.clone());
+    NodeError::DiskUnclear { path, child, vm, source: Box::new(source) }
 }
