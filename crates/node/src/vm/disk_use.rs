@@ -75,6 +75,11 @@ impl DiskUse {
                 tracing::warn!(%error, "its parents are not known");
                 Ok(Self::alone(attached))
             }
+            // Its machine cannot start, and must not keep all others from starting; what is named is guarded all the same.
+            Err(DiskError::ParentMissing(parent)) => {
+                tracing::warn!(disk = %attached.path.display(), parent = %parent.display(), "a parent is missing");
+                Ok(Self { parents: vec![DiskFile::new(&parent)], ..Self::alone(attached) })
+            }
             known => known,
         }
     }
@@ -144,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_that_cannot_be_known_are_an_error_and_what_is_no_disk_has_none() {
+    fn a_parent_that_is_missing_is_guarded_by_its_name_and_what_is_no_disk_has_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.qcow2");
         let disk = Disk {
@@ -162,7 +167,8 @@ mod tests {
         (head[15], head[19], head[103]) = (112, 6, 104);
         head.extend(b"parent");
         fs::write(&path, head).unwrap();
-        assert!(matches!(DiskUse::attached(&disk), Err(DiskError::ParentMissing(_))));
+        let child = DiskUse::attached(&disk).unwrap();
+        assert!(child.has_parent(&DiskFile::new(&dir.path().join("parent"))));
     }
 
     #[test]
