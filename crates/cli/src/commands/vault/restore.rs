@@ -90,6 +90,12 @@ impl Restore {
         let index = Arc::new(repository.load_index(job)?);
         let disk = PointDisk::open(repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
         let output = Output::open(&self.out, onto, disk.geometry().size_bytes)?;
+        if !self.ranges.is_empty() && output.replaces_file() {
+            return Err(VaultError::Invalid(format!(
+                "{} would have nothing but these ranges; to write them into it, use --onto-existing",
+                self.out.display()
+            )));
+        }
         let ranges = (!self.ranges.is_empty()).then(|| self.ranges.iter().cloned().collect());
         let request = RestoreRequest {
             repository,
