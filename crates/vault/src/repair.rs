@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     BlobId, PackId, SnapshotId, VaultError,
-    blob::{Opener, pack_file},
+    blob::{Opener, check_lengths, pack_file},
     format::{index::IndexPack, pack::BlobKind, snapshot::Snapshot},
     index::Index,
     job::Job,
@@ -310,6 +310,7 @@ impl Act<'_> {
                 if !writer.claim(&blob.id) {
                     continue;
                 }
+                check_lengths(pack.id, blob)?;
                 let mut sealed = vec![0; blob.length as usize];
                 storage.get_range(&pack_file(pack.id), u64::from(blob.offset), &mut sealed)?;
                 opener.open(pack.id, blob, &mut sealed.clone(), &mut plain)?;

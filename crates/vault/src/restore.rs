@@ -16,7 +16,7 @@ use nestling_block::{BlockSource, BlockTarget, ExtentSet};
 
 use crate::{
     BlobId, VaultError,
-    blob::{Opener, pack_file},
+    blob::{Opener, check_lengths, pack_file},
     index::{Index, Location},
     job::Job,
     layout::Chunk,
@@ -184,16 +184,19 @@ impl Part<'_> {
     /// Chunks that lie side by side in one pack.
     fn run(&mut self, run: &[(Range<u64>, Location)]) -> Result<(), VaultError> {
         let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else { return Ok(()) };
-        let length = last.blob.offset + last.blob.length - first.blob.offset;
-        self.sealed.resize(length as usize, 0);
+        let mut fits = run.iter().map(|(_, location)| check_lengths(location.pack, &location.blob));
         let storage = self.request.repository.storage.as_ref();
-        let read = storage.get_range(&pack_file(first.pack), u64::from(first.blob.offset), &mut self.sealed);
+        let is_read = fits.all(|fits| fits.is_ok()) && {
+            self.sealed.resize((last.blob.offset - first.blob.offset + last.blob.length) as usize, 0);
+            storage.get_range(&pack_file(first.pack), u64::from(first.blob.offset), &mut self.sealed).is_ok()
+        };
         for (range, location) in run {
-            let from = (location.blob.offset - first.blob.offset) as usize;
-            let sealed = &mut self.sealed[from..from + location.blob.length as usize];
-            let opened = match &read {
-                Ok(()) => self.opener.open(location.pack, &location.blob, sealed, &mut self.plain),
-                Err(_) => Err(VaultError::Stopped),
+            let opened = if is_read {
+                let from = (location.blob.offset - first.blob.offset) as usize;
+                let sealed = &mut self.sealed[from..from + location.blob.length as usize];
+                self.opener.open(location.pack, &location.blob, sealed, &mut self.plain)
+            } else {
+                Err(VaultError::Stopped)
             };
             // One bad copy, or one bad place of a pack, does not lose what has another copy or lies beside it.
             if opened.is_err() {

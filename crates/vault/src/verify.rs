@@ -14,12 +14,9 @@ use nestling_block::ExtentSet;
 
 use crate::{
     BlobId, KeyId, PackId, SnapshotId, VaultError,
-    blob::{Opener, pack_file},
-    format::{
-        pack::{self, PackBlob},
-        snapshot::Snapshot,
-    },
-    index::{Index, Location},
+    blob::BLOB_BYTES_MAX,
+    format::{pack::PackBlob, snapshot::Snapshot},
+    index::Index,
     job::Job,
     layout::Chunk,
     lock::RepositoryLock,
@@ -31,9 +28,15 @@ use crate::{
     walk::{Marks, reach},
 };
 
+mod pack_check;
+
+use pack_check::PackCheck;
+
 /// No pack is longer: offsets have 32 bits.
 pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
 const KEY_BYTES_MAX: u64 = 1 << 20;
+/// A longer pack is not held in memory as a whole, and read in pieces.
+const WHOLE_BYTES_MAX: u64 = BLOB_BYTES_MAX as u64;
 
 /// How much of the packs' bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,6 +141,7 @@ impl Repository {
         let mut check = Check {
             repository: self,
             index: &Arc::new(self.load_index(job)?),
+            sizes: HashMap::new(),
             job,
             report: VerifyReport { defects, points: snapshots.len() as u64, ..VerifyReport::default() },
             bad_packs: HashSet::new(),
@@ -197,6 +201,8 @@ impl Repository {
 struct Check<'a> {
     repository: &'a Arc<Repository>,
     index: &'a Arc<Index>,
+    /// Of the packs that are there.
+    sizes: HashMap<PackId, u64>,
     job: &'a Job,
     report: VerifyReport,
     bad_packs: HashSet<PackId>,
@@ -267,6 +273,7 @@ impl Check<'_> {
             }
         }
         self.report.unindexed_packs = listed.keys().filter(|pack| !self.index.has_pack(pack)).count() as u64;
+        self.sizes = listed;
         Ok(())
     }
 
@@ -299,7 +306,8 @@ impl Check<'_> {
         let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
-            let mut checked = PackCheck::new(self.repository, *pack)?;
+            let size = self.sizes.get(pack).copied().unwrap_or_default();
+            let mut checked = PackCheck::new(self.repository, *pack, size, WHOLE_BYTES_MAX)?;
             checked.run(blobs)?;
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             let is_bad = !checked.defects.is_empty();
@@ -391,87 +399,4 @@ fn chance() -> Result<f64, VaultError> {
     let mut random = [0; 4];
     crate::crypto::random(&mut random)?;
     Ok(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
-}
-
-/// One pack, read whole.
-struct PackCheck<'a> {
-    repository: &'a Repository,
-    opener: Opener<'a>,
-    pack: PackId,
-    bytes: u64,
-    defects: Vec<Defect>,
-    bad: Vec<BlobId>,
-}
-
-impl<'a> PackCheck<'a> {
-    fn new(repository: &'a Repository, pack: PackId) -> Result<Self, VaultError> {
-        let opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
-        Ok(Self { repository, opener, pack, bytes: 0, defects: Vec::new(), bad: Vec::new() })
-    }
-
-    fn defect(&mut self, what: String) {
-        self.defects.push(Defect { object: format!("pack {}", self.pack), what });
-    }
-
-    fn run(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
-        let mut bytes = match self.repository.storage.get(&pack_file(self.pack), PACK_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.says_damaged() => {
-                self.defect(error.to_string());
-                return self.one_by_one(blobs);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.bytes = bytes.len() as u64;
-        if PackId::of(&bytes) != self.pack {
-            self.defect("its bytes are not those of its name".to_owned());
-        }
-        if let Err(why) = self.header(&bytes, blobs) {
-            self.defect(why);
-        }
-        let mut plain = Vec::new();
-        for blob in blobs {
-            let (from, to) = (blob.offset as usize, blob.offset as usize + blob.length as usize);
-            let opened = match bytes.get_mut(from..to) {
-                Some(sealed) => {
-                    self.opener.open(self.pack, blob, sealed, &mut plain).map_err(|e| e.to_string())
-                }
-                None => Err(format!("chunk {} lies behind its end", blob.id)),
-            };
-            if let Err(why) = opened {
-                self.defect(why);
-                self.bad.push(blob.id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Of a pack that cannot be read as a whole, parts may still be there.
-    fn one_by_one(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
-        let mut plain = Vec::new();
-        for blob in blobs {
-            match self.opener.load_at(&Location { pack: self.pack, blob: *blob }, &mut plain) {
-                Ok(()) => {}
-                Err(error) if error.is_damage() => self.bad.push(blob.id),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// The pack's own header says what the index says.
-    fn header(&self, bytes: &[u8], blobs: &[PackBlob]) -> Result<(), String> {
-        let tail = bytes.last_chunk().ok_or("it is empty")?;
-        let place = pack::header_position(*tail, bytes.len() as u64).map_err(|error| error.to_string())?;
-        let blobs_end = place.start;
-        let place =
-            usize::try_from(place.start).unwrap_or_default()..usize::try_from(place.end).unwrap_or_default();
-        let mut sealed = bytes.get(place).ok_or("its header lies outside of it")?.to_vec();
-        let plain = self.repository.key.open_in_place(&mut sealed).map_err(|error| error.to_string())?;
-        let mut found = pack::parse_header(plain, blobs_end).map_err(|error| error.to_string())?;
-        let mut expected = blobs.to_vec();
-        found.sort_by_key(|blob| blob.offset);
-        expected.sort_by_key(|blob| blob.offset);
-        if found == expected { Ok(()) } else { Err("its header and the index do not agree".to_owned()) }
-    }
 }
