@@ -254,13 +254,17 @@ impl Repository {
             report.mended.push((point.id, id));
             self.remove_snapshot(&point.id)?;
         }
-        // Nobody else is here, so versions that do not count any more, and may be damaged, can go at once.
-        for older in split_versions(plan.examined.points.clone()).1 {
-            self.remove_snapshot(&older.id)?;
-        }
         let is_lost = |damaged: &&DamagedPoint| matches!(damaged.fate, Fate::Lost(_));
-        let lost = plan.points.iter().filter(is_lost).map(|damaged| damaged.point.id);
-        report.left = lost.chain(plan.unreadable_snapshots.iter().copied()).collect();
+        let lost: Vec<&Point> = plan.points.iter().filter(is_lost).map(|damaged| &damaged.point).collect();
+        // Nobody else is here, so versions that do not count any more, and may be damaged, can go at once; but not
+        // where what counts cannot be read and one before it may be all that is left.
+        for older in split_versions(plan.examined.points.clone()).1 {
+            if !lost.iter().any(|point| point.is_version_of(&older)) {
+                self.remove_snapshot(&older.id)?;
+            }
+        }
+        report.left =
+            lost.iter().map(|point| point.id).chain(plan.unreadable_snapshots.iter().copied()).collect();
         if remove_lost {
             report.removed = std::mem::take(&mut report.left);
             report.removed.iter().try_for_each(|id| self.remove_snapshot(id))?;

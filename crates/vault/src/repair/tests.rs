@@ -195,6 +195,24 @@ fn what_cannot_be_mended_is_named_and_goes_only_on_request() {
 }
 
 #[test]
+fn a_version_before_a_lost_one_stays() {
+    let (place, disk) = place();
+    let first = place.points("a").remove(0);
+    let file = place.file_of(&first.id);
+    // A mended version whose root is lost, and the one before it as a crash leaves it.
+    let tree = BlobId::of(b"nowhere");
+    let mended = Snapshot { tree, ..first.snapshot.clone() };
+    let mended = place.repository.put_snapshot(&in_place_of(mended, &first, &[])).expect("put");
+    assert_eq!(place.points("a").iter().map(|point| point.id).collect::<Vec<_>>(), [mended]);
+    assert_eq!(repair(&place).left, [mended]);
+    assert_eq!(place.file_of(&first.id), file);
+    let report = place.repository.repair(plan(&place), true, &Job::default()).expect("repaired");
+    assert_eq!(report.removed, [mended]);
+    let point = place.points("a").remove(0);
+    assert!(point.id == first.id && is_same(&place, &point, &disk, 0..100 * MIB + 5000));
+}
+
+#[test]
 fn nothing_is_given_up_before_the_index_is_whole() {
     let (place, _) = place();
     for listed in place.repository.storage.list(FileKind::Index).expect("listed") {
