@@ -124,13 +124,14 @@ impl<'a> Opener<'a> {
         self.scratch
     }
 
-    /// A blob from the first of its copies that is whole.
+    /// A blob from the first of its copies that is whole. Where none is, an error that says that one of them may be.
     pub(crate) fn load(&mut self, index: &Index, id: &BlobId, out: &mut Vec<u8>) -> Result<(), VaultError> {
         let mut last = VaultError::BlobMissing(*id);
         for location in index.copies(id) {
             match self.load_at(&location, out) {
                 Ok(()) => return Ok(()),
-                Err(error) => last = error,
+                Err(error) if last.is_damage() => last = error,
+                Err(_) => {}
             }
         }
         Err(last)

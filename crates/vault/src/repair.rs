@@ -129,6 +129,9 @@ impl Repository {
         self.check_writable()?;
         let lock = RepositoryLock::alone(self, who)?;
         let examined = self.examine(DataCheck::All, job)?;
+        if let Some(why) = &examined.unsure {
+            return Err(VaultError::Unsure(why.clone()));
+        }
         self.check_index(&examined)?;
         let mut packs: Vec<DamagedPack> =
             examined.bad_packs.iter().map(|pack| DamagedPack { pack: *pack, whole: 0, damaged: 0 }).collect();
@@ -166,12 +169,19 @@ impl Repository {
         }
         for listed in self.storage.list(FileKind::Pack)? {
             let Ok(pack) = listed.name.parse::<PackId>() else { continue };
-            if !examined.index.has_pack(&pack) && self.pack_header(pack, listed.size).is_ok() {
-                return Err(VaultError::Invalid(format!(
-                    "{}: chunks that points need are in no index, and there are packs that no index names; \
-                     run 'vault rebuild-index' first",
-                    self.describe()
-                )));
+            if examined.index.has_pack(&pack) {
+                continue;
+            }
+            match self.pack_header(pack, listed.size) {
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    return Err(VaultError::Invalid(format!(
+                        "{}: chunks that points need are in no index, and there are packs that no index names; \
+                         run 'vault rebuild-index' first",
+                        self.describe()
+                    )));
+                }
             }
         }
         Ok(())
@@ -186,6 +196,9 @@ impl Repository {
         for (id, snapshot) in &examined.foreign {
             let mut marks = Marks::new(&examined.index);
             let broken = reach(self, &examined.index, [snapshot.tree], &mut marks, job)?;
+            if let Some((_, error)) = broken.trees.iter().find(|(_, error)| error.is_io()) {
+                return Err(VaultError::Unsure(error.to_string()));
+            }
             if !broken.is_empty() || lost.iter().any(|position| marks.is_marked(*position)) {
                 damaged.push(*id);
             }

@@ -101,6 +101,8 @@ pub(crate) struct Examined {
     pub(crate) bad_copies: HashSet<(PackId, BlobId)>,
     /// Blobs of which no whole copy is left.
     pub(crate) lost: HashSet<BlobId>,
+    /// Input or output failed, so that what counts as damaged here may be whole.
+    pub(crate) unsure: Option<String>,
 }
 
 impl Repository {
@@ -119,12 +121,13 @@ impl Repository {
     /// As `verify`, for who holds a lock.
     pub(crate) fn examine(self: &Arc<Self>, data: DataCheck, job: &Job) -> Result<Examined, VaultError> {
         job.begin("reading points and index", 0);
-        let (mut snapshots, mut unreadable_snapshots) = (Vec::new(), Vec::new());
+        let (mut snapshots, mut unreadable_snapshots, mut unsure) = (Vec::new(), Vec::new(), None);
         let mut defects = self.key_defects()?;
         for (id, outcome) in self.each_snapshot(job)? {
             match outcome {
                 Ok(snapshot) => snapshots.push((id, snapshot)),
                 Err(error) => {
+                    unsure = unsure.or(error.is_io().then(|| error.to_string()));
                     unreadable_snapshots.push(id);
                     defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
                 }
@@ -132,7 +135,8 @@ impl Repository {
         }
         if let Err(error) = marked_packs(self) {
             match error {
-                error if error.is_damage() => {
+                error if error.is_damage() || error.is_io() => {
+                    unsure = unsure.or(error.is_io().then(|| error.to_string()));
                     defects.push(Defect { object: "nestling".to_owned(), what: error.to_string() });
                 }
                 error => return Err(error),
@@ -147,6 +151,7 @@ impl Repository {
             bad_packs: HashSet::new(),
             bad_copies: HashSet::new(),
             bad: HashSet::new(),
+            unsure,
         };
         let roots: Vec<BlobId> = snapshots.iter().map(|(_, snapshot)| snapshot.tree).collect();
         check.structure(roots)?;
@@ -160,9 +165,19 @@ impl Repository {
             }
         }
         check.losses(&points)?;
-        let Check { index, report, bad_packs, bad_copies, bad: lost, .. } = check;
+        let Check { index, report, bad_packs, bad_copies, bad: lost, unsure, .. } = check;
         let index = index.clone();
-        Ok(Examined { report, index, points, foreign, unreadable_snapshots, bad_packs, bad_copies, lost })
+        Ok(Examined {
+            report,
+            index,
+            points,
+            foreign,
+            unreadable_snapshots,
+            bad_packs,
+            bad_copies,
+            lost,
+            unsure,
+        })
     }
 
     /// Every snapshot, or what is wrong with it.
@@ -172,7 +187,7 @@ impl Repository {
             job.check()?;
             match self.snapshot(&id) {
                 Err(error) if crate::repo::is_not_found(&error) => {}
-                Err(error) if !error.is_damage() => return Err(error),
+                Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
                 outcome => found.push((id, outcome)),
             }
         }
@@ -209,6 +224,7 @@ struct Check<'a> {
     bad_copies: HashSet<(PackId, BlobId)>,
     /// Blobs of which no whole copy is left.
     bad: HashSet<BlobId>,
+    unsure: Option<String>,
 }
 
 impl Check<'_> {
@@ -223,6 +239,9 @@ impl Check<'_> {
         let mut marks = Marks::new(self.index);
         let broken = reach(self.repository, self.index, roots, &mut marks, self.job)?;
         for (id, error) in broken.trees {
+            if error.is_io() {
+                self.unsure.get_or_insert_with(|| error.to_string());
+            }
             self.bad.insert(id);
             self.defect(format!("tree {id}"), error.to_string());
         }
@@ -303,7 +322,7 @@ impl Check<'_> {
             }
         }
         self.job.begin("reading packs", chosen.len() as u64);
-        let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new()));
+        let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new(), None));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
             let size = self.sizes.get(pack).copied().unwrap_or_default();
@@ -317,10 +336,13 @@ impl Check<'_> {
             if is_bad {
                 found.3.insert(*pack);
             }
+            found.4 = found.4.take().or(checked.unsure);
             self.job.advance(1);
             Ok(())
         })?;
-        let (bytes, mut defects, bad, bad_packs) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, mut defects, bad, bad_packs, unsure) =
+            found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.unsure = self.unsure.take().or(unsure);
         self.report.packs = chosen.len() as u64;
         self.report.read_bytes = bytes;
         self.report.defects.append(&mut defects);

@@ -254,6 +254,26 @@ fn wherever_a_repair_is_cut_off_it_goes_on() {
 }
 
 #[test]
+fn what_may_be_readable_another_time_is_not_given_up() {
+    let (place, _) = place();
+    let job = Job::default();
+    let index = place.repository.load_index(&job).expect("an index");
+    let mut files: Vec<FileName> = index.packs().iter().map(|pack| pack_file(*pack)).collect();
+    files.push(place.file_of(&place.points("a")[0].id).0);
+    for file in files {
+        for count in [1, 2, 1000] {
+            let failing = place.failing(&file, count);
+            let report = failing.verify(DataCheck::All, &place.who, &job).expect("verified");
+            assert!(!report.is_clean(), "{file}");
+            let failing = place.failing(&file, count);
+            let error = failing.repair_plan(&place.who, &job).map(drop).expect_err("refused");
+            assert!(matches!(error, VaultError::Unsure(_)), "{error}");
+        }
+    }
+    assert!(plan(&place).is_empty());
+}
+
+#[test]
 fn a_pack_that_is_gone_takes_only_what_was_in_it() {
     let (place, disk) = place();
     let index = place.repository.load_index(&Job::default()).expect("an index");

@@ -26,6 +26,8 @@ pub(super) struct PackCheck<'a> {
     pub(super) bytes: u64,
     pub(super) defects: Vec<Defect>,
     pub(super) bad: Vec<BlobId>,
+    /// Input or output failed.
+    pub(super) unsure: Option<String>,
 }
 
 impl<'a> PackCheck<'a> {
@@ -37,22 +39,32 @@ impl<'a> PackCheck<'a> {
     ) -> Result<Self, VaultError> {
         let opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
         let (defects, bad) = (Vec::new(), Vec::new());
-        Ok(Self { repository, opener, pack, size, whole_bytes_max, bytes: 0, defects, bad })
+        Ok(Self { repository, opener, pack, size, whole_bytes_max, bytes: 0, defects, bad, unsure: None })
     }
 
     fn defect(&mut self, what: String) {
         self.defects.push(Defect { object: format!("pack {}", self.pack), what });
     }
 
+    /// What was told of a file; other errors stay errors.
+    fn told(&mut self, error: VaultError) -> Result<(), VaultError> {
+        if error.is_io() {
+            self.unsure.get_or_insert_with(|| error.to_string());
+        } else if !error.is_damage() {
+            return Err(error);
+        }
+        self.defect(error.to_string());
+        Ok(())
+    }
+
     pub(super) fn run(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
         let mut bytes = match self.repository.storage.get(&pack_file(self.pack), self.whole_bytes_max) {
             Ok(bytes) => bytes,
             Err(error) if error.kind == StorageErrorKind::TooLarge => return self.in_pieces(blobs),
-            Err(error) if error.says_damaged() => {
-                self.defect(error.to_string());
+            Err(error) => {
+                self.told(error.into())?;
                 return self.one_by_one(blobs);
             }
-            Err(error) => return Err(error.into()),
         };
         self.bytes = bytes.len() as u64;
         if PackId::of(&bytes) != self.pack {
@@ -84,8 +96,10 @@ impl<'a> PackCheck<'a> {
         for blob in blobs {
             match self.opener.load_at(&Location { pack: self.pack, blob: *blob }, &mut plain) {
                 Ok(()) => {}
-                Err(error) if error.is_damage() => self.bad.push(blob.id),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.told(error)?;
+                    self.bad.push(blob.id);
+                }
             }
         }
         Ok(())
@@ -96,8 +110,7 @@ impl<'a> PackCheck<'a> {
         match self.name_in_pieces() {
             Ok(true) => {}
             Ok(false) => self.defect("its bytes are not those of its name".to_owned()),
-            Err(error) if error.is_damage() => self.defect(error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => self.told(error)?,
         }
         match self.repository.pack_header(self.pack, self.size) {
             Ok(mut found) => {
@@ -108,8 +121,7 @@ impl<'a> PackCheck<'a> {
                     self.defect(DISAGREES.to_owned());
                 }
             }
-            Err(error) if error.is_damage() => self.defect(error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => self.told(error)?,
         }
         self.one_by_one(blobs)
     }
