@@ -50,6 +50,11 @@ pub enum VaultError {
     BlobMissing(BlobId),
     #[error("point {point}: {what}")]
     PointDamaged { point: SnapshotId, what: String },
+    /// Nothing is known of what is in it, and nothing is wrong with it.
+    #[error(
+        "point {point} was written by a newer version of this program (layout {version}); use that one to read it"
+    )]
+    NewerLayout { point: SnapshotId, version: u64 },
     /// It was lost before, and told then.
     #[error(
         "{disk}: bytes {} to {} were lost to damage of the repository and cannot be read; restore the other ranges, or take \

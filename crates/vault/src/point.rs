@@ -107,6 +107,14 @@ pub(crate) fn split_versions(points: Vec<Point>) -> (Vec<Point>, Vec<Point>) {
     (current, older)
 }
 
+const LAYOUT_VERSION: u32 = 1;
+
+/// What `point.json` says in all versions.
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
 /// `point.json`: how the disks of a point lie in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointLayout {
@@ -272,18 +280,20 @@ impl Contents<'_, '_> {
         }
         let json =
             self.file(&tree, POINT_FILE)?.ok_or_else(|| self.wrong(format!("it has no {POINT_FILE}")))?;
-        let layout: PointLayout =
-            serde_json::from_slice(&json).map_err(|error| self.wrong(format!("{POINT_FILE}: {error}")))?;
+        let wrong = |error: serde_json::Error| self.wrong(format!("{POINT_FILE}: {error}"));
+        // The version first: all else may be written otherwise in another one.
+        let Version { version } = serde_json::from_slice(&json).map_err(wrong)?;
+        if version > LAYOUT_VERSION.into() {
+            return Err(VaultError::NewerLayout { point: self.point.id, version });
+        }
+        let layout: PointLayout = serde_json::from_slice(&json).map_err(wrong)?;
         self.check(&layout)?;
         Ok((tree, layout))
     }
 
     fn check(&self, layout: &PointLayout) -> Result<(), VaultError> {
-        if layout.version != 1 {
-            let version = layout.version;
-            return Err(
-                self.wrong(format!("it was written by a newer version of this program (layout {version})"))
-            );
+        if layout.version != LAYOUT_VERSION {
+            return Err(self.wrong(format!("there is no layout {}", layout.version)));
         }
         if layout.disks.len() > DISKS_MAX {
             return Err(self.wrong("it has more than 256 disks"));

@@ -6,7 +6,7 @@
 //! something that repair can be run on again. Nobody else may be at work. Points of which not even that can be told are
 //! removed only on request.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use crate::{
     BlobId, PackId, SnapshotId, VaultError,
@@ -55,6 +55,8 @@ pub struct RepairPlan {
     pub packs: Vec<DamagedPack>,
     pub points: Vec<DamagedPoint>,
     pub unreadable_snapshots: Vec<SnapshotId>,
+    /// Points of a newer version of this program, which are left to that.
+    pub newer_points: Vec<Point>,
     /// Damaged snapshots of other programs, which are left to those.
     pub foreign_snapshots: Vec<SnapshotId>,
     /// The notes of an interrupted prune cannot be read; they go, and the next prune begins anew.
@@ -95,6 +97,10 @@ impl fmt::Display for RepairPlan {
                     }
                 }
             }
+        }
+        for point in &self.newer_points {
+            let (name, id) = (&point.name, point.short_id());
+            writeln!(f, "{name}@{id}: is of a newer version of this program, and left as it is")?;
         }
         for id in &self.unreadable_snapshots {
             writeln!(f, "snapshot {id}: cannot be read")?;
@@ -146,6 +152,7 @@ impl Repository {
         let mut plan = RepairPlan {
             packs,
             points: Vec::new(),
+            newer_points: Vec::new(),
             unreadable_snapshots: examined.unreadable_snapshots.clone(),
             foreign_snapshots: self.damaged_foreign(&examined, job)?,
             are_marks_unreadable: match marked_packs(self) {
@@ -223,6 +230,7 @@ impl Repository {
                     let older = older.map(|other| other.id).collect();
                     plan.bodies.push((point, older, body));
                 }
+                Err(VaultError::NewerLayout { .. }) => plan.newer_points.push(point),
                 Err(error) if error.is_damage() => {
                     plan.points.push(DamagedPoint { point, fate: Fate::Lost(error.to_string()) });
                 }
@@ -271,8 +279,10 @@ impl Repository {
         let lost: Vec<&Point> = plan.points.iter().filter(is_lost).map(|damaged| &damaged.point).collect();
         // Nobody else is here, so versions that do not count any more, and may be damaged, can go at once; but not
         // where what counts cannot be read and one before it may be all that is left.
+        let unread: HashSet<SnapshotId> =
+            lost.iter().copied().chain(&plan.newer_points).map(Point::identity).collect();
         for older in split_versions(plan.examined.points.clone()).1 {
-            if !lost.iter().any(|point| point.is_version_of(&older)) {
+            if !unread.contains(&older.identity()) {
                 self.remove_snapshot(&older.id)?;
             }
         }
@@ -354,8 +364,9 @@ impl Act<'_> {
         if !lost.is_empty() {
             for point in points {
                 match mender.survey(point) {
-                    Err(error) if !error.is_damage() => return Err(error),
-                    _ => {}
+                    Ok(_) | Err(VaultError::NewerLayout { .. }) => {}
+                    Err(error) if error.is_damage() => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -162,6 +162,7 @@ impl Repository {
                     machine.disk_bytes += disk_bytes;
                     machine.referenced_bytes += bytes;
                 }
+                Err(VaultError::NewerLayout { .. }) => *unreadable += 1,
                 Err(error) if error.is_damage() || error.is_io() => *unreadable += 1,
                 Err(error) => return Err(error),
             }

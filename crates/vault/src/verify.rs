@@ -35,6 +35,8 @@ use pack_check::PackCheck;
 /// No pack is longer: offsets have 32 bits.
 pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
 const KEY_BYTES_MAX: u64 = 1 << 20;
+/// Threads that read snapshots: they mostly wait.
+const READERS: usize = 8;
 /// A longer pack is not held in memory as a whole, and read in pieces.
 const WHOLE_BYTES_MAX: u64 = BLOB_BYTES_MAX as u64;
 
@@ -75,6 +77,8 @@ pub struct VerifyReport {
     pub losses: Vec<Loss>,
     /// What earlier repairs could not save. The repository is whole; these bytes are not in it.
     pub known_losses: Vec<Loss>,
+    /// Points of a newer version of this program, which it does not look into. Told only where something is damaged.
+    pub newer_points: Vec<SnapshotId>,
     /// Packs that no index names. Harmless: prune removes them.
     pub unindexed_packs: u64,
 }
@@ -182,15 +186,17 @@ impl Repository {
 
     /// Every snapshot, or what is wrong with it.
     fn each_snapshot(&self, job: &Job) -> Result<Vec<ReadSnapshot>, VaultError> {
-        let mut found = Vec::new();
-        for id in self.list(FileKind::Snapshot)? {
-            job.check()?;
-            match self.snapshot(&id) {
+        let found = Mutex::new(Vec::new());
+        in_parallel(&self.list(FileKind::Snapshot)?, READERS, job, |id| {
+            match self.snapshot(id) {
                 Err(error) if crate::repo::is_not_found(&error) => {}
                 Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
-                outcome => found.push((id, outcome)),
+                outcome => found.lock().unwrap_or_else(PoisonError::into_inner).push((*id, outcome)),
             }
-        }
+            Ok(())
+        })?;
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by_key(|(id, _)| *id);
         Ok(found)
     }
 
@@ -360,6 +366,7 @@ impl Check<'_> {
             self.job.check()?;
             match self.repository.content(self.index, point) {
                 Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
+                Err(VaultError::NewerLayout { point, .. }) => self.report.newer_points.push(point),
                 Err(_) => {
                     let (point, name) = (point.id, point.name.to_string());
                     self.report.losses.push(Loss { point, name, disk: String::new(), ranges: Vec::new() });
