@@ -49,7 +49,7 @@ impl Repository {
                 }
                 Ok(None) => {}
                 Err(error) if error.is_damage() || error.is_io() => {
-                    locks.push(LockInfo { id, held: None, is_stale: false })
+                    locks.push(LockInfo { id, held: None, is_stale: false });
                 }
                 Err(error) => return Err(error),
             }
