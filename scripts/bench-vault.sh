@@ -282,7 +282,7 @@ prune_row() {
 
 # --- parts of a full save, each alone -----------------------------------------------------------------------------
 
-# A program beside nestling, examples/vault-parts IMAGE, prints "part<TAB>cpu_ms" for read, hash, compress and seal.
+# A program beside nestling, examples/vault-parts parts IMAGE, prints "part<TAB>cpu_ms" for read, hash, compress and seal.
 parts_row() {
   local parts part value
   parts=${VAULT_PARTS:-$(dirname "${NESTLING:-/none}")/examples/vault-parts}
@@ -291,7 +291,7 @@ parts_row() {
     return 0
   fi
   warm A.raw
-  timeout $COMMAND_SECONDS "$parts" "$CORPUS/A.raw" >"$WORK/parts" || die "failed: $parts"
+  timeout $COMMAND_SECONDS "$parts" parts "$CORPUS/A.raw" >"$WORK/parts" || die "failed: $parts"
   while IFS=$'\t' read -r part value; do record parts ours "${part}_cpu_ms" "$value"; done <"$WORK/parts"
 }
 

@@ -264,6 +264,7 @@ fn a_refusal_says_what_and_why() {
         ("restore repo Web01 small.img --onto-existing", 1, &["small.img", "5 bytes"]),
         ("restore repo Web01 out.img --onto-existing", 1, &["out.img", "not there"]),
         ("restore repo Web01 out.img --range 1TB+1", 1, &["asked for"]),
+        ("restore repo Web01 disk.img --force --range 0+1", 1, &["disk.img", "--onto-existing"]),
         ("save repo Web01 disk.img --changed bad.json", 1, &["bad.json", "hint: "]),
         ("save repo Web01 disk.img --changed none.json", 1, &["none.json"]),
         ("save repo New disk.img --changed changed.json", 1, &["changed.json"]),

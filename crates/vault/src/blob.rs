@@ -124,20 +124,21 @@ impl<'a> Opener<'a> {
         self.scratch
     }
 
-    /// A blob from the first of its copies that is whole.
+    /// A blob from the first of its copies that is whole. Where none is, an error that says that one of them may be.
     pub(crate) fn load(&mut self, index: &Index, id: &BlobId, out: &mut Vec<u8>) -> Result<(), VaultError> {
         let mut last = VaultError::BlobMissing(*id);
         for location in index.copies(id) {
             match self.load_at(&location, out) {
                 Ok(()) => return Ok(()),
-                Err(error) => last = error,
+                Err(error) if last.is_damage() => last = error,
+                Err(_) => {}
             }
         }
         Err(last)
     }
 
     pub(crate) fn load_at(&mut self, location: &Location, out: &mut Vec<u8>) -> Result<(), VaultError> {
-        check_lengths(location)?;
+        check_lengths(location.pack, &location.blob)?;
         let mut sealed = std::mem::take(&mut self.scratch.sealed);
         sealed.resize(location.blob.length as usize, 0);
         let result = self
@@ -157,6 +158,7 @@ impl<'a> Opener<'a> {
         sealed: &mut [u8],
         out: &mut Vec<u8>,
     ) -> Result<(), VaultError> {
+        check_lengths(pack, blob)?;
         let damaged = |why: String| VaultError::BlobDamaged { blob: blob.id, pack, why };
         let body = self.key.open_in_place(sealed).map_err(|error| damaged(error.to_string()))?;
         match blob.uncompressed_length {
@@ -179,20 +181,45 @@ impl<'a> Opener<'a> {
     }
 }
 
-fn check_lengths(location: &Location) -> Result<(), VaultError> {
-    let blob = &location.blob;
+/// To be called before memory is taken for a blob: an index may say anything.
+pub(crate) fn check_lengths(pack: PackId, blob: &PackBlob) -> Result<(), VaultError> {
     let fits = (SEAL_OVERHEAD..=BLOB_BYTES_MAX as usize).contains(&(blob.length as usize))
         && blob.uncompressed_length.unwrap_or_default() <= BLOB_BYTES_MAX;
     if fits {
         return Ok(());
     }
     let why = "its length is not one that a blob can have".to_owned();
-    Err(VaultError::BlobDamaged { blob: blob.id, pack: location.pack, why })
+    Err(VaultError::BlobDamaged { blob: blob.id, pack, why })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{format::pack::BlobKind, storage::MemoryStorage};
+
+    #[test]
+    fn no_memory_is_taken_for_a_length_that_no_blob_has() {
+        let (storage, key) = (MemoryStorage::new(), MasterKey::generate().expect("a key"));
+        let mut opener = Opener::new(&storage, &key).expect("an opener");
+        let (pack, mut plain) = (PackId::of(b""), Vec::new());
+        let blob = PackBlob {
+            id: BlobId::of(b""),
+            kind: BlobKind::Data,
+            offset: 0,
+            length: 100,
+            uncompressed_length: Some(u32::MAX),
+        };
+        let long = PackBlob { length: u32::MAX, uncompressed_length: None, ..blob };
+        for blob in [blob, long, PackBlob { length: 31, ..long }] {
+            assert!(matches!(check_lengths(pack, &blob), Err(VaultError::BlobDamaged { .. })));
+            let mut sealed = Vec::new();
+            key.seal_into(&[0; 68], &mut sealed).expect("sealed");
+            let opened = opener.open(pack, &blob, &mut sealed, &mut plain);
+            assert!(opened.expect_err("refused").to_string().contains("its length"));
+            assert!(opener.load_at(&Location { pack, blob }, &mut plain).is_err());
+            assert_eq!(plain.capacity(), 0);
+        }
+    }
 
     #[test]
     fn random_bytes_are_told_from_all_others() {

@@ -132,7 +132,7 @@ mod tests {
         place.save_at("a", &disk, 3);
         assert!(compare(&place, 0, 1).changed.is_empty());
         let expected =
-            [0..2 * CHUNK, (5 << 30) + 2 * CHUNK..(5 << 30) + 4 * CHUNK, (9 << 30) - CHUNK..9 << 30];
+            [0..3 * CHUNK, (5 << 30) + 2 * CHUNK..(5 << 30) + 4 * CHUNK, (9 << 30) - CHUNK..9 << 30];
         assert_eq!(compare(&place, 1, 2).changed.ranges(), expected);
         assert_eq!(compare(&place, 2, 1).changed.ranges(), expected);
     }

@@ -1,7 +1,10 @@
 //! What can go wrong with a repository. Each says on which object and what to do next; none ever holds a secret.
 
 use crate::{
-    BlobId, Geometry, PackId, SnapshotId, crypto::CryptoError, format::FormatError, storage::StorageError,
+    BlobId, Geometry, PackId, SnapshotId,
+    crypto::CryptoError,
+    format::FormatError,
+    storage::{StorageError, StorageErrorKind},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,11 @@ pub enum VaultError {
     BlobMissing(BlobId),
     #[error("point {point}: {what}")]
     PointDamaged { point: SnapshotId, what: String },
+    /// Nothing is known of what is in it, and nothing is wrong with it.
+    #[error(
+        "point {point} was written by a newer version of this program (layout {version}); use that one to read it"
+    )]
+    NewerLayout { point: SnapshotId, version: u64 },
     /// It was lost before, and told then.
     #[error(
         "{disk}: bytes {} to {} were lost to damage of the repository and cannot be read; restore the other ranges, or take \
@@ -80,6 +88,12 @@ pub enum VaultError {
         "lock {file} cannot be read ({source}), so somebody may be at work; once nobody is, 'vault unlock --all' removes it"
     )]
     LockUnreadable { file: String, source: Box<VaultError> },
+    /// A repair gives nothing up for what may be whole.
+    #[error(
+        "{0}; nothing was changed, since this may be readable another time. Where it never is, copy all files of the \
+         repository that can be read to a sound disk, and repair that"
+    )]
+    Unsure(String),
     #[error("cancelled")]
     Cancelled,
     /// Another thread failed; its error is the one to show.
@@ -90,10 +104,15 @@ pub enum VaultError {
 }
 
 impl VaultError {
+    /// Whether input or output failed: what lies there may be damaged, and may be read the next time.
+    pub(crate) fn is_io(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::Io)
+    }
+
     /// Whether it says that something stored is damaged or lost, not that it could not be reached just now.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
-            Self::Storage(error) => error.says_damaged(),
+            Self::Storage(error) => error.says_damaged() && error.kind != StorageErrorKind::Io,
             Self::Damaged { .. }
             | Self::IndexDamaged { .. }
             | Self::BlobDamaged { .. }

@@ -4,7 +4,11 @@
 //! is another snapshot. It must never name a point that is pinned or protected, and forgetting frees nothing by
 //! itself: prune does.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use crate::{
     PointName, SnapshotId, VaultError,
@@ -48,16 +52,6 @@ impl ForgetPlan {
         let all = self.machines.iter().flat_map(|machine| &machine.points);
         all.filter(|planned| planned.goes()).map(|planned| &planned.point)
     }
-
-    fn add(&mut self, planned: PlannedPoint) {
-        match self.machines.iter_mut().find(|machine| machine.name == planned.point.name) {
-            Some(machine) => machine.points.push(planned),
-            None => {
-                let name = planned.point.name.clone();
-                self.machines.push(PlannedMachine { name, points: vec![planned] });
-            }
-        }
-    }
 }
 
 impl fmt::Display for ForgetPlan {
@@ -88,19 +82,19 @@ impl Repository {
     ) -> Result<ForgetPlan, VaultError> {
         rules.check()?;
         let points = self.points(name, job)?;
-        let mut names: Vec<&PointName> = points.iter().map(|point| &point.name).collect();
-        names.sort();
-        names.dedup();
-        let mut plan = ForgetPlan::default();
-        for name in names {
-            let own: Vec<&Point> = points.iter().filter(|point| point.name == *name).collect();
-            let candidates: Vec<Candidate> = own.iter().map(|point| Candidate::of(point)).collect();
-            for decision in decide(&candidates, rules, now) {
-                let Some(point) = own.iter().find(|point| point.id == decision.id) else { continue };
-                plan.add(PlannedPoint { point: (*point).clone(), reasons: decision.reasons });
-            }
+        let by_id = by_id(&points);
+        let mut candidates: BTreeMap<&PointName, Vec<Candidate>> = BTreeMap::new();
+        for point in &points {
+            candidates.entry(&point.name).or_default().push(Candidate::of(point));
         }
-        Ok(plan)
+        let machine = |(name, candidates): (&PointName, Vec<Candidate>)| {
+            let planned = decide(&candidates, rules, now).into_iter().filter_map(|decision| {
+                let point = (*by_id.get(&decision.id)?).clone();
+                Some(PlannedPoint { point, reasons: decision.reasons })
+            });
+            PlannedMachine { name: name.clone(), points: planned.collect() }
+        };
+        Ok(ForgetPlan { machines: candidates.into_iter().map(machine).collect() })
     }
 
     /// A plan that removes these points and no others. Refused as a whole when one of them is pinned or protected.
@@ -111,16 +105,19 @@ impl Repository {
         job: &Job,
     ) -> Result<ForgetPlan, VaultError> {
         let points = self.points(None, job)?;
-        let mut plan = ForgetPlan::default();
+        let (by_id, mut planned) = (by_id(&points), HashSet::new());
+        let mut machines: BTreeMap<&PointName, Vec<PlannedPoint>> = BTreeMap::new();
         for id in ids {
-            let point = points.iter().find(|point| point.id == *id);
-            let point = point.ok_or_else(|| VaultError::NoSuchPoint(id.to_string()))?;
+            let point = *by_id.get(id).ok_or_else(|| VaultError::NoSuchPoint(id.to_string()))?;
             check_free(point, now)?;
-            if plan.going().all(|planned| planned.id != point.id) {
-                plan.add(PlannedPoint { point: point.clone(), reasons: Vec::new() });
+            if planned.insert(*id) {
+                let planned = PlannedPoint { point: point.clone(), reasons: Vec::new() };
+                machines.entry(&point.name).or_default().push(planned);
             }
         }
-        Ok(plan)
+        let machines = machines.into_iter();
+        let machines = machines.map(|(name, points)| PlannedMachine { name: name.clone(), points });
+        Ok(ForgetPlan { machines: machines.collect() })
     }
 
     /// Removes the points that go, and says which were still there. What they alone needed stays until prune.
@@ -137,12 +134,17 @@ impl Repository {
         let lock = RepositoryLock::shared(self, who)?;
         let (current, older) = self.versions(job)?;
         let there: HashSet<SnapshotId> = current.iter().map(|point| point.id).collect();
+        let mut versions: HashMap<SnapshotId, Vec<&Point>> = HashMap::new();
+        for old in &older {
+            versions.entry(old.identity()).or_default().push(old);
+        }
         job.begin("forgetting points", plan.going().count() as u64);
         let mut gone = Vec::new();
         for point in plan.going() {
             job.check()?;
             // What an older version of it would bring back goes first.
-            for old in older.iter().filter(|old| old.is_version_of(point)) {
+            let older = versions.get(&point.identity()).into_iter().flatten();
+            for old in older.filter(|old| old.is_version_of(point)) {
                 self.remove_snapshot(&old.id)?;
             }
             self.remove_snapshot(&point.id)?;
@@ -152,6 +154,10 @@ impl Repository {
         lock.check()?;
         Ok(gone)
     }
+}
+
+fn by_id(points: &[Point]) -> HashMap<SnapshotId, &Point> {
+    points.iter().map(|point| (point.id, point)).collect()
 }
 
 /// Fails for a point that is pinned or protected.

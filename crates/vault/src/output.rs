@@ -5,13 +5,17 @@
 //! off, or left over, belongs to somebody.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use nestling_block::{BlockError, BlockSource, BlockTarget, RawDisk};
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags},
+    io::Errno,
+};
 
 use crate::{Existing, VaultError, hex};
 
@@ -32,6 +36,8 @@ pub struct Output {
     existing: Onto,
     /// The name until it is whole, and the one from then on.
     rename: Option<(PathBuf, PathBuf)>,
+    /// A file with that name goes when the new one is whole.
+    replaces: bool,
 }
 
 impl Output {
@@ -57,14 +63,25 @@ impl Output {
             ))),
             // A link stays, and what it points to is replaced.
             (_, Some(_)) => {
-                Self::new_file(&fs::canonicalize(path).map_err(|e| failed(path, "look", e))?, size_bytes)
+                let path = fs::canonicalize(path).map_err(|e| failed(path, "look", e))?;
+                let mode = fs::metadata(&path).map_err(|e| failed(&path, "look", e))?.permissions().mode();
+                Self::new_file(&path, size_bytes, Some(mode))
             }
-            (_, None) => Self::new_file(path, size_bytes),
+            // A link to nothing.
+            (_, None) if fs::symlink_metadata(path).is_ok() => {
+                Err(VaultError::OutputExists { path: shown.to_string() })
+            }
+            (_, None) => Self::new_file(path, size_bytes, None),
         }
     }
 
+    /// Whether a file that is there is replaced as a whole, with all that is in it.
+    pub fn replaces_file(&self) -> bool {
+        self.replaces
+    }
+
     fn existing(path: &Path, onto: Onto, size_bytes: u64, is_device: bool) -> Result<Self, VaultError> {
-        let disk = RawDisk::open_writable(path)?;
+        let disk = if is_device { open_device(path)? } else { RawDisk::open_writable(path)? };
         let found = BlockTarget::size_bytes(&disk);
         if found < size_bytes || (!is_device && found != size_bytes) {
             return Err(VaultError::Invalid(format!(
@@ -72,18 +89,28 @@ impl Output {
                 path.display()
             )));
         }
-        Ok(Self { disk, existing: onto, rename: None })
+        Ok(Self { disk, existing: onto, rename: None, replaces: false })
     }
 
-    fn new_file(path: &Path, size_bytes: u64) -> Result<Self, VaultError> {
+    /// `replaced`: the permissions of the file whose place it takes.
+    fn new_file(path: &Path, size_bytes: u64, replaced: Option<u32>) -> Result<Self, VaultError> {
         let name = path.file_name().ok_or_else(|| {
             VaultError::Invalid(format!("{} is no name of a file; give one", path.display()))
         })?;
         let mut random = [0; 8];
         crate::crypto::random(&mut random)?;
         let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), hex(&random)));
-        let disk = RawDisk::create(&temporary, size_bytes)?;
-        Ok(Self { disk, existing: Onto::Nothing, rename: Some((temporary, path.to_owned())) })
+        // What a machine's disk holds is not for everybody on the host.
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary);
+        let file = file.map_err(|e| failed(&temporary, "create", e))?;
+        let mode = replaced.map(|mode| fs::Permissions::from_mode(mode & 0o777));
+        let mode = mode.map_or(Ok(()), |mode| file.set_permissions(mode));
+        let disk = RawDisk::from_file(temporary.display().to_string(), file, true)?;
+        let rename = Some((temporary.clone(), path.to_owned()));
+        let output = Self { disk, existing: Onto::Nothing, rename, replaces: replaced.is_some() };
+        mode.map_err(|e| failed(&temporary, "set the permissions of", e))?;
+        output.disk.set_size(size_bytes)?;
+        Ok(output)
     }
 
     pub fn target(&self) -> &dyn BlockTarget {
@@ -102,7 +129,14 @@ impl Output {
     /// Gives a new file its name, durably. Call it after a restore that succeeded.
     pub fn finish(mut self) -> Result<(), VaultError> {
         let Some((temporary, path)) = &self.rename else { return Ok(()) };
-        fs::rename(temporary, path).map_err(|e| failed(path, "rename", e))?;
+        if self.replaces {
+            fs::rename(temporary, path).map_err(|e| failed(path, "rename", e))?;
+        } else {
+            rename_new(temporary, path).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => VaultError::OutputExists { path: path.display().to_string() },
+                _ => failed(path, "rename", error),
+            })?;
+        }
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -118,6 +152,33 @@ impl Drop for Output {
             // What cannot be removed has a name that says what it is.
             let _ = fs::remove_file(temporary);
         }
+    }
+}
+
+/// A device that the kernel itself uses, such as one with a mounted file system, is refused.
+fn open_device(path: &Path) -> Result<RawDisk, VaultError> {
+    let flags = (OFlags::EXCL | OFlags::NONBLOCK).bits().cast_signed();
+    match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(RawDisk::from_file(path.display().to_string(), file, true)?),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(VaultError::Invalid(format!(
+            "{} is in use: it is mounted, or part of another device; unmount it first, or choose another one",
+            path.display()
+        ))),
+        Err(error) => Err(failed(path, "open", error)),
+    }
+}
+
+/// Fails when another file has got the name meanwhile.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows this, and not every one knows links.
+        Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        outcome => Ok(outcome?),
     }
 }
 
@@ -148,6 +209,37 @@ mod tests {
         output.finish().expect("renamed");
         assert_eq!(fs::metadata(&path).expect("the new one").len(), 50);
         assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_appeared_meanwhile_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        for onto in [Onto::Nothing, Onto::Overwrite] {
+            let output = Output::open(&path, onto, 100).expect("an output");
+            assert!(!output.replaces_file());
+            fs::write(&path, b"somebody's").expect("a file");
+            assert!(matches!(output.finish(), Err(VaultError::OutputExists { .. })));
+            assert_eq!(fs::read(&path).expect("a file"), b"somebody's");
+            assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
+            fs::remove_file(&path).expect("removed");
+        }
+        std::os::unix::fs::symlink("nowhere", &path).expect("a link");
+        assert!(matches!(Output::open(&path, Onto::Overwrite, 100), Err(VaultError::OutputExists { .. })));
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_and_a_replaced_one_is_whose_it_was() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        let mode = || fs::metadata(&path).expect("a file").permissions().mode() & 0o777;
+        Output::open(&path, Onto::Nothing, 100).expect("an output").finish().expect("renamed");
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).expect("set");
+        let output = Output::open(&path, Onto::Overwrite, 100).expect("an output");
+        assert!(output.replaces_file());
+        output.finish().expect("renamed");
+        assert_eq!(mode(), 0o664);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A snapshot of somebody else's in the same repository is left alone and is no point. What a point says of itself is
 //! hostile until checked: names, sizes and trees come from a file that anyone with the password could have written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nestling_block::ExtentSet;
 use serde::{Deserialize, Serialize};
@@ -75,33 +75,44 @@ impl Point {
         self.snapshot.original.unwrap_or(self.id)
     }
 
-    /// Whether both are the same point, before and after its tags were changed.
+    /// Whether both go back to the same point. Their trees may differ: a repair leaves out what was lost, and
+    /// `restic rewrite` whatever it was told to.
     pub(crate) fn is_version_of(&self, other: &Self) -> bool {
         self.identity() == other.identity()
             && self.name == other.name
             && self.snapshot.time == other.snapshot.time
     }
 
-    /// The snapshots in whose place it stands.
-    fn replaced(&self) -> impl Iterator<Item = SnapshotId> {
+    /// The snapshots that it says it was put in place of.
+    fn replaces(&self) -> impl Iterator<Item = SnapshotId> {
         let before = self.snapshot.other.get(REPLACES).and_then(|ids| ids.as_array());
-        let before = before.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok());
-        self.snapshot.original.into_iter().chain(before)
+        before.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok())
+    }
+
+    /// Which of the snapshots it stands in the place of. `original` alone is said by others as well, of what they
+    /// wrote from it with another content.
+    fn replaced<'a>(&'a self, all: &'a HashMap<SnapshotId, &Self>) -> impl Iterator<Item = SnapshotId> {
+        let same = |id: &SnapshotId| all.get(id).is_some_and(|old| old.snapshot.tree == self.snapshot.tree);
+        let ids = self.replaces().chain(self.snapshot.original.filter(same));
+        ids.filter(|id| all.get(id).is_some_and(|old| self.is_version_of(old)))
     }
 }
 
 /// Points that count, and those in whose place another one stands: left by a change of tags that was cut off, or that
 /// did not want to disturb a prune. A snapshot can only name what was there before it, so of any versions one counts.
 pub(crate) fn split_versions(points: Vec<Point>) -> (Vec<Point>, Vec<Point>) {
-    let replaced: HashMap<SnapshotId, usize> =
-        points.iter().enumerate().flat_map(|(n, point)| point.replaced().map(move |id| (id, n))).collect();
-    let is_older: Vec<bool> = points
-        .iter()
-        .map(|point| replaced.get(&point.id).is_some_and(|by| points[*by].is_version_of(point)))
-        .collect();
-    let mut flags = is_older.into_iter();
-    let (older, current) = points.into_iter().partition(|_| flags.next().unwrap_or_default());
+    let by_id: HashMap<SnapshotId, &Point> = points.iter().map(|point| (point.id, point)).collect();
+    let replaced: HashSet<SnapshotId> = points.iter().flat_map(|point| point.replaced(&by_id)).collect();
+    let (older, current) = points.into_iter().partition(|point| replaced.contains(&point.id));
     (current, older)
+}
+
+const LAYOUT_VERSION: u32 = 1;
+
+/// What `point.json` says in all versions.
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
 }
 
 /// `point.json`: how the disks of a point lie in it.
@@ -269,18 +280,20 @@ impl Contents<'_, '_> {
         }
         let json =
             self.file(&tree, POINT_FILE)?.ok_or_else(|| self.wrong(format!("it has no {POINT_FILE}")))?;
-        let layout: PointLayout =
-            serde_json::from_slice(&json).map_err(|error| self.wrong(format!("{POINT_FILE}: {error}")))?;
+        let wrong = |error: serde_json::Error| self.wrong(format!("{POINT_FILE}: {error}"));
+        // The version first: all else may be written otherwise in another one.
+        let Version { version } = serde_json::from_slice(&json).map_err(wrong)?;
+        if version > LAYOUT_VERSION.into() {
+            return Err(VaultError::NewerLayout { point: self.point.id, version });
+        }
+        let layout: PointLayout = serde_json::from_slice(&json).map_err(wrong)?;
         self.check(&layout)?;
         Ok((tree, layout))
     }
 
     fn check(&self, layout: &PointLayout) -> Result<(), VaultError> {
-        if layout.version != 1 {
-            let version = layout.version;
-            return Err(
-                self.wrong(format!("it was written by a newer version of this program (layout {version})"))
-            );
+        if layout.version != LAYOUT_VERSION {
+            return Err(self.wrong(format!("there is no layout {}", layout.version)));
         }
         if layout.disks.len() > DISKS_MAX {
             return Err(self.wrong("it has more than 256 disks"));

@@ -175,15 +175,17 @@ impl PointDisk {
     }
 
     fn bytes(&self, id: &BlobId, length: u64) -> Result<Arc<Vec<u8>>, VaultError> {
-        self.chunks.get_or_insert_with(id, || {
+        let bytes = self.chunks.get_or_insert_with(id, || {
             let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
             self.with_opener(|opener| opener.load(&self.index, id, &mut bytes))?;
-            if bytes.len() as u64 == length {
-                Ok(Arc::new(bytes))
-            } else {
-                Err(self.wrong("a chunk has another length than its place"))
-            }
-        })
+            Ok::<_, VaultError>(Arc::new(bytes))
+        })?;
+        // The same chunk may be named at a place where it does not belong.
+        if bytes.len() as u64 == length {
+            Ok(bytes)
+        } else {
+            Err(self.wrong("a chunk has another length than its place"))
+        }
     }
 
     /// As `BlockSource::read_at`, with this crate's errors.
@@ -244,5 +246,28 @@ impl BlockSource for PointDisk {
 
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nestling_block::BlockTarget;
+
+    use super::*;
+    use crate::testing::{MIB, Place, noise};
+
+    #[test]
+    fn a_chunk_at_a_place_of_another_length_is_an_error_each_time() {
+        let place = Place::new();
+        let source = nestling_block::MemoryDisk::new("disk", MIB + 3000);
+        source.write_at(&noise(1, 3000), MIB).expect("data");
+        place.save_at("a", &source, 1);
+        let disk = place.open(&place.points("a")[0]).expect("opened");
+        let (Chunk::Stored(id), range) = disk.chunk_at(MIB).expect("a chunk") else { panic!("a hole") };
+        assert_eq!(range, MIB..MIB + 3000);
+        for _ in 0..2 {
+            assert_eq!(disk.bytes(&id, 3000).expect("its bytes").len(), 3000);
+            assert!(disk.bytes(&id, 128 << 10).is_err(), "in the cache and out of it");
+        }
     }
 }

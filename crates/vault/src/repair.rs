@@ -6,11 +6,11 @@
 //! something that repair can be run on again. Nobody else may be at work. Points of which not even that can be told are
 //! removed only on request.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use crate::{
     BlobId, PackId, SnapshotId, VaultError,
-    blob::{Opener, pack_file},
+    blob::{Opener, check_lengths, pack_file},
     format::{index::IndexPack, pack::BlobKind, snapshot::Snapshot},
     index::Index,
     job::Job,
@@ -55,6 +55,8 @@ pub struct RepairPlan {
     pub packs: Vec<DamagedPack>,
     pub points: Vec<DamagedPoint>,
     pub unreadable_snapshots: Vec<SnapshotId>,
+    /// Points of a newer version of this program, which are left to that.
+    pub newer_points: Vec<Point>,
     /// Damaged snapshots of other programs, which are left to those.
     pub foreign_snapshots: Vec<SnapshotId>,
     /// The notes of an interrupted prune cannot be read; they go, and the next prune begins anew.
@@ -96,6 +98,10 @@ impl fmt::Display for RepairPlan {
                 }
             }
         }
+        for point in &self.newer_points {
+            let (name, id) = (&point.name, point.short_id());
+            writeln!(f, "{name}@{id}: is of a newer version of this program, and left as it is")?;
+        }
         for id in &self.unreadable_snapshots {
             writeln!(f, "snapshot {id}: cannot be read")?;
         }
@@ -129,6 +135,9 @@ impl Repository {
         self.check_writable()?;
         let lock = RepositoryLock::alone(self, who)?;
         let examined = self.examine(DataCheck::All, job)?;
+        if let Some(why) = &examined.unsure {
+            return Err(VaultError::Unsure(why.clone()));
+        }
         self.check_index(&examined)?;
         let mut packs: Vec<DamagedPack> =
             examined.bad_packs.iter().map(|pack| DamagedPack { pack: *pack, whole: 0, damaged: 0 }).collect();
@@ -143,6 +152,7 @@ impl Repository {
         let mut plan = RepairPlan {
             packs,
             points: Vec::new(),
+            newer_points: Vec::new(),
             unreadable_snapshots: examined.unreadable_snapshots.clone(),
             foreign_snapshots: self.damaged_foreign(&examined, job)?,
             are_marks_unreadable: match marked_packs(self) {
@@ -166,12 +176,19 @@ impl Repository {
         }
         for listed in self.storage.list(FileKind::Pack)? {
             let Ok(pack) = listed.name.parse::<PackId>() else { continue };
-            if !examined.index.has_pack(&pack) && self.pack_header(pack, listed.size).is_ok() {
-                return Err(VaultError::Invalid(format!(
-                    "{}: chunks that points need are in no index, and there are packs that no index names; \
-                     run 'vault rebuild-index' first",
-                    self.describe()
-                )));
+            if examined.index.has_pack(&pack) {
+                continue;
+            }
+            match self.pack_header(pack, listed.size) {
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    return Err(VaultError::Invalid(format!(
+                        "{}: chunks that points need are in no index, and there are packs that no index names; \
+                         run 'vault rebuild-index' first",
+                        self.describe()
+                    )));
+                }
             }
         }
         Ok(())
@@ -186,6 +203,9 @@ impl Repository {
         for (id, snapshot) in &examined.foreign {
             let mut marks = Marks::new(&examined.index);
             let broken = reach(self, &examined.index, [snapshot.tree], &mut marks, job)?;
+            if let Some((_, error)) = broken.trees.iter().find(|(_, error)| error.is_io()) {
+                return Err(VaultError::Unsure(error.to_string()));
+            }
             if !broken.is_empty() || lost.iter().any(|position| marks.is_marked(*position)) {
                 damaged.push(*id);
             }
@@ -210,6 +230,7 @@ impl Repository {
                     let older = older.map(|other| other.id).collect();
                     plan.bodies.push((point, older, body));
                 }
+                Err(VaultError::NewerLayout { .. }) => plan.newer_points.push(point),
                 Err(error) if error.is_damage() => {
                     plan.points.push(DamagedPoint { point, fate: Fate::Lost(error.to_string()) });
                 }
@@ -254,13 +275,19 @@ impl Repository {
             report.mended.push((point.id, id));
             self.remove_snapshot(&point.id)?;
         }
-        // Nobody else is here, so versions that do not count any more, and may be damaged, can go at once.
-        for older in split_versions(plan.examined.points.clone()).1 {
-            self.remove_snapshot(&older.id)?;
-        }
         let is_lost = |damaged: &&DamagedPoint| matches!(damaged.fate, Fate::Lost(_));
-        let lost = plan.points.iter().filter(is_lost).map(|damaged| damaged.point.id);
-        report.left = lost.chain(plan.unreadable_snapshots.iter().copied()).collect();
+        let lost: Vec<&Point> = plan.points.iter().filter(is_lost).map(|damaged| &damaged.point).collect();
+        // Nobody else is here, so versions that do not count any more, and may be damaged, can go at once; but not
+        // where what counts cannot be read and one before it may be all that is left.
+        let unread: HashSet<SnapshotId> =
+            lost.iter().copied().chain(&plan.newer_points).map(Point::identity).collect();
+        for older in split_versions(plan.examined.points.clone()).1 {
+            if !unread.contains(&older.identity()) {
+                self.remove_snapshot(&older.id)?;
+            }
+        }
+        report.left =
+            lost.iter().map(|point| point.id).chain(plan.unreadable_snapshots.iter().copied()).collect();
         if remove_lost {
             report.removed = std::mem::take(&mut report.left);
             report.removed.iter().try_for_each(|id| self.remove_snapshot(id))?;
@@ -310,6 +337,7 @@ impl Act<'_> {
                 if !writer.claim(&blob.id) {
                     continue;
                 }
+                check_lengths(pack.id, blob)?;
                 let mut sealed = vec![0; blob.length as usize];
                 storage.get_range(&pack_file(pack.id), u64::from(blob.offset), &mut sealed)?;
                 opener.open(pack.id, blob, &mut sealed.clone(), &mut plain)?;
@@ -336,8 +364,9 @@ impl Act<'_> {
         if !lost.is_empty() {
             for point in points {
                 match mender.survey(point) {
-                    Err(error) if !error.is_damage() => return Err(error),
-                    _ => {}
+                    Ok(_) | Err(VaultError::NewerLayout { .. }) => {}
+                    Err(error) if error.is_damage() => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

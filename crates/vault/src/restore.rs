@@ -16,7 +16,7 @@ use nestling_block::{BlockSource, BlockTarget, ExtentSet};
 
 use crate::{
     BlobId, VaultError,
-    blob::{Opener, pack_file},
+    blob::{Opener, check_lengths, pack_file},
     index::{Index, Location},
     job::Job,
     layout::Chunk,
@@ -44,7 +44,7 @@ pub struct RestoreRequest<'a> {
     pub disk: &'a PointDisk,
     pub target: &'a dyn BlockTarget,
     pub existing: Existing<'a>,
-    /// Only these bytes, widened to whole chunks.
+    /// Only these bytes: none beside them is written.
     pub ranges: Option<&'a ExtentSet>,
     /// 0: as many as there are processors.
     pub threads: usize,
@@ -125,7 +125,9 @@ impl Part<'_> {
             if self.request.ranges.is_some_and(|ranges| !ranges.touches(range.clone())) {
                 continue;
             }
-            disk.check_lost(range.clone())?;
+            for piece in self.request.pieces(range.clone()) {
+                disk.check_lost(piece)?;
+            }
             match chunk {
                 Chunk::Zero => match &mut zeroes {
                     Some(before) if before.end == range.start => before.end = range.end,
@@ -160,9 +162,14 @@ impl Part<'_> {
         let Some(range) = range else { return Ok(()) };
         match &self.request.existing {
             Existing::Zeroes => {}
-            Existing::Unknown => self.request.target.write_zeroes(range)?,
+            Existing::Unknown => {
+                for piece in self.request.pieces(range) {
+                    self.request.target.write_zeroes(piece)?;
+                }
+            }
             Existing::Compare(existing) => {
-                for chunk in self.request.disk.geometry.chunks(range) {
+                let chunks = self.request.disk.geometry.chunks(range);
+                for chunk in chunks.flat_map(|chunk| self.request.pieces(chunk)) {
                     self.plain.resize(usize::try_from(chunk.end - chunk.start).unwrap_or_default(), 0);
                     existing.read_at(&mut self.plain, chunk.start)?;
                     if !is_zero(&self.plain) {
@@ -177,16 +184,19 @@ impl Part<'_> {
     /// Chunks that lie side by side in one pack.
     fn run(&mut self, run: &[(Range<u64>, Location)]) -> Result<(), VaultError> {
         let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else { return Ok(()) };
-        let length = last.blob.offset + last.blob.length - first.blob.offset;
-        self.sealed.resize(length as usize, 0);
+        let mut fits = run.iter().map(|(_, location)| check_lengths(location.pack, &location.blob));
         let storage = self.request.repository.storage.as_ref();
-        let read = storage.get_range(&pack_file(first.pack), u64::from(first.blob.offset), &mut self.sealed);
+        let is_read = fits.all(|fits| fits.is_ok()) && {
+            self.sealed.resize((last.blob.offset - first.blob.offset + last.blob.length) as usize, 0);
+            storage.get_range(&pack_file(first.pack), u64::from(first.blob.offset), &mut self.sealed).is_ok()
+        };
         for (range, location) in run {
-            let from = (location.blob.offset - first.blob.offset) as usize;
-            let sealed = &mut self.sealed[from..from + location.blob.length as usize];
-            let opened = match &read {
-                Ok(()) => self.opener.open(location.pack, &location.blob, sealed, &mut self.plain),
-                Err(_) => Err(VaultError::Stopped),
+            let opened = if is_read {
+                let from = (location.blob.offset - first.blob.offset) as usize;
+                let sealed = &mut self.sealed[from..from + location.blob.length as usize];
+                self.opener.open(location.pack, &location.blob, sealed, &mut self.plain)
+            } else {
+                Err(VaultError::Stopped)
             };
             // One bad copy, or one bad place of a pack, does not lose what has another copy or lies beside it.
             if opened.is_err() {
@@ -196,10 +206,28 @@ impl Part<'_> {
                 let why = "it has another length than its place on the disk".to_owned();
                 return Err(VaultError::BlobDamaged { blob: location.blob.id, pack: location.pack, why });
             }
-            self.request.target.write_at(&self.plain, range.start)?;
-            self.written.fetch_add(self.plain.len() as u64, Relaxed);
+            self.write(range)?;
         }
         Ok(())
+    }
+
+    /// Writes of the opened chunk at `range` what was asked for.
+    #[expect(clippy::cast_possible_truncation, reason = "places inside a chunk")]
+    fn write(&self, range: &Range<u64>) -> Result<(), VaultError> {
+        for piece in self.request.pieces(range.clone()) {
+            let (from, to) = ((piece.start - range.start) as usize, (piece.end - range.start) as usize);
+            self.request.target.write_at(&self.plain[from..to], piece.start)?;
+            self.written.fetch_add(piece.end - piece.start, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl RestoreRequest<'_> {
+    /// What of `range` was asked for.
+    fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let whole = self.ranges.is_none().then(|| range.clone());
+        whole.into_iter().chain(self.ranges.into_iter().flat_map(move |ranges| ranges.within(range.clone())))
     }
 }
 
@@ -210,4 +238,46 @@ fn follows(last: &Location, next: &Location, run: &[(Range<u64>, Location)]) -> 
     last.pack == next.pack
         && end == Some(next.blob.offset)
         && length.is_some_and(|length| length.saturating_add(next.blob.length) <= RUN_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use nestling_block::MemoryDisk;
+
+    use super::*;
+    use crate::testing::{MIB, Place, noise};
+
+    #[test]
+    fn a_range_is_written_and_no_byte_beside_it() {
+        let place = Place::new();
+        let source = MemoryDisk::new("disk", MIB);
+        source.write_at(&noise(1, 300_000), 100_000).expect("data");
+        place.save_at("a", &source, 1);
+        let index = Arc::new(place.repository.load_index(&Job::default()).expect("an index"));
+        let disk = place.open(&place.points("a")[0]).expect("opened");
+        // Data, a hole, and one that begins in data and ends in a hole.
+        let ranges: ExtentSet =
+            [150_000..150_001, 250_000..280_000, 350_000..500_000, 600_001..900_002].into_iter().collect();
+        for compare in [false, true] {
+            let target = MemoryDisk::new("target", MIB);
+            target.write_at(&vec![7; MIB as usize], 0).expect("newer bytes");
+            let request = RestoreRequest {
+                repository: &place.repository,
+                index: &index,
+                disk: &disk,
+                target: &target,
+                existing: if compare { Existing::Compare(&target) } else { Existing::Unknown },
+                ranges: Some(&ranges),
+                threads: 1,
+            };
+            restore(&request, &Job::default()).expect("restored");
+            let (mut saved, mut found) = (vec![0; MIB as usize], vec![0; MIB as usize]);
+            source.read_at(&mut saved, 0).expect("read");
+            target.read_at(&mut found, 0).expect("read");
+            for (at, (saved, found)) in (0..).zip(saved.iter().zip(&found)) {
+                let expected = if ranges.touches(at..at + 1) { saved } else { &7 };
+                assert_eq!(found, expected, "byte {at}");
+            }
+        }
+    }
 }

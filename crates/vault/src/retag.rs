@@ -144,8 +144,12 @@ impl Repository {
         let point = Point::of(id, new)
             .ok_or_else(|| VaultError::Invalid(format!("{}: what is to replace it is no point", old.id)))?;
         let (current, older) = self.versions(job)?;
-        // Two that replace the same point see each other here, whoever was first.
-        if let Some(rival) = current.iter().find(|other| other.id != id && other.is_version_of(&point)) {
+        // Two that replace the same point see each other here, whoever was first. One with another tree is what
+        // another program wrote from it, and a point of its own.
+        let is_rival = |other: &&Point| {
+            other.id != id && other.is_version_of(&point) && other.snapshot.tree == point.snapshot.tree
+        };
+        if let Some(rival) = current.iter().find(is_rival) {
             self.remove_snapshot(&id)?;
             return Err(VaultError::Invalid(format!(
                 "point {} of {} has another version, {}: another program changes it at this moment; try again, \
@@ -168,6 +172,8 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::testing::{MIB, Place};
 
@@ -257,6 +263,27 @@ mod tests {
         let error = place.repository.retag(&first, &[Retag::Add("x".into())], &place.who, &Job::default());
         assert!(error.is_err(), "{error:?}");
         assert_eq!(place.points("a").iter().map(|p| p.id).collect::<Vec<_>>(), [pinned.id]);
+    }
+
+    #[test]
+    fn what_another_program_rewrote_is_a_point_beside_ours() {
+        let (place, job) = (Place::new(), Job::default());
+        let first = one(&place);
+        place.save_at("b", &place.disk(2 * MIB), 1);
+        let tree = place.points("b")[0].snapshot.tree;
+        let rewritten = Snapshot { original: Some(first.id), tree, ..first.snapshot.clone() };
+        let rewritten = place.repository.put_snapshot(&rewritten).expect("as restic does it");
+        let ids = |place: &Place| place.points("a").iter().map(|point| point.id).collect::<HashSet<_>>();
+        assert_eq!(ids(&place), [first.id, rewritten].into());
+        let ours = retag(&place, &first, &[Retag::Pin]);
+        assert_eq!(ids(&place), [ours.id, rewritten].into());
+        let theirs = place.points("a").into_iter().find(|point| point.id == rewritten).expect("theirs");
+        let theirs = retag(&place, &theirs, &[Retag::Add("x".into())]);
+        assert_eq!(ids(&place), [ours.id, theirs.id].into());
+        let now = "2026-12-01T00:00:00Z".parse().expect("a time");
+        let plan = place.repository.forget_plan_of(&[theirs.id], now, &job).expect("a plan");
+        place.repository.forget(&plan, now, &place.who, &job).expect("forgotten");
+        assert_eq!(ids(&place), [ours.id].into());
     }
 
     #[test]

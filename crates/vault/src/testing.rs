@@ -90,6 +90,13 @@ impl Place {
         Arc::new(Repository::open(Arc::new(fuse), PASSWORD).expect("opened"))
     }
 
+    /// The same repository for a program that fails to read `file` so many times.
+    pub(crate) fn failing(&self, file: &FileName, count: u64) -> Arc<Repository> {
+        let failing =
+            Failing { inner: self.storage.clone(), file: file.clone(), left: AtomicU64::new(count) };
+        Arc::new(Repository::open(Arc::new(failing), PASSWORD).expect("opened"))
+    }
+
     pub(crate) fn open(&self, point: &Point) -> Result<PointDisk, VaultError> {
         let index = Arc::new(self.repository.load_index(&Job::default())?);
         PointDisk::open(&self.repository, &index, point, None, 1 << 20)
@@ -150,6 +157,55 @@ impl Storage for Fuse {
 
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         self.burn(Operation::Remove)?;
+        self.inner.remove(file)
+    }
+
+    fn sweep_temporary(&self, older_than: Duration) -> Result<u64, StorageError> {
+        self.inner.sweep_temporary(older_than)
+    }
+}
+
+/// A store that gives an error of input or output for one file, and then is well again.
+struct Failing {
+    inner: Arc<MemoryStorage>,
+    file: FileName,
+    left: AtomicU64,
+}
+
+impl Failing {
+    fn check(&self, file: &FileName) -> Result<(), StorageError> {
+        let one_less = |left: u64| left.checked_sub(1);
+        if *file == self.file && self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok() {
+            return Err(StorageError::new(StorageErrorKind::Io, Operation::Get, self.describe()).on(file));
+        }
+        Ok(())
+    }
+}
+
+impl Storage for Failing {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, file: &FileName, bytes: &[u8]) -> Result<(), StorageError> {
+        self.inner.put(file, bytes)
+    }
+
+    fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        self.check(file)?;
+        self.inner.get(file, limit_bytes)
+    }
+
+    fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.check(file)?;
+        self.inner.get_range(file, offset, buf)
+    }
+
+    fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
+        self.inner.list(kind)
+    }
+
+    fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         self.inner.remove(file)
     }
 

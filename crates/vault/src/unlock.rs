@@ -48,7 +48,9 @@ impl Repository {
                     locks.push(LockInfo { id, held: Some(held), is_stale });
                 }
                 Ok(None) => {}
-                Err(error) if error.is_damage() => locks.push(LockInfo { id, held: None, is_stale: false }),
+                Err(error) if error.is_damage() || error.is_io() => {
+                    locks.push(LockInfo { id, held: None, is_stale: false });
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -14,12 +14,9 @@ use nestling_block::ExtentSet;
 
 use crate::{
     BlobId, KeyId, PackId, SnapshotId, VaultError,
-    blob::{Opener, pack_file},
-    format::{
-        pack::{self, PackBlob},
-        snapshot::Snapshot,
-    },
-    index::{Index, Location},
+    blob::BLOB_BYTES_MAX,
+    format::{pack::PackBlob, snapshot::Snapshot},
+    index::Index,
     job::Job,
     layout::Chunk,
     lock::RepositoryLock,
@@ -31,9 +28,17 @@ use crate::{
     walk::{Marks, reach},
 };
 
+mod pack_check;
+
+use pack_check::PackCheck;
+
 /// No pack is longer: offsets have 32 bits.
 pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
 const KEY_BYTES_MAX: u64 = 1 << 20;
+/// Threads that read snapshots: they mostly wait.
+const READERS: usize = 8;
+/// A longer pack is not held in memory as a whole, and read in pieces.
+const WHOLE_BYTES_MAX: u64 = BLOB_BYTES_MAX as u64;
 
 /// How much of the packs' bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +77,8 @@ pub struct VerifyReport {
     pub losses: Vec<Loss>,
     /// What earlier repairs could not save. The repository is whole; these bytes are not in it.
     pub known_losses: Vec<Loss>,
+    /// Points of a newer version of this program, which it does not look into. Told only where something is damaged.
+    pub newer_points: Vec<SnapshotId>,
     /// Packs that no index names. Harmless: prune removes them.
     pub unindexed_packs: u64,
 }
@@ -98,6 +105,8 @@ pub(crate) struct Examined {
     pub(crate) bad_copies: HashSet<(PackId, BlobId)>,
     /// Blobs of which no whole copy is left.
     pub(crate) lost: HashSet<BlobId>,
+    /// Input or output failed, so that what counts as damaged here may be whole.
+    pub(crate) unsure: Option<String>,
 }
 
 impl Repository {
@@ -116,12 +125,13 @@ impl Repository {
     /// As `verify`, for who holds a lock.
     pub(crate) fn examine(self: &Arc<Self>, data: DataCheck, job: &Job) -> Result<Examined, VaultError> {
         job.begin("reading points and index", 0);
-        let (mut snapshots, mut unreadable_snapshots) = (Vec::new(), Vec::new());
+        let (mut snapshots, mut unreadable_snapshots, mut unsure) = (Vec::new(), Vec::new(), None);
         let mut defects = self.key_defects()?;
         for (id, outcome) in self.each_snapshot(job)? {
             match outcome {
                 Ok(snapshot) => snapshots.push((id, snapshot)),
                 Err(error) => {
+                    unsure = unsure.or(error.is_io().then(|| error.to_string()));
                     unreadable_snapshots.push(id);
                     defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
                 }
@@ -129,7 +139,8 @@ impl Repository {
         }
         if let Err(error) = marked_packs(self) {
             match error {
-                error if error.is_damage() => {
+                error if error.is_damage() || error.is_io() => {
+                    unsure = unsure.or(error.is_io().then(|| error.to_string()));
                     defects.push(Defect { object: "nestling".to_owned(), what: error.to_string() });
                 }
                 error => return Err(error),
@@ -138,11 +149,13 @@ impl Repository {
         let mut check = Check {
             repository: self,
             index: &Arc::new(self.load_index(job)?),
+            sizes: HashMap::new(),
             job,
             report: VerifyReport { defects, points: snapshots.len() as u64, ..VerifyReport::default() },
             bad_packs: HashSet::new(),
             bad_copies: HashSet::new(),
             bad: HashSet::new(),
+            unsure,
         };
         let roots: Vec<BlobId> = snapshots.iter().map(|(_, snapshot)| snapshot.tree).collect();
         check.structure(roots)?;
@@ -156,22 +169,34 @@ impl Repository {
             }
         }
         check.losses(&points)?;
-        let Check { index, report, bad_packs, bad_copies, bad: lost, .. } = check;
+        let Check { index, report, bad_packs, bad_copies, bad: lost, unsure, .. } = check;
         let index = index.clone();
-        Ok(Examined { report, index, points, foreign, unreadable_snapshots, bad_packs, bad_copies, lost })
+        Ok(Examined {
+            report,
+            index,
+            points,
+            foreign,
+            unreadable_snapshots,
+            bad_packs,
+            bad_copies,
+            lost,
+            unsure,
+        })
     }
 
     /// Every snapshot, or what is wrong with it.
     fn each_snapshot(&self, job: &Job) -> Result<Vec<ReadSnapshot>, VaultError> {
-        let mut found = Vec::new();
-        for id in self.list(FileKind::Snapshot)? {
-            job.check()?;
-            match self.snapshot(&id) {
+        let found = Mutex::new(Vec::new());
+        in_parallel(&self.list(FileKind::Snapshot)?, READERS, job, |id| {
+            match self.snapshot(id) {
                 Err(error) if crate::repo::is_not_found(&error) => {}
-                Err(error) if !error.is_damage() => return Err(error),
-                outcome => found.push((id, outcome)),
+                Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
+                outcome => found.lock().unwrap_or_else(PoisonError::into_inner).push((*id, outcome)),
             }
-        }
+            Ok(())
+        })?;
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by_key(|(id, _)| *id);
         Ok(found)
     }
 
@@ -197,12 +222,15 @@ impl Repository {
 struct Check<'a> {
     repository: &'a Arc<Repository>,
     index: &'a Arc<Index>,
+    /// Of the packs that are there.
+    sizes: HashMap<PackId, u64>,
     job: &'a Job,
     report: VerifyReport,
     bad_packs: HashSet<PackId>,
     bad_copies: HashSet<(PackId, BlobId)>,
     /// Blobs of which no whole copy is left.
     bad: HashSet<BlobId>,
+    unsure: Option<String>,
 }
 
 impl Check<'_> {
@@ -217,6 +245,9 @@ impl Check<'_> {
         let mut marks = Marks::new(self.index);
         let broken = reach(self.repository, self.index, roots, &mut marks, self.job)?;
         for (id, error) in broken.trees {
+            if error.is_io() {
+                self.unsure.get_or_insert_with(|| error.to_string());
+            }
             self.bad.insert(id);
             self.defect(format!("tree {id}"), error.to_string());
         }
@@ -267,6 +298,7 @@ impl Check<'_> {
             }
         }
         self.report.unindexed_packs = listed.keys().filter(|pack| !self.index.has_pack(pack)).count() as u64;
+        self.sizes = listed;
         Ok(())
     }
 
@@ -296,10 +328,11 @@ impl Check<'_> {
             }
         }
         self.job.begin("reading packs", chosen.len() as u64);
-        let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new()));
+        let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new(), None));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
-            let mut checked = PackCheck::new(self.repository, *pack)?;
+            let size = self.sizes.get(pack).copied().unwrap_or_default();
+            let mut checked = PackCheck::new(self.repository, *pack, size, WHOLE_BYTES_MAX)?;
             checked.run(blobs)?;
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             let is_bad = !checked.defects.is_empty();
@@ -309,10 +342,13 @@ impl Check<'_> {
             if is_bad {
                 found.3.insert(*pack);
             }
+            found.4 = found.4.take().or(checked.unsure);
             self.job.advance(1);
             Ok(())
         })?;
-        let (bytes, mut defects, bad, bad_packs) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, mut defects, bad, bad_packs, unsure) =
+            found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.unsure = self.unsure.take().or(unsure);
         self.report.packs = chosen.len() as u64;
         self.report.read_bytes = bytes;
         self.report.defects.append(&mut defects);
@@ -330,6 +366,7 @@ impl Check<'_> {
             self.job.check()?;
             match self.repository.content(self.index, point) {
                 Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
+                Err(VaultError::NewerLayout { point, .. }) => self.report.newer_points.push(point),
                 Err(_) => {
                     let (point, name) = (point.id, point.name.to_string());
                     self.report.losses.push(Loss { point, name, disk: String::new(), ranges: Vec::new() });
@@ -391,87 +428,4 @@ fn chance() -> Result<f64, VaultError> {
     let mut random = [0; 4];
     crate::crypto::random(&mut random)?;
     Ok(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
-}
-
-/// One pack, read whole.
-struct PackCheck<'a> {
-    repository: &'a Repository,
-    opener: Opener<'a>,
-    pack: PackId,
-    bytes: u64,
-    defects: Vec<Defect>,
-    bad: Vec<BlobId>,
-}
-
-impl<'a> PackCheck<'a> {
-    fn new(repository: &'a Repository, pack: PackId) -> Result<Self, VaultError> {
-        let opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
-        Ok(Self { repository, opener, pack, bytes: 0, defects: Vec::new(), bad: Vec::new() })
-    }
-
-    fn defect(&mut self, what: String) {
-        self.defects.push(Defect { object: format!("pack {}", self.pack), what });
-    }
-
-    fn run(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
-        let mut bytes = match self.repository.storage.get(&pack_file(self.pack), PACK_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.says_damaged() => {
-                self.defect(error.to_string());
-                return self.one_by_one(blobs);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.bytes = bytes.len() as u64;
-        if PackId::of(&bytes) != self.pack {
-            self.defect("its bytes are not those of its name".to_owned());
-        }
-        if let Err(why) = self.header(&bytes, blobs) {
-            self.defect(why);
-        }
-        let mut plain = Vec::new();
-        for blob in blobs {
-            let (from, to) = (blob.offset as usize, blob.offset as usize + blob.length as usize);
-            let opened = match bytes.get_mut(from..to) {
-                Some(sealed) => {
-                    self.opener.open(self.pack, blob, sealed, &mut plain).map_err(|e| e.to_string())
-                }
-                None => Err(format!("chunk {} lies behind its end", blob.id)),
-            };
-            if let Err(why) = opened {
-                self.defect(why);
-                self.bad.push(blob.id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Of a pack that cannot be read as a whole, parts may still be there.
-    fn one_by_one(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
-        let mut plain = Vec::new();
-        for blob in blobs {
-            match self.opener.load_at(&Location { pack: self.pack, blob: *blob }, &mut plain) {
-                Ok(()) => {}
-                Err(error) if error.is_damage() => self.bad.push(blob.id),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// The pack's own header says what the index says.
-    fn header(&self, bytes: &[u8], blobs: &[PackBlob]) -> Result<(), String> {
-        let tail = bytes.last_chunk().ok_or("it is empty")?;
-        let place = pack::header_position(*tail, bytes.len() as u64).map_err(|error| error.to_string())?;
-        let blobs_end = place.start;
-        let place =
-            usize::try_from(place.start).unwrap_or_default()..usize::try_from(place.end).unwrap_or_default();
-        let mut sealed = bytes.get(place).ok_or("its header lies outside of it")?.to_vec();
-        let plain = self.repository.key.open_in_place(&mut sealed).map_err(|error| error.to_string())?;
-        let mut found = pack::parse_header(plain, blobs_end).map_err(|error| error.to_string())?;
-        let mut expected = blobs.to_vec();
-        found.sort_by_key(|blob| blob.offset);
-        expected.sort_by_key(|blob| blob.offset);
-        if found == expected { Ok(()) } else { Err("its header and the index do not agree".to_owned()) }
-    }
 }

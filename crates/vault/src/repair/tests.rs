@@ -55,7 +55,11 @@ fn is_same(place: &Place, point: &Point, disk: &MemoryDisk, range: std::ops::Ran
 }
 
 fn chunk(place: &Place, offset: u64) -> BlobId {
-    let disk = place.open(&place.points("a")[0]).expect("opened");
+    chunk_of(place, "a", offset)
+}
+
+fn chunk_of(place: &Place, name: &str, offset: u64) -> BlobId {
+    let disk = place.open(&place.points(name)[0]).expect("opened");
     let place = (offset % (32 * MIB) / CHUNK) as usize;
     match disk.chunks_of(offset / (32 * MIB)).expect("chunks")[place] {
         Chunk::Stored(id) => id,
@@ -195,6 +199,56 @@ fn what_cannot_be_mended_is_named_and_goes_only_on_request() {
 }
 
 #[test]
+fn a_version_before_a_lost_one_stays() {
+    let (place, disk) = place();
+    let first = place.points("a").remove(0);
+    let file = place.file_of(&first.id);
+    // A mended version whose root is lost, and the one before it as a crash leaves it.
+    let tree = BlobId::of(b"nowhere");
+    let mended = Snapshot { tree, ..first.snapshot.clone() };
+    let mended = place.repository.put_snapshot(&in_place_of(mended, &first, &[])).expect("put");
+    assert_eq!(place.points("a").iter().map(|point| point.id).collect::<Vec<_>>(), [mended]);
+    assert_eq!(repair(&place).left, [mended]);
+    assert_eq!(place.file_of(&first.id), file);
+    let report = place.repository.repair(plan(&place), true, &Job::default()).expect("repaired");
+    assert_eq!(report.removed, [mended]);
+    let point = place.points("a").remove(0);
+    assert!(point.id == first.id && is_same(&place, &point, &disk, 0..100 * MIB + 5000));
+}
+
+#[test]
+fn a_point_of_a_newer_version_is_no_damage() {
+    let (place, _) = place();
+    let tuning = crate::layout::Tuning::default();
+    let job = Job::default();
+    let index = place.repository.load_index(&job).expect("an index");
+    let (storage, key) = (place.repository.storage.as_ref(), &place.repository.key);
+    let (tree, _) = write(storage, key, &index, &tuning, 1, &job, |writer| {
+        let mut packer = Packer::new(BlobKind::Data, key, &tuning)?;
+        let json = br#"{"version": 2, "disks": "elsewhere"}"#;
+        let file = crate::save::small_file(crate::layout::POINT_FILE, json, &mut packer, writer)?;
+        packer.flush(writer)?;
+        let folder = writer.tree(&crate::save::encoded(vec![file])?)?;
+        writer.tree(&crate::save::encoded(vec![crate::save::dir("a", folder)])?)
+    })
+    .expect("written");
+    let newer = Snapshot { tree, ..place.points("a")[0].snapshot.clone() };
+    let newer = place.repository.put_snapshot(&newer).expect("put");
+    damage(&place, &chunk_of(&place, "b", 2 * MIB));
+    let report = verify(&place);
+    assert_eq!((report.newer_points, report.losses.len()), (vec![newer], 2));
+    let planned = plan(&place);
+    assert!(planned.to_string().contains("newer version") && planned.points.len() == 2, "{planned}");
+    let report = place.repository.repair(planned, true, &job).expect("repaired");
+    assert!(report.removed.is_empty() && report.mended.len() == 2, "{report:?}");
+    place.file_of(&newer);
+    let index = place.repository.load_index(&job).expect("an index");
+    let point = place.points("a").into_iter().find(|point| point.id == newer).expect("still there");
+    let error = place.repository.content(&index, &point).expect_err("not known");
+    assert!(matches!(error, VaultError::NewerLayout { version: 2, .. }), "{error}");
+}
+
+#[test]
 fn nothing_is_given_up_before_the_index_is_whole() {
     let (place, _) = place();
     for listed in place.repository.storage.list(FileKind::Index).expect("listed") {
@@ -233,6 +287,26 @@ fn wherever_a_repair_is_cut_off_it_goes_on() {
             return;
         }
     }
+}
+
+#[test]
+fn what_may_be_readable_another_time_is_not_given_up() {
+    let (place, _) = place();
+    let job = Job::default();
+    let index = place.repository.load_index(&job).expect("an index");
+    let mut files: Vec<FileName> = index.packs().iter().map(|pack| pack_file(*pack)).collect();
+    files.push(place.file_of(&place.points("a")[0].id).0);
+    for file in files {
+        for count in [1, 2, 1000] {
+            let failing = place.failing(&file, count);
+            let report = failing.verify(DataCheck::All, &place.who, &job).expect("verified");
+            assert!(!report.is_clean(), "{file}");
+            let failing = place.failing(&file, count);
+            let error = failing.repair_plan(&place.who, &job).map(drop).expect_err("refused");
+            assert!(matches!(error, VaultError::Unsure(_)), "{error}");
+        }
+    }
+    assert!(plan(&place).is_empty());
 }
 
 #[test]

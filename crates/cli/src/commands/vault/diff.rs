@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use clap::Args;
-use nestling_vault::{CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, VaultError, diff};
+use nestling_vault::{
+    CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, RepositoryLock, VaultError, diff,
+};
 
-use super::{DISK, REPO, access::Access, points::KEPT, work::watch};
+use super::{DISK, REPO, access::Access, hold, points::KEPT, work::watch};
 use crate::{failure::Result, session::Session, text};
 
 /// List what differs between a disk of two points: JSON that `save --changed` takes
@@ -25,19 +27,26 @@ impl Diff {
     pub fn run(self, session: &Session) -> Result {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
-        let found = watch(printer, KEPT, |job| self.diff(&repository, job))?;
+        let lock = hold::lock(printer, &repository)?;
+        let found = watch(printer, KEPT, |job| self.diff(&repository, lock.as_ref(), job))?;
         printer.data(&found.changed.to_json())?;
         let (ranges, bytes) = (found.changed.ranges().len(), text::size(found.changed.bytes()));
         printer.talk(&format!("{bytes} of {} in {ranges} ranges", text::size(found.new_size_bytes)));
         Ok(())
     }
 
-    fn diff(&self, repository: &Arc<Repository>, job: &Job) -> std::result::Result<DiskDiff, VaultError> {
+    fn diff(
+        &self,
+        repository: &Arc<Repository>,
+        lock: Option<&RepositoryLock>,
+        job: &Job,
+    ) -> std::result::Result<DiskDiff, VaultError> {
+        let old = hold::select(repository, lock, &self.old.point, job)?;
+        let new = hold::select(repository, lock, &self.new.point, job)?;
         let index = Arc::new(repository.load_index(job)?);
-        let open = |selector: &DiskSelector| {
-            let point = repository.select(&selector.point, job)?;
-            PointDisk::open(repository, &index, &point, selector.disk.as_deref(), CACHE_BYTES)
+        let open = |point, disk: &DiskSelector| {
+            PointDisk::open(repository, &index, point, disk.disk.as_deref(), CACHE_BYTES)
         };
-        diff(&open(&self.old)?, &open(&self.new)?, job)
+        diff(&open(&old, &self.old)?, &open(&new, &self.new)?, job)
     }
 }

@@ -7,6 +7,7 @@ mod access;
 mod copy;
 mod diff;
 mod forget;
+mod hold;
 mod init;
 mod mend;
 mod nbd;

@@ -7,12 +7,13 @@ use nestling_block::{
     BlockSource, Overlay, RawDisk,
     nbd::{Export, NbdAddress, NbdServer, NbdUri, ServerLimits},
 };
-use nestling_vault::{CACHE_BYTES, DiskSelector, Identity, PointDisk, RepositoryLock, VaultError};
+use nestling_vault::{CACHE_BYTES, DiskSelector, PointDisk, VaultError};
 use serde::Serialize;
 
 use super::{
     DISK, REPO,
     access::Access,
+    hold,
     points::KEPT,
     work::{until_signal, watch},
 };
@@ -51,13 +52,12 @@ impl Nbd {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
         // Held while it is served: prune keeps what is read, even when the point is forgotten meanwhile.
-        let (disk, _lock) = watch(printer, KEPT, |job| {
-            let lock = RepositoryLock::shared(&repository, &Identity::current())?;
-            let point = repository.select(&self.disk.point, job)?;
-            lock.keep(point.snapshot.tree)?;
+        let lock = hold::lock(printer, &repository)?;
+        let disk = watch(printer, KEPT, |job| {
+            let point = hold::select(&repository, lock.as_ref(), &self.disk.point, job)?;
             let index = Arc::new(repository.load_index(job)?);
             let disk = PointDisk::open(&repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
-            Ok((Arc::new(disk), lock))
+            Ok(Arc::new(disk))
         })?;
         let chunk_bytes = disk.geometry().chunk_bytes;
         let mut export = match &self.writable_overlay {

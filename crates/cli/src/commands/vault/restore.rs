@@ -4,12 +4,12 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use nestling_vault::{
-    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RestoreReport, RestoreRequest,
-    VaultError, restore,
+    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RepositoryLock, RestoreReport,
+    RestoreRequest, VaultError, restore,
 };
 use serde::Serialize;
 
-use super::{REPO, access::Access, work::watch};
+use super::{REPO, access::Access, hold, work::watch};
 use crate::{
     failure::Result,
     session::Session,
@@ -69,7 +69,9 @@ impl Restore {
             Onto::Overwrite => "a file is as it was before; a device is partly overwritten",
             Onto::Nothing => "the unfinished file was removed",
         };
-        let (disk, report) = watch(printer, kept, |job| self.restore(&repository, onto, job))?;
+        let lock = hold::lock(printer, &repository)?;
+        let work = |job: &Job| self.restore(&repository, lock.as_ref(), onto, job);
+        let (disk, report) = watch(printer, kept, work)?;
         let restored = Restored {
             disk,
             out: self.out.display().to_string(),
@@ -83,13 +85,20 @@ impl Restore {
     fn restore(
         &self,
         repository: &Arc<Repository>,
+        lock: Option<&RepositoryLock>,
         onto: Onto,
         job: &Job,
     ) -> std::result::Result<(String, RestoreReport), VaultError> {
-        let point = repository.select(&self.disk.point, job)?;
+        let point = hold::select(repository, lock, &self.disk.point, job)?;
         let index = Arc::new(repository.load_index(job)?);
         let disk = PointDisk::open(repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
         let output = Output::open(&self.out, onto, disk.geometry().size_bytes)?;
+        if !self.ranges.is_empty() && output.replaces_file() {
+            return Err(VaultError::Invalid(format!(
+                "{} would have nothing but these ranges; to write them into it, use --onto-existing",
+                self.out.display()
+            )));
+        }
         let ranges = (!self.ranges.is_empty()).then(|| self.ranges.iter().cloned().collect());
         let request = RestoreRequest {
             repository,

@@ -48,6 +48,8 @@ struct Verified {
     unindexed_packs: u64,
     defects: Vec<Defect>,
     losses: Vec<Loss>,
+    /// Points that a newer version of this program wrote, told where something is damaged.
+    newer_points: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -104,6 +106,7 @@ fn record(report: &VerifyReport) -> Verified {
         unindexed_packs: report.unindexed_packs,
         defects: report.defects.iter().map(defect).collect(),
         losses: report.losses.iter().map(loss).collect(),
+        newer_points: report.newer_points.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -128,6 +131,12 @@ fn human(verified: &Verified) -> String {
         }
         text.push_str(&table.text());
         text.push('\n');
+    }
+    for point in &verified.newer_points {
+        let point: String = point.chars().take(8).collect();
+        text.push_str(&format!(
+            "{point} was written by a newer version of this program and was not looked into\n"
+        ));
     }
     let said = match verified.clean {
         true => "nothing is damaged".to_owned(),
