@@ -22,7 +22,7 @@ use crate::{
     index::Index,
     job::Job,
     lock::RepositoryLock,
-    packer::{Packer, Stored, Writer, write},
+    packer::{Packer, Stored, Writer, write_under},
     point::{Point, REPLACES},
     prune::marked_packs,
     repo::{Identity, Repository, in_parallel},
@@ -78,15 +78,13 @@ impl Repository {
         }
         // In this order nothing is built on that prune may take away there.
         let leaving = marked_packs(destination)?;
-        let mut present = destination.load_index(job)?;
-        present.leave(&leaving);
+        let present = destination.load_index_to_build_on(&leaving, job)?;
         let copy = Copy::new(self, destination, &wanted, &present, job)?;
-        let (storage, key, tuning) = (destination.storage.as_ref(), &destination.key, &destination.tuning);
-        let (_, stored) = write(storage, key, &present, tuning, UPLOADS, job, |writer| copy.run(writer))?;
-        lock.check()?;
-        there.check()?;
+        let check = || lock.check().and_then(|()| there.check());
+        let (_, stored) =
+            write_under(&check, destination, &present, UPLOADS, job, |writer| copy.run(writer))?;
         for point in wanted {
-            report.copied.push((point.id, destination.put_snapshot(&renamed(point))?));
+            report.copied.push((point.id, destination.put_snapshot_under(&check, &renamed(point))?));
         }
         Ok(CopyReport { stored, copied_bytes: copy.bytes.load(Relaxed), ..report })
     }

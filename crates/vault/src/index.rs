@@ -45,6 +45,8 @@ pub struct Index {
     numbers: HashMap<PackId, u32>,
     /// Packs that are read but not built on.
     leaving: HashSet<u32>,
+    /// Packs that are not in the store.
+    lacking: HashSet<u32>,
 }
 
 impl Default for Index {
@@ -55,6 +57,7 @@ impl Default for Index {
             packs: Vec::new(),
             numbers: HashMap::new(),
             leaving: HashSet::new(),
+            lacking: HashSet::new(),
         }
     }
 }
@@ -100,6 +103,17 @@ impl Index {
     /// Names packs that are about to be removed: what lies there is found, and does not count as stored.
     pub(crate) fn leave(&mut self, packs: &HashSet<PackId>) {
         self.leaving.extend(packs.iter().filter_map(|pack| self.numbers.get(pack)));
+    }
+
+    /// Packs other than those that are `there` do not count as stored.
+    pub(crate) fn lack(&mut self, there: &HashSet<PackId>) {
+        self.lacking.extend(self.numbers.iter().filter(|(pack, _)| !there.contains(*pack)).map(|(_, n)| *n));
+        self.leaving.extend(&self.lacking);
+    }
+
+    /// Whether a pack that is there has the blob, for now.
+    pub(crate) fn reads(&self, id: &BlobId) -> bool {
+        self.entries(id).any(|entry| !self.lacking.contains(&entry.pack))
     }
 
     /// Whether a blob is stored to stay.

@@ -6,6 +6,7 @@
 //! never replaces the order of writing that makes torn runs harmless.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -30,8 +31,10 @@ use crate::{
 /// As restic does it.
 const RENEW: Duration = Duration::from_secs(5 * 60);
 const STALE: Duration = Duration::from_secs(30 * 60);
+/// Whoever could not renew for so long gives up before others may take the lock for stale.
+const LOST: Duration = Duration::from_secs(25 * 60);
 const LOCK_BYTES_MAX: usize = 1 << 20;
-/// How often the locks are listed again because one of them was renewed meanwhile.
+/// How often the locks are listed until two listings agree: in between one of them may be renewed.
 const RELISTS: usize = 32;
 
 /// A lock that somebody holds.
@@ -58,8 +61,10 @@ impl Held {
         if age > STALE.as_nanos().cast_signed() {
             return true;
         }
+        // Numbers of processes mean something inside one boot of one machine, and one namespace of processes.
+        let is_near = who.boot.is_some() && self.lock.boot == who.boot && self.lock.hostname == who.hostname;
         let dead = |pid: i64| i32::try_from(pid).is_ok_and(|pid| pid > 0 && !process_exists(pid));
-        self.lock.hostname == who.hostname && dead(self.lock.pid)
+        is_near && dead(self.lock.pid)
     }
 
     pub fn describe(&self) -> String {
@@ -75,25 +80,53 @@ fn process_exists(pid: i32) -> bool {
 
 /// The locks that are in force: not stale, and readable. One that cannot be read is in force, since it may be new.
 pub fn held(repository: &Repository, who: &Identity) -> Result<Vec<Held>, VaultError> {
+    survey(repository, who, |_| false)
+}
+
+/// The same, for who acts on a stale lock not being in force: it is removed before anything else is read, so that its
+/// holder, if it lives, learns of it. Locks of `own`, the session that asks, are left out and stay.
+pub(crate) fn held_by_others(
+    repository: &Repository,
+    who: &Identity,
+    own: &str,
+) -> Result<Vec<Held>, VaultError> {
+    let is_other = |held: &Held| held.session() != own;
+    Ok(survey(repository, who, is_other)?.into_iter().filter(is_other).collect())
+}
+
+/// Lists the locks until two listings agree: one alone may miss a lock that is renewed meanwhile under both its names.
+fn survey(
+    repository: &Repository,
+    who: &Identity,
+    removes: impl Fn(&Held) -> bool,
+) -> Result<Vec<Held>, VaultError> {
     let now = Timestamp::from(SystemTime::now());
+    let mut known: HashMap<LockId, Held> = HashMap::new();
+    let mut before: Option<HashSet<LockId>> = None;
     for _ in 0..RELISTS {
-        let mut held = Vec::new();
-        let mut vanished = false;
-        for id in repository.list::<LockId>(FileKind::Lock)? {
-            match read_lock(repository, id) {
-                Ok(Some(found)) if !found.is_stale(&now, who) => held.push(found),
-                Ok(Some(_)) => {}
-                // Its holder has ended, or renewed it under a name that was not there yet when they were listed.
-                Ok(None) => vanished = true,
+        let mut listed: HashSet<LockId> = repository.list(FileKind::Lock)?.into_iter().collect();
+        if before.as_ref() == Some(&listed) && listed.iter().all(|id| known.contains_key(id)) {
+            let mut held: Vec<Held> = known.into_values().filter(|held| listed.contains(&held.id)).collect();
+            held.retain(|held| !held.is_stale(&now, who));
+            held.sort_by_key(|held| (held.lock.time, held.id));
+            return Ok(held);
+        }
+        for id in listed.clone() {
+            match known.get(&id).map_or_else(|| read_lock(repository, id), |_| Ok(None)) {
+                Ok(Some(found)) if found.is_stale(&now, who) && removes(&found) => {
+                    repository.storage.remove(&lock_file(id))?;
+                    listed.remove(&id);
+                }
+                Ok(Some(found)) => drop(known.insert(id, found)),
+                // Known already; or its holder has ended, or renewed it under a name that was not there yet.
+                Ok(None) => {}
                 Err(error) if error.is_damage() => {
                     return Err(VaultError::LockUnreadable { file: id.to_string(), source: Box::new(error) });
                 }
                 Err(error) => return Err(error),
             }
         }
-        if !vanished {
-            return Ok(held);
-        }
+        before = Some(listed);
     }
     let holder = "others who come and go faster than they can be listed".to_owned();
     Err(VaultError::Locked { holder })
@@ -134,9 +167,35 @@ pub struct RepositoryLock {
 struct Shared {
     repository: Arc<Repository>,
     lost: AtomicBool,
-    current: Mutex<Held>,
+    current: Mutex<Current>,
     ended: Mutex<bool>,
     wake: Condvar,
+}
+
+/// The lock as it was written last.
+struct Current {
+    held: Held,
+    written: Instant,
+}
+
+/// By a clock that people set, as others see the lock's age, and by one that counts while the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Instant {
+    wall: SystemTime,
+    boot: Duration,
+}
+
+impl Instant {
+    fn now() -> Self {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(boot.tv_sec).unwrap_or_default();
+        Self { wall: SystemTime::now(), boot: Duration::from_secs(seconds) }
+    }
+
+    fn is_too_old(&self, now: &Self) -> bool {
+        let wall = now.wall.duration_since(self.wall).unwrap_or_default();
+        wall.max(now.boot.saturating_sub(self.boot)) > LOST
+    }
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -148,7 +207,8 @@ impl RepositoryLock {
     /// since its owner knows that savers may come.
     pub fn shared(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
         let lock = Self::put(repository, who, false)?;
-        let holder = held(repository, who)?.into_iter().find(|h| h.lock.exclusive && h.is_foreign());
+        let keeps_out = |h: &Held| h.lock.exclusive && h.is_foreign();
+        let holder = survey(repository, who, keeps_out)?.into_iter().find(keeps_out);
         match holder {
             None => Ok(lock),
             Some(holder) => Err(VaultError::Locked { holder: holder.describe() }),
@@ -158,8 +218,8 @@ impl RepositoryLock {
     /// An exclusive lock against other programs: refused while one of them holds any lock. Ours go on.
     pub fn exclusive(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
         let lock = Self::put(repository, who, true)?;
-        let own = guard(&lock.shared.current).id;
-        let others = held(repository, who)?;
+        let own = guard(&lock.shared.current).held.id;
+        let others = survey(repository, who, |h| h.id != own)?;
         let in_the_way = others
             .iter()
             .find(|h| h.id != own && (h.is_foreign() || (h.lock.exclusive && h.session() != lock.session)));
@@ -173,8 +233,8 @@ impl RepositoryLock {
     /// others stand on. Refused while anybody holds any lock.
     pub(crate) fn alone(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
         let lock = Self::put_as(repository, who, true, None)?;
-        let own = guard(&lock.shared.current).id;
-        match held(repository, who)?.into_iter().find(|h| h.id != own) {
+        let own = guard(&lock.shared.current).held.id;
+        match survey(repository, who, |h| h.id != own)?.into_iter().find(|h| h.id != own) {
             None => Ok(lock),
             Some(holder) => Err(VaultError::Locked { holder: holder.describe() }),
         }
@@ -193,8 +253,9 @@ impl RepositoryLock {
         exclusive: bool,
         session: Option<String>,
     ) -> Result<Self, VaultError> {
+        let written = Instant::now();
         let lock = Lock {
-            time: Timestamp::from(SystemTime::now()),
+            time: Timestamp::from(written.wall),
             exclusive,
             hostname: who.hostname.clone(),
             username: who.username.clone(),
@@ -202,6 +263,7 @@ impl RepositoryLock {
             uid: who.uid,
             gid: who.gid,
             session,
+            boot: who.boot.clone(),
             keeps: Vec::new(),
             other: serde_json::Map::new(),
         };
@@ -210,7 +272,7 @@ impl RepositoryLock {
         let shared = Arc::new(Shared {
             repository: repository.clone(),
             lost: AtomicBool::new(false),
-            current: Mutex::new(Held { id, lock }),
+            current: Mutex::new(Current { held: Held { id, lock }, written }),
             ended: Mutex::new(false),
             wake: Condvar::new(),
         });
@@ -232,21 +294,33 @@ impl RepositoryLock {
 
     pub(crate) fn keep_all(&self, trees: &[BlobId]) -> Result<(), VaultError> {
         let mut current = guard(&self.shared.current);
-        let mut lock = current.lock.clone();
+        let mut lock = current.held.lock.clone();
         lock.keeps.extend_from_slice(trees);
         self.shared.replace(&mut current, lock)
     }
 
-    /// Fails when the lock was not there all the time. Called before what relies on it is reported.
+    /// Fails when the lock was not there all the time. Called before and after what relies on it.
     pub fn check(&self) -> Result<(), VaultError> {
-        if self.shared.lost.load(Relaxed) {
-            return Err(VaultError::LockLost);
-        }
-        let id = guard(&self.shared.current).id;
-        match read(self.shared.repository.storage.as_ref(), &self.shared.repository.key, id)? {
-            Some(_) => Ok(()),
-            None => Err(VaultError::LockLost),
-        }
+        let current = guard(&self.shared.current);
+        self.shared.check_age(&current)?;
+        self.shared.check_there(&current)
+    }
+
+    /// As `check`, by the clocks alone: for what is done thousands of times.
+    pub(crate) fn check_age(&self) -> Result<(), VaultError> {
+        self.shared.check_age(&guard(&self.shared.current))
+    }
+
+    /// As if the lock had been written so long ago, and nothing done since.
+    #[cfg(test)]
+    pub(crate) fn age(&self, by: Duration) {
+        let mut current = guard(&self.shared.current);
+        current.written.wall -= by;
+        let mut lock = current.held.lock.clone();
+        lock.time = Timestamp::from(current.written.wall);
+        let id = write(&self.shared.repository, &lock).expect("written");
+        let old = std::mem::replace(&mut current.held, Held { id, lock });
+        self.shared.repository.storage.remove(&lock_file(old.id)).expect("removed");
     }
 }
 
@@ -272,23 +346,49 @@ impl Shared {
                 return;
             }
             let mut current = guard(&self.current);
-            // A store that is away for a moment is asked again; the lock counts until it is stale.
-            let there = read(self.repository.storage.as_ref(), &self.repository.key, current.id);
-            if matches!(there, Ok(None)) {
-                self.lost.store(true, Relaxed);
+            // A store that is away for a moment is asked again in five minutes, several times before the lock is lost.
+            let lock = current.held.lock.clone();
+            if matches!(self.replace(&mut current, lock), Err(VaultError::LockLost)) {
                 return;
             }
-            let fresh = Lock { time: Timestamp::from(SystemTime::now()), ..current.lock.clone() };
-            // What fails now is tried again in five minutes, several times before the lock is stale.
-            let _ = self.replace(&mut current, fresh);
         }
     }
 
-    /// The new lock is there before the old one goes.
-    fn replace(&self, current: &mut Held, lock: Lock) -> Result<(), VaultError> {
+    fn lose(&self) -> VaultError {
+        self.lost.store(true, Relaxed);
+        VaultError::LockLost
+    }
+
+    /// Who slept, or could not reach the store, until others might take the lock for stale has lost it.
+    fn check_age(&self, current: &Current) -> Result<(), VaultError> {
+        if self.lost.load(Relaxed) || current.written.is_too_old(&Instant::now()) {
+            return Err(self.lose());
+        }
+        Ok(())
+    }
+
+    fn check_there(&self, current: &Current) -> Result<(), VaultError> {
+        match read(self.repository.storage.as_ref(), &self.repository.key, current.held.id)? {
+            Some(_) => Ok(()),
+            None => Err(self.lose()),
+        }
+    }
+
+    /// The new lock is there before the old one goes. The old one is still there then: so whoever removes it sees the
+    /// new one afterwards.
+    fn replace(&self, current: &mut Current, lock: Lock) -> Result<(), VaultError> {
+        self.check_age(current)?;
+        // Who sleeps from here on wrote an old lock.
+        let written = Instant::now();
+        let lock = Lock { time: Timestamp::from(written.wall), ..lock };
         let id = write(&self.repository, &lock)?;
-        let old = std::mem::replace(current, Held { id, lock });
-        Ok(self.repository.storage.remove(&lock_file(old.id))?)
+        if let Err(error) = self.check_there(current) {
+            // What cannot be removed becomes stale; the error that counts is the first.
+            let _ = self.repository.storage.remove(&lock_file(id));
+            return Err(error);
+        }
+        let old = std::mem::replace(current, Current { held: Held { id, lock }, written });
+        Ok(self.repository.storage.remove(&lock_file(old.held.id))?)
     }
 }
 
@@ -300,8 +400,11 @@ impl Drop for RepositoryLock {
             // A renewer that panicked leaves a lock behind, which becomes stale.
             let _ = renewer.join();
         }
-        let id = guard(&self.shared.current).id;
+        let id = guard(&self.shared.current).held.id;
         // What cannot be removed becomes stale; there is nobody left to tell.
         let _ = self.shared.repository.storage.remove(&lock_file(id));
     }
 }
+
+#[cfg(test)]
+mod tests;

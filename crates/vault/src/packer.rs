@@ -24,6 +24,7 @@ use crate::{
     index::Index,
     job::Job,
     layout::Tuning,
+    repo::Repository,
     storage::{FileKind, FileName, Storage},
 };
 
@@ -172,6 +173,25 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// What must hold when an index file is written.
+pub(crate) type Check<'a> = &'a (dyn Fn() -> Result<(), VaultError> + Sync);
+
+/// As [`write`], for who holds a lock that others may take for stale: `check` tells whether it was lost, before an index
+/// file names packs that nobody knew of, and after.
+pub(crate) fn write_under<T>(
+    check: Check<'_>,
+    repository: &Repository,
+    index: &Index,
+    uploads: usize,
+    job: &Job,
+    work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
+) -> Result<(T, Stored), VaultError> {
+    let state = Mutex::new(State::default());
+    let (storage, key) = (repository.storage.as_ref(), &repository.key);
+    let upload = Upload { storage, key, job, state: &state, check };
+    upload.all(index, &repository.tuning, uploads, work)
+}
+
 /// Lets `work` store blobs, with `uploads` packs on their way at once, and returns when all of it is durable and
 /// indexed, or with the first error.
 pub(crate) fn write<T>(
@@ -184,29 +204,8 @@ pub(crate) fn write<T>(
     work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
 ) -> Result<(T, Stored), VaultError> {
     let state = Mutex::new(State::default());
-    let claimed: Vec<_> = (0..CLAIM_SHARDS).map(|_| Mutex::new(HashSet::new())).collect();
-    let (sender, receiver) = sync_channel(1);
-    let receiver = Mutex::new(receiver);
-    let upload = Upload { storage, key, job, state: &state };
-    let outcome = std::thread::scope(|scope| -> Result<T, VaultError> {
-        for _ in 0..uploads.max(1) {
-            scope.spawn(|| upload.run(&receiver));
-        }
-        let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
-        let writer = Writer { index, key, job, sender, state: &state, claimed: &claimed, trees };
-        let outcome = work(&writer)?;
-        lock(&writer.trees).flush(&writer)?;
-        Ok(outcome)
-    });
-    // The threads have ended: what they stored is named even when the job failed.
-    let indexed = upload.index_pending();
-    let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = state.error {
-        return Err(error);
-    }
-    let outcome = outcome?;
-    indexed?;
-    Ok((outcome, state.stored))
+    let upload = Upload { storage, key, job, state: &state, check: &|| Ok(()) };
+    upload.all(index, tuning, uploads, work)
 }
 
 struct Upload<'a> {
@@ -214,9 +213,42 @@ struct Upload<'a> {
     key: &'a MasterKey,
     job: &'a Job,
     state: &'a Mutex<State>,
+    check: Check<'a>,
 }
 
 impl Upload<'_> {
+    /// All of a writer's life.
+    fn all<T>(
+        &self,
+        index: &Index,
+        tuning: &Tuning,
+        uploads: usize,
+        work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
+    ) -> Result<(T, Stored), VaultError> {
+        let Self { key, job, state, .. } = *self;
+        let claimed: Vec<_> = (0..CLAIM_SHARDS).map(|_| Mutex::new(HashSet::new())).collect();
+        let (sender, receiver) = sync_channel(1);
+        let receiver = Mutex::new(receiver);
+        let outcome = std::thread::scope(|scope| -> Result<T, VaultError> {
+            for _ in 0..uploads.max(1) {
+                scope.spawn(|| self.run(&receiver));
+            }
+            let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
+            let writer = Writer { index, key, job, sender, state, claimed: &claimed, trees };
+            let outcome = work(&writer)?;
+            lock(&writer.trees).flush(&writer)?;
+            Ok(outcome)
+        });
+        // The threads have ended: what they stored is named even when the job failed.
+        let indexed = self.index_pending();
+        let mut state = lock(state);
+        if let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        let outcome = outcome?;
+        indexed?;
+        Ok((outcome, state.stored))
+    }
     fn run(&self, receiver: &Mutex<Receiver<Pack>>) {
         loop {
             // The guard ends with the statement, so that threads take turns.
@@ -255,7 +287,13 @@ impl Upload<'_> {
         if packs.is_empty() {
             return Ok(());
         }
-        let (_, bytes) = put_index(self.storage, self.key, packs)?;
+        (self.check)()?;
+        let (id, bytes) = put_index(self.storage, self.key, packs)?;
+        if let Err(error) = (self.check)() {
+            // Its packs may be gone by now. Savers look whether they are there, so it may also stay.
+            let _ = self.storage.remove(&FileName { kind: FileKind::Index, name: id.to_string() });
+            return Err(error);
+        }
         lock(self.state).stored.bytes += bytes;
         Ok(())
     }

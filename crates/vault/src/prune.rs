@@ -29,8 +29,8 @@ use crate::{
     id::hex,
     index::Index,
     job::Job,
-    lock::{Held, RepositoryLock, held},
-    packer::{Packer, put_index, write},
+    lock::{Held, RepositoryLock, held_by_others},
+    packer::{Packer, put_index, write_under},
     repo::{Identity, Repository, damaged, is_not_found},
     storage::{FileKind, FileName},
     walk::{Marks, reach},
@@ -183,7 +183,7 @@ impl Repository {
     ) -> Result<PrunePlan, VaultError> {
         self.check_writable()?;
         let lock = RepositoryLock::exclusive(self, who)?;
-        let (state, used) = look(self, who, job)?;
+        let (state, used) = look(self, who, &lock, job)?;
         Ok(Planner { repository: self, state: &state, used: &used }
             .plan(options)?
             .into_plan(lock, state, used))
@@ -197,7 +197,7 @@ impl Repository {
         job: &Job,
     ) -> Result<PruneReport, VaultError> {
         let PrunePlan { lock, mut state, repack, mut remove, mut used, .. } = plan;
-        repack_packs(self, &state, &used, (&repack, &remove), job)?;
+        repack_packs(self, &state, &used, (&repack, &remove), &lock, job)?;
         lock.check()?;
         remove.extend(repack);
         if !remove.is_empty() {
@@ -212,31 +212,31 @@ impl Repository {
             put_extra(self, format!("mark-{}.packs", mark.name), &mark)?;
             state.marks.push(mark);
         }
-        let own = lock.session().to_owned();
-        let live = others(self, who, &own)?;
+        let live = held_by_others(self, who, lock.session())?;
         for mark in state.marks.iter_mut().filter(|mark| mark.sessions.is_none()) {
             let sessions: Vec<String> = live.iter().map(Held::session).collect();
             put_extra(self, format!("mark-{}.sessions", mark.name), &sessions)?;
             mark.sessions = Some(sessions);
         }
         let report =
-            Finisher { repository: self, who, own: &own, live, job }.finish(&mut state, &mut used)?;
+            Finisher { repository: self, who, lock: &lock, live, job }.finish(&mut state, &mut used)?;
         sweep_sessions(self)?;
         lock.check()?;
         Ok(report)
     }
 }
 
-fn others(repository: &Repository, who: &Identity, own: &str) -> Result<Vec<Held>, VaultError> {
-    Ok(held(repository, who)?.into_iter().filter(|held| held.session() != own).collect())
-}
-
 /// Everything that prune decides by, in the order that misses nobody: sessions, points, sessions again, index.
-fn look(repository: &Repository, who: &Identity, job: &Job) -> Result<(Snapshot, Marks), VaultError> {
+fn look(
+    repository: &Repository,
+    who: &Identity,
+    lock: &RepositoryLock,
+    job: &Job,
+) -> Result<(Snapshot, Marks), VaultError> {
     job.begin("looking at the repository", 0);
-    let before = held(repository, who)?;
+    let before = held_by_others(repository, who, lock.session())?;
     let snapshots = repository.snapshots(job)?;
-    let after = held(repository, who)?;
+    let after = held_by_others(repository, who, lock.session())?;
     let marks = read_marks(repository)?;
     let (index, files) = read_index(repository, job)?;
     let listed = repository.storage.list(FileKind::Pack)?;
@@ -415,6 +415,7 @@ fn repack_packs(
     state: &Snapshot,
     used: &Marks,
     (packs, removed): (&[PackId], &[PackId]),
+    lock: &RepositoryLock,
     job: &Job,
 ) -> Result<(), VaultError> {
     let wanted: HashSet<PackId> = packs.iter().copied().collect();
@@ -424,7 +425,7 @@ fn repack_packs(
     // An empty index: what is copied is in the repository, and copied all the same.
     let none = Index::default();
     let storage = repository.storage.as_ref();
-    write(storage, &repository.key, &none, &repository.tuning, 2, job, |writer| {
+    write_under(&|| lock.check(), repository, &none, 2, job, |writer| {
         let mut opener = Opener::new(storage, &repository.key)?;
         let mut packers = [BlobKind::Data, BlobKind::Tree]
             .map(|kind| Packer::new(kind, &repository.key, &repository.tuning));
@@ -468,7 +469,7 @@ fn read_sealed(repository: &Repository, pack: PackId, blob: &PackBlob) -> Result
 struct Finisher<'a> {
     repository: &'a Arc<Repository>,
     who: &'a Identity,
-    own: &'a str,
+    lock: &'a RepositoryLock,
     live: Vec<Held>,
     job: &'a Job,
 }
@@ -496,9 +497,11 @@ impl Finisher<'_> {
         self.look_again(state, used)?;
         let dead = self.dead(state, used, &due)?;
         self.job.begin("removing packs", dead.len() as u64);
+        self.lock.check()?;
         rewrite_index(self.repository, &state.files, &dead)?;
         for pack in &dead {
             self.job.check()?;
+            self.lock.check_age()?;
             self.repository.storage.remove(&pack_file(*pack))?;
             report.removed_packs += 1;
             report.removed_bytes += state.sizes.get(pack).copied().unwrap_or_default();
@@ -514,9 +517,9 @@ impl Finisher<'_> {
 
     /// Points and index files that came since the repository was looked at.
     fn look_again(&self, state: &mut Snapshot, used: &mut Marks) -> Result<(), VaultError> {
-        let before = others(self.repository, self.who, self.own)?;
+        let before = held_by_others(self.repository, self.who, self.lock.session())?;
         let snapshots = self.repository.snapshots(self.job)?;
-        let after = others(self.repository, self.who, self.own)?;
+        let after = held_by_others(self.repository, self.who, self.lock.session())?;
         let (index, files) = read_index(self.repository, self.job)?;
         let mut fresh = Marks::new(&index);
         // What was found before is not walked again: its marks are carried over by name.

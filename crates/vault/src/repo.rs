@@ -5,12 +5,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
 use crate::{
-    IndexId, KeyId, SnapshotId, VaultError,
+    IndexId, KeyId, PackId, SnapshotId, VaultError,
     crypto::MasterKey,
     format::{
         Timestamp,
@@ -42,8 +43,16 @@ pub struct Identity {
     pub username: String,
     pub uid: u32,
     pub gid: u32,
-    /// By which others on the same host see that a lock's holder has died.
+    /// By which others in the same boot see that a lock's holder has died.
     pub pid: u32,
+    /// The boot of this machine and the namespace of processes that `pid` counts in; none where they cannot be told.
+    pub boot: Option<String>,
+}
+
+fn boot() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    Some(format!("{}:{namespace}", boot.trim()))
 }
 
 impl Identity {
@@ -53,7 +62,7 @@ impl Identity {
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let username =
             std::env::var("USER").unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() });
-        Self { hostname, username, uid, gid, pid: std::process::id() }
+        Self { hostname, username, uid, gid, pid: std::process::id(), boot: boot() }
     }
 }
 
@@ -218,8 +227,12 @@ impl Repository {
     /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it.
     pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
         let mut found: HashMap<SnapshotId, Snapshot> = HashMap::new();
+        let mut before: Option<HashSet<SnapshotId>> = None;
         for _ in 0..=RELISTS {
             let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
+            // One listing alone may miss a snapshot that is replaced meanwhile under both its names.
+            let is_settled = before.as_ref() == Some(&listed);
+            before = Some(listed.clone());
             found.retain(|id, _| listed.contains(id));
             let names: Vec<SnapshotId> = listed.into_iter().filter(|id| !found.contains_key(id)).collect();
             let new = Mutex::new((Vec::with_capacity(names.len().min(1 << 20)), false));
@@ -236,7 +249,7 @@ impl Repository {
             let (new, vanished) = new.into_inner().unwrap_or_else(PoisonError::into_inner);
             found.extend(new);
             // Forgotten since it was listed, or replaced by one that the list may not have.
-            if !vanished {
+            if is_settled && !vanished {
                 break;
             }
         }
@@ -256,6 +269,37 @@ impl Repository {
         let id = SnapshotId::of(&sealed);
         self.storage.put(&small(FileKind::Snapshot, &id.to_string()), &sealed)?;
         Ok(id)
+    }
+
+    /// The same, for who relies on locks: when one was lost before the snapshot was there, others may have removed what it
+    /// needs, so it goes again.
+    pub(crate) fn put_snapshot_under(
+        &self,
+        check: &dyn Fn() -> Result<(), VaultError>,
+        snapshot: &Snapshot,
+    ) -> Result<SnapshotId, VaultError> {
+        check()?;
+        let id = self.put_snapshot(snapshot)?;
+        if let Err(error) = check() {
+            // Where it cannot be removed, the error that counts is still the first: nothing is reported as saved.
+            let _ = self.remove_snapshot(&id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// What all index files say, for who builds on it: nothing counts as held that lies in a pack that is marked, or
+    /// that is not there. The marks were read before.
+    pub(crate) fn load_index_to_build_on(
+        &self,
+        marked: &HashSet<PackId>,
+        job: &Job,
+    ) -> Result<Index, VaultError> {
+        let mut index = self.load_index(job)?;
+        let there: HashSet<PackId> = self.list(FileKind::Pack)?.into_iter().collect();
+        index.leave(marked);
+        index.lack(&there);
+        Ok(index)
     }
 
     pub(crate) fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), VaultError> {

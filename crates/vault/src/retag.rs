@@ -140,7 +140,7 @@ impl Repository {
         let (_, before) = self.versions(job)?;
         let before = before.iter().filter(|other| other.is_version_of(old)).map(|other| other.id);
         let new = in_place_of(new, old, &before.collect::<Vec<_>>());
-        let id = self.put_snapshot(&new)?;
+        let id = self.put_snapshot_under(&|| lock.check(), &new)?;
         let point = Point::of(id, new)
             .ok_or_else(|| VaultError::Invalid(format!("{}: what is to replace it is no point", old.id)))?;
         let (current, older) = self.versions(job)?;

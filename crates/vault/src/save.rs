@@ -31,7 +31,7 @@ use crate::{
     job::Job,
     layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
     lock::RepositoryLock,
-    packer::{Packer, Stored, Writer, write},
+    packer::{Packer, Stored, Writer, write_under},
     point::{DiskLayout, Point, PointContent, PointLayout, TAG, load_tree, subtree},
     prune::marked_packs,
     repo::{Identity, Repository},
@@ -136,19 +136,16 @@ impl Repository {
             // Still there after the lock names it: prune will not take what it needs.
             self.snapshot(&parent.id)?;
         }
-        let mut index = self.load_index(job)?;
-        index.leave(&leaving);
+        let index = self.load_index_to_build_on(&leaving, job)?;
         let content = request.parent.map(|parent| self.content(&index, parent)).transpose()?;
         let save = Save::new(self, &index, request, content.as_ref(), job)?;
         let threads = match request.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
+        let check = || lock.check();
         let (tree, stored) =
-            write(self.storage.as_ref(), &self.key, &index, &self.tuning, UPLOADS, job, |writer| {
-                save.run(writer, threads)
-            })?;
-        lock.check()?;
+            write_under(&check, self, &index, UPLOADS, job, |writer| save.run(writer, threads))?;
         job.begin("writing the point", 0);
         let report = SaveReport {
             point: SnapshotId([0; 32]),
@@ -159,7 +156,7 @@ impl Repository {
             duration: begun.elapsed(),
             read_in_full: save.read_in_full(),
         };
-        let point = self.put_snapshot(&snapshot(request, tree, &report))?;
+        let point = self.put_snapshot_under(&check, &snapshot(request, tree, &report))?;
         Ok(SaveReport { point, duration: begun.elapsed(), ..report })
     }
 }
@@ -491,7 +488,7 @@ impl Worker<'_, '_> {
         let same = |((range, chunk), now): ((Range<u64>, Chunk), &Range<u64>)| {
             let whole = match chunk {
                 Chunk::Zero => true,
-                Chunk::Stored(id) => self.save.index.contains(&id),
+                Chunk::Stored(id) => self.save.index.reads(&id),
             };
             (range == *now && whole).then_some(chunk)
         };

@@ -28,6 +28,9 @@ pub struct Lock {
     /// of the same number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// Ours alone: the boot and the namespace of processes that `pid` counts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// Ours alone: trees that the holder builds on, which prune keeps even when no snapshot names them any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keeps: Vec<BlobId>,
