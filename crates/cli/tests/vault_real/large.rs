@@ -18,7 +18,7 @@ fn place_of(piece: u64, pieces: u64) -> u64 {
 /// Noise and text in turns, without zeroes.
 fn piece(number: u64, edition: u64) -> Vec<u8> {
     let mut bytes = Random(number << 8 | edition).bytes(MIB);
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         bytes.iter_mut().for_each(|byte| *byte = b'a' + *byte % 16);
     }
     bytes
