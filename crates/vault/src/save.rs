@@ -7,7 +7,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
@@ -315,6 +315,7 @@ impl<'a> Save<'a> {
             packer: Packer::new(BlobKind::Data, &self.repository.key, &self.repository.tuning)?,
             opener: Opener::new(self.repository.storage.as_ref(), &self.repository.key)?,
             buffer: Vec::new(),
+            zeroes: HashSet::new(),
         };
         while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
             self.job.check()?;
@@ -439,6 +440,8 @@ struct Worker<'a, 'w> {
     packer: Packer<'a>,
     opener: Opener<'a>,
     buffer: Vec<u8>,
+    /// Lengths of the zero blobs that were stored already.
+    zeroes: HashSet<u32>,
 }
 
 impl Worker<'_, '_> {
@@ -462,7 +465,10 @@ impl Worker<'_, '_> {
         let bytes = range.end - range.start;
         let (content, zero_blobs) = disk.zeroes.encode(&chunks, bytes);
         for length in zero_blobs {
-            self.store(&vec![0; length as usize])?;
+            // Once: hashing it anew for each segment costs seconds for each TiB of holes.
+            if self.zeroes.insert(length) {
+                self.store(&vec![0; length as usize])?;
+            }
         }
         let node = Node::file(SEGMENT_FILE, bytes, content, epoch());
         self.writer.tree(&encoded(vec![node])?)

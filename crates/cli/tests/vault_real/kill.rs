@@ -235,6 +235,7 @@ fn whatever_is_killed_loses_nothing_that_was_reported() {
         if trial.round() {
             kills += 1;
             if kills % 10 == 0 {
+                note(&format!("{kills} of {rounds}: {:?}", trial.kills));
                 trial.check_by_restic("repo");
                 let images: Vec<&String> = trial.reported.iter().map(|(_, image)| image).collect();
                 let newest = format!("image-{}", trial.images);

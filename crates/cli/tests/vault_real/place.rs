@@ -193,8 +193,11 @@ impl Random {
     }
 
     pub fn bytes(&mut self, length: u64) -> Vec<u8> {
-        let words = (0..length.div_ceil(8)).flat_map(|_| self.next().to_le_bytes());
-        words.take(length as usize).collect()
+        let mut bytes = vec![0; length as usize];
+        for word in bytes.chunks_mut(8) {
+            word.copy_from_slice(&self.next().to_le_bytes()[..word.len()]);
+        }
+        bytes
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use nestling_vault::{Identity, Job, PruneOptions, PruneReport, PruneSummary, Repository, VaultError};
 use serde::Serialize;
 
-use super::{REPO, access::Access, verify::percent, work::watch};
+use super::{REPO, access::Access, work::watch};
 use crate::{
     failure::Result,
     session::Session,
@@ -22,10 +22,16 @@ pub struct Prune {
     #[arg(long)]
     dry_run: bool,
     /// How much may stay unused, in percent of what is used: freeing it would mean copying much [default: 5]
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = unused_percent)]
     max_unused: Option<f64>,
     #[command(flatten)]
     access: Access,
+}
+
+/// From 0, which frees everything, to 100.
+fn unused_percent(text: &str) -> std::result::Result<f64, String> {
+    let number = text.trim_end_matches('%').parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    number.ok_or_else(|| "a share is from 0 to 100".to_owned())
 }
 
 #[derive(Serialize)]

@@ -33,7 +33,7 @@ pub struct Verify {
 }
 
 /// More than 0, at most 100.
-pub fn percent(text: &str) -> std::result::Result<f64, String> {
+fn percent(text: &str) -> std::result::Result<f64, String> {
     let number =
         text.trim_end_matches('%').parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
     number.ok_or_else(|| "a share is more than 0 and at most 100".to_owned())
