@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    PackId, SnapshotId, VaultError,
+    BlobId, PackId, SnapshotId, VaultError,
     blob::{Opener, pack_file},
     format::{
         pack::{BlobKind, PackBlob},
@@ -30,6 +30,8 @@ use crate::{
 };
 
 const UPLOADS: usize = 2;
+/// Points that the lock names at once: it is written anew every few minutes, and everybody reads it.
+const BATCH: usize = if cfg!(test) { 2 } else { 1000 };
 /// Sealed bytes that are read at once at most.
 const RUN_BYTES: u64 = 4 << 20;
 
@@ -71,22 +73,31 @@ impl Repository {
                 None => wanted.push(point),
             }
         }
-        lock.keep_all(&wanted.iter().map(|point| point.snapshot.tree).collect::<Vec<_>>())?;
-        for point in &wanted {
-            // Still there after the lock names its tree: prune will not take what it needs.
-            self.snapshot(&point.id)?;
-        }
         // In this order nothing is built on that prune may take away there.
         let leaving = marked_packs(destination)?;
-        let present = destination.load_index_to_build_on(&leaving, job)?;
-        let copy = Copy::new(self, destination, &wanted, &present, job)?;
-        let check = || lock.check().and_then(|()| there.check());
-        let (_, stored) =
-            write_under(&check, destination, &present, UPLOADS, job, |writer| copy.run(writer))?;
-        for point in wanted {
-            report.copied.push((point.id, destination.put_snapshot_under(&check, &renamed(point))?));
+        for batch in wanted.chunks(BATCH) {
+            let trees: Vec<BlobId> = batch.iter().map(|point| point.snapshot.tree).collect();
+            lock.keep_only(&trees)?;
+            for point in batch {
+                // Still there after the lock names its tree: prune will not take what it needs.
+                self.snapshot(&point.id)?;
+            }
+            // What the batch before copied is in it.
+            let present = destination.load_index_to_build_on(&leaving, job)?;
+            let copy = Copy::new(self, destination, batch, &present, job)?;
+            let check = || lock.check().and_then(|()| there.check());
+            let (_, stored) =
+                write_under(&check, destination, &present, UPLOADS, job, |writer| copy.run(writer))?;
+            for point in batch {
+                let id = destination.put_snapshot_under(&check, &renamed(point))?;
+                report.copied.push((point.id, id));
+            }
+            report.stored.packs += stored.packs;
+            report.stored.blobs += stored.blobs;
+            report.stored.bytes += stored.bytes;
+            report.copied_bytes += copy.bytes.load(Relaxed);
         }
-        Ok(CopyReport { stored, copied_bytes: copy.bytes.load(Relaxed), ..report })
+        Ok(report)
     }
 }
 
@@ -256,6 +267,17 @@ mod tests {
         let second = copy(&from, &to).expect("copied");
         assert_eq!((second.copied.len(), second.present.len(), second.copied_bytes), (1, 1, 0));
         assert!(copy(&from, &from).is_err());
+    }
+
+    #[test]
+    fn more_points_than_a_lock_names_are_copied_in_batches() {
+        let (from, to) = (Place::new(), Place::new());
+        for second in 1..=5 {
+            from.save_at("a", &from.disk(second * MIB), i64::try_from(second).expect("small"));
+        }
+        assert_eq!(copy(&from, &to).expect("copied").copied.len(), 5);
+        assert_eq!(to.points("a").len(), 5);
+        assert!(to.repository.verify(DataCheck::All, &to.who, &Job::default()).expect("verified").is_clean());
     }
 
     #[test]

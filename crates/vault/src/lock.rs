@@ -33,7 +33,7 @@ const RENEW: Duration = Duration::from_secs(5 * 60);
 const STALE: Duration = Duration::from_secs(30 * 60);
 /// Whoever could not renew for so long gives up before others may take the lock for stale.
 const LOST: Duration = Duration::from_secs(25 * 60);
-const LOCK_BYTES_MAX: usize = 1 << 20;
+const LOCK_BYTES_MAX: usize = 16 << 20;
 /// How often the locks are listed until two listings agree: in between one of them may be renewed.
 const RELISTS: usize = 32;
 
@@ -289,13 +289,16 @@ impl RepositoryLock {
 
     /// Names a tree that this session builds on, so that prune keeps it even when its point is forgotten meanwhile.
     pub fn keep(&self, tree: BlobId) -> Result<(), VaultError> {
-        self.keep_all(&[tree])
-    }
-
-    pub(crate) fn keep_all(&self, trees: &[BlobId]) -> Result<(), VaultError> {
         let mut current = guard(&self.shared.current);
         let mut lock = current.held.lock.clone();
-        lock.keeps.extend_from_slice(trees);
+        lock.keeps.push(tree);
+        self.shared.replace(&mut current, lock)
+    }
+
+    /// The same for these trees instead of those named before.
+    pub(crate) fn keep_only(&self, trees: &[BlobId]) -> Result<(), VaultError> {
+        let mut current = guard(&self.shared.current);
+        let lock = Lock { keeps: trees.to_vec(), ..current.held.lock.clone() };
         self.shared.replace(&mut current, lock)
     }
 
@@ -327,6 +330,10 @@ impl RepositoryLock {
 fn write(repository: &Repository, lock: &Lock) -> Result<LockId, VaultError> {
     let new = |source| damaged("a new lock file", source);
     let sealed = seal_object(&repository.key, &lock::encode(lock).map_err(new)?).map_err(new)?;
+    if sealed.len() > LOCK_BYTES_MAX {
+        // Nobody could read it, so it would keep everybody out.
+        return Err(VaultError::Invalid("too many points at once; name fewer of them".to_owned()));
+    }
     let id = LockId::of(&sealed);
     repository.storage.put(&lock_file(id), &sealed)?;
     Ok(id)

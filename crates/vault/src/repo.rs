@@ -24,6 +24,7 @@ use crate::{
     index::Index,
     job::Job,
     layout::Tuning,
+    lock::RepositoryLock,
     storage::{FileKind, FileName, Storage, StorageErrorKind},
 };
 
@@ -102,10 +103,13 @@ impl Repository {
         match storage.put(&config_file, &sealed) {
             Ok(()) => Ok(Self { storage, key, tuning: Tuning::default(), config, key_id }),
             Err(error) => {
-                // Somebody else was first, or the store failed: this key opens nothing.
+                if error.kind != StorageErrorKind::AlreadyExists {
+                    // The config may be there although its answer was lost, and then nothing else opens it.
+                    return Err(error.into());
+                }
+                // Somebody else was first: this key opens nothing.
                 storage.remove(&small(FileKind::Key, &key_id.to_string()))?;
-                let taken = error.kind == StorageErrorKind::AlreadyExists;
-                Err(if taken { VaultError::AlreadyExists { place } } else { error.into() })
+                Err(VaultError::AlreadyExists { place })
             }
         }
     }
@@ -169,7 +173,9 @@ impl Repository {
     }
 
     /// Removes a password. Who copied the repository's key while it was valid can still read; the data are not sealed anew.
-    pub fn remove_key(&self, id: &KeyId) -> Result<(), VaultError> {
+    /// Nobody else may be at work, so that two who remove different keys do not remove the last ones.
+    pub fn remove_key(self: &Arc<Self>, id: &KeyId, who: &Identity) -> Result<(), VaultError> {
+        let lock = RepositoryLock::alone(self, who)?;
         let keys = key_files(self.storage.as_ref())?;
         if !keys.iter().any(|(known, _)| known == id) {
             return Err(VaultError::NoSuchKey(id.to_string()));
@@ -180,6 +186,7 @@ impl Repository {
         if *id == self.key_id {
             return Err(VaultError::KeyInUse(id.to_string()));
         }
+        lock.check()?;
         Ok(self.storage.remove(&small(FileKind::Key, &id.to_string()))?)
     }
 

@@ -103,7 +103,7 @@ impl Keys {
                 let repository = access.open(printer, &repo)?;
                 let id = repository.find_key_id(&key)?;
                 let removed = listed(&repository)?.into_iter().find(|key| key.id == id.to_string());
-                repository.remove_key(&id)?;
+                repository.remove_key(&id, &Identity::current())?;
                 printer.changed(&removed)
             }
         }
