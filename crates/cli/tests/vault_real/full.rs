@@ -122,7 +122,7 @@ fn a_full_disk_ends_a_prune_and_loses_nothing() {
     assert!(used().0 > 0);
     for left in [MIB, 100 << 10, 8 << 10, 0] {
         small.fill(left);
-        let said = place.run("prune small/repo --max-unused 0.001");
+        let said = place.run("prune small/repo --max-unused 0");
         if said.status != Some(0) {
             said.failed(&["small/repo", "no space"]);
         }
@@ -131,7 +131,7 @@ fn a_full_disk_ends_a_prune_and_loses_nothing() {
         small.free();
         place.verify("small/repo");
     }
-    place.run("prune small/repo --max-unused 0.001").ok();
+    place.run("prune small/repo --max-unused 0").ok();
     assert_eq!(used().0, 0);
     place.assert_restores("small/repo", "Web01", "one");
     place.assert_restores("small/repo", "Stays", "three");

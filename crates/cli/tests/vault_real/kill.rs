@@ -88,7 +88,7 @@ impl Trial {
                 let (words, time, image) = self.save(work == Work::Changed && known);
                 (words, Some((time, image)))
             }
-            Work::Prune => ("prune repo --max-unused 0.001".into(), None),
+            Work::Prune => ("prune repo --max-unused 0".into(), None),
             Work::Copy => ("copy repo Web01 --to other".into(), None),
             Work::Forget => {
                 let which = self.random.below(self.reported.len() as u64) as usize;
@@ -205,7 +205,7 @@ impl Trial {
     /// Garbage goes in the end.
     fn tidy(&self) {
         self.place.run("unlock repo").ok();
-        self.place.run("prune repo --max-unused 0.001").ok();
+        self.place.run("prune repo --max-unused 0").ok();
         let stats = self.place.run("--json stats repo").json();
         assert_eq!(stats["unused_bytes"], 0, "{stats}");
         for directory in ["locks", "nestling"] {

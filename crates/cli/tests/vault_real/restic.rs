@@ -107,7 +107,7 @@ fn restic_and_we_use_one_repository_in_turns() {
     place.run("unpin repo Other").ok();
     let other = place.run("--json show repo Other").json();
     place.run(&format!("forget repo Other@{}", other["id"].as_str().expect("an id"))).ok();
-    let pruned = place.run("--json prune repo --max-unused 0.001").json();
+    let pruned = place.run("--json prune repo --max-unused 0").json();
     assert!(pruned["plan"]["repacked_packs"].as_u64() > Some(0), "{pruned}");
     shared.assert_whole(&[("Lab/Web01", "three")]);
     shared.assert_files("mine");
