@@ -93,15 +93,15 @@ impl Directory {
         Ok(entry.is_file.then_some(entry.size))
     }
 
-    /// All that has a name in UTF-8; nothing is known of what vanishes meanwhile.
-    pub(super) fn entries(&self) -> io::Result<Vec<(String, Option<Entry>)>> {
+    /// All that has a name in UTF-8; what vanishes meanwhile is left out.
+    pub(super) fn entries(&self) -> io::Result<Vec<(String, Entry)>> {
         let mut entries = Vec::new();
         for item in Dir::read_from(self.0.as_fd())? {
             let item = item?;
             let Ok(name) = item.file_name().to_str() else { continue };
             if name != "." && name != ".." {
                 let stat = super::found(self.stat(name))?;
-                entries.push((name.to_owned(), stat.map(|stat| entry(&stat))));
+                entries.extend(stat.map(|stat| (name.to_owned(), entry(&stat))));
             }
         }
         Ok(entries)

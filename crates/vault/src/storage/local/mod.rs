@@ -26,8 +26,6 @@ use super::{FileKind, FileName, Listed, Operation, Storage, StorageError, Storag
 
 /// How many packs stay open for random reads, however many there are.
 const HANDLES_MAX: usize = 128;
-/// How often a directory is read again because something vanished meanwhile.
-const LISTINGS_MAX: usize = 16;
 
 /// A repository in a directory.
 #[derive(Debug)]
@@ -116,15 +114,7 @@ impl LocalStorage {
         if kind == FileKind::Config {
             return Ok(vec![(String::new(), self.root.again()?)]);
         }
-        let Some(directory) = found(self.root.below(kind.directory()))? else {
-            // Where there is a repository, a folder that is gone must not pass for empty.
-            let is_needed = !matches!(kind, FileKind::Lock | FileKind::Extra);
-            if is_needed && self.root.holds("config")? {
-                let what = format!("its folder {:?} is missing; put it back", kind.directory());
-                return Err(io::Error::new(io::ErrorKind::NotFound, what));
-            }
-            return Ok(Vec::new());
-        };
+        let Some(directory) = found(self.root.below(kind.directory()))? else { return Ok(Vec::new()) };
         if kind != FileKind::Pack {
             return Ok(vec![(String::new(), directory)]);
         }
@@ -133,39 +123,6 @@ impl LocalStorage {
             directories.extend(found(directory.below(&prefix))?.map(|directory| (prefix, directory)));
         }
         Ok(directories)
-    }
-
-    /// The files of a kind in one directory. What vanishes meanwhile may have been put anew under a name that was not seen,
-    /// so then it is read again.
-    fn files(
-        &self,
-        kind: FileKind,
-        prefix: &str,
-        directory: &Directory,
-    ) -> Result<Vec<Listed>, StorageError> {
-        let failed = |e| failed(&self.path, Operation::List, e);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let mut entries = directory.entries().map_err(failed)?;
-            entries.retain(|(name, _)| kind.accepts(name) && name.starts_with(prefix));
-            if tries < LISTINGS_MAX && entries.iter().any(|(_, entry)| entry.is_none()) {
-                continue;
-            }
-            let mut files = Vec::with_capacity(entries.len());
-            for (name, entry) in entries {
-                match entry {
-                    Some(entry) if entry.is_file => files.push(Listed { name, size: entry.size }),
-                    // Left out, it would pass for a file that is not there.
-                    Some(_) => {
-                        let file = FileName { kind, name };
-                        return Err(self.error(StorageErrorKind::SymbolicLink, Operation::List, &file));
-                    }
-                    None => {}
-                }
-            }
-            return Ok(files);
-        }
     }
 
     fn open_file(&self, file: &FileName) -> io::Result<File> {
@@ -226,8 +183,7 @@ impl LocalStorage {
         for kind in FileKind::ALL {
             for (_, directory) in self.directories(kind)? {
                 for (name, entry) in directory.entries()? {
-                    let is_old = entry.is_some_and(|entry| entry.changed <= before);
-                    if publish::is_temporary(kind, &name) && is_old {
+                    if publish::is_temporary(kind, &name) && entry.changed <= before {
                         swept += u64::from(found(directory.unlink(&name))?.is_some());
                     }
                 }
@@ -294,17 +250,22 @@ impl Storage for LocalStorage {
     }
 
     fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
-        let failed = |e| failed(&self.path, Operation::List, e);
-        let mut listed = Vec::new();
-        for (prefix, directory) in self.directories(kind).map_err(failed)? {
-            if kind == FileKind::Config {
-                let size = found(directory.size("config")).map_err(failed)?.flatten();
-                listed.extend(size.map(|size| Listed { name: String::new(), size }));
-            } else {
-                listed.append(&mut self.files(kind, &prefix, &directory)?);
+        let list = || {
+            let mut listed = Vec::new();
+            for (prefix, directory) in self.directories(kind)? {
+                if kind == FileKind::Config {
+                    let size = found(directory.size("config"))?.flatten();
+                    listed.extend(size.map(|size| Listed { name: String::new(), size }));
+                    continue;
+                }
+                let entries = directory.entries()?.into_iter();
+                let ours = entries
+                    .filter(|(name, entry)| entry.is_file && kind.accepts(name) && name.starts_with(&prefix));
+                listed.extend(ours.map(|(name, entry)| Listed { name, size: entry.size }));
             }
-        }
-        Ok(listed)
+            Ok(listed)
+        };
+        list().map_err(|e| failed(&self.path, Operation::List, e))
     }
 
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
