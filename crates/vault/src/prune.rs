@@ -12,7 +12,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ use crate::{
 };
 
 const MARK_BYTES_MAX: usize = 256 << 20;
+/// Files that killed writers left half-written are removed at this age; one that is still written is younger.
+const HALF_WRITTEN: Duration = Duration::from_secs(60 * 60);
 /// Packs below a quarter of the usual size are joined once there are this many.
 const SMALL_PACKS: usize = 16;
 
@@ -221,6 +223,7 @@ impl Repository {
         let report =
             Finisher { repository: self, who, lock: &lock, live, job }.finish(&mut state, &mut used)?;
         sweep_sessions(self)?;
+        self.storage.sweep_temporary(HALF_WRITTEN)?;
         lock.check()?;
         Ok(report)
     }

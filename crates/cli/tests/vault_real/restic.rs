@@ -167,12 +167,15 @@ fn whoever_is_at_work_keeps_the_other_out() {
     let refused = shared.restic("prune");
     assert!(refused.status != Some(0) && refused.talk.contains("already locked"), "{}", refused.talk);
     shared.restic("backup --host mine files").ok();
+    // It looks whether the holder is alive by a signal that would end most programs.
+    shared.restic("unlock").ok();
+    assert_eq!(count(&place.path("repo/locks")), 1);
     assert!(saving.try_wait().expect("its state").is_none(), "it was at work all the while");
     saving.kill().expect("it is ours");
     saving.wait().expect("it ends");
 
     // restic checks, and so holds an exclusive lock: our save is refused and says by whom.
-    shared.restic("unlock").ok();
+    place.run("unlock repo --all").ok();
     let mut check = place.other(&shared.program, "-r repo check --read-data --limit-download 64");
     let mut check = check.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("restic runs");
     let line = first_line(&mut check);
@@ -188,7 +191,7 @@ fn whoever_is_at_work_keeps_the_other_out() {
     // Its lock is a dead process's now.
     place.run("save repo Web01 one").ok();
     place.run("prune repo").ok();
-    shared.restic("unlock").ok();
+    place.run("unlock repo --all").ok();
     shared.assert_whole(&[("Web01", "one")]);
     shared.assert_files("mine");
 }

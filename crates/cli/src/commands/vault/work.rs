@@ -29,6 +29,7 @@ pub fn watch<T: Send>(
 ) -> Result<T> {
     let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't start: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    outlive_hangups(&runtime).map_err(failed)?;
     let (job, (sender, receiver)) = (Job::default(), oneshot::channel());
     let outcome = std::thread::scope(|scope| {
         // Nobody listens any more only if the watcher failed, whose error is told then.
@@ -44,6 +45,13 @@ pub fn watch<T: Send>(
         Err(VaultError::Cancelled) => Err(Failure::new(ErrorCode::Failed, format!("cancelled: {kept}"))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// From now on SIGHUP does nothing: stock restic sends it to the holder of a lock to see whether it is alive.
+fn outlive_hangups(runtime: &tokio::runtime::Runtime) -> std::io::Result<()> {
+    let _entered = runtime.enter();
+    // Its handler stays for as long as the program runs, and nobody listens.
+    signal(SignalKind::hangup()).map(drop)
 }
 
 async fn look<T>(printer: Printer, job: &Job, mut done: oneshot::Receiver<T>) -> std::io::Result<T> {
