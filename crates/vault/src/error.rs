@@ -73,7 +73,7 @@ pub enum VaultError {
     #[error("point {point} of {name} has no disk {disk}; it has {known}")]
     NoSuchDisk { point: SnapshotId, name: String, disk: String, known: String },
     #[error(
-        "the repository is locked by {holder}; wait for it to end, or remove the lock if that is long gone"
+        "the repository is locked by {holder}; wait for it to end; if it is gone, `nestling vault unlock` removes its lock"
     )]
     Locked { holder: String },
     #[error(

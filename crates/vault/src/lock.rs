@@ -63,8 +63,17 @@ impl Held {
         }
         // Numbers of processes mean something inside one boot of one machine, and one namespace of processes.
         let is_near = who.boot.is_some() && self.lock.boot == who.boot && self.lock.hostname == who.hostname;
-        let dead = |pid: i64| i32::try_from(pid).is_ok_and(|pid| pid > 0 && !process_exists(pid));
-        is_near && dead(self.lock.pid)
+        is_near && self.process_is_gone()
+    }
+
+    /// Another program's lock whose process is not on this machine, by restic's rule: the host's name decides, and two
+    /// machines may have the same. Enough to remove it when somebody asks, not enough to pass it by unasked.
+    pub(crate) fn seems_abandoned(&self, who: &Identity) -> bool {
+        self.is_foreign() && self.lock.hostname == who.hostname && self.process_is_gone()
+    }
+
+    fn process_is_gone(&self) -> bool {
+        i32::try_from(self.lock.pid).is_ok_and(|pid| pid > 0 && !process_exists(pid))
     }
 
     pub fn describe(&self) -> String {

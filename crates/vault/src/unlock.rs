@@ -19,7 +19,7 @@ pub struct LockInfo {
     pub id: LockId,
     /// None: it cannot be read, so that nobody knows whose it is.
     pub held: Option<Held>,
-    /// Its holder is dead, or has not renewed it for half an hour.
+    /// Its holder is dead, as far as this machine can tell, or has not renewed it for half an hour.
     pub is_stale: bool,
 }
 
@@ -44,7 +44,7 @@ impl Repository {
         for id in self.list::<LockId>(FileKind::Lock)? {
             match read_lock(self, id) {
                 Ok(Some(held)) => {
-                    let is_stale = held.is_stale(&now, who);
+                    let is_stale = held.is_stale(&now, who) || held.seems_abandoned(who);
                     locks.push(LockInfo { id, held: Some(held), is_stale });
                 }
                 Ok(None) => {}
@@ -80,12 +80,18 @@ mod tests {
     };
 
     fn put(place: &Place, held: &Held, age_seconds: i64) {
+        put_as(place, held, age_seconds, "another", 1);
+    }
+
+    fn put_as(place: &Place, held: &Held, age_seconds: i64, hostname: &str, pid: i64) {
         let now = Timestamp::from(SystemTime::now()).unix_nanoseconds();
         let time = i64::try_from(now).expect("now") - age_seconds * 1_000_000_000;
         let other = lock::Lock {
             time: Timestamp::from_unix_nanoseconds(time),
-            hostname: "another".into(),
+            hostname: hostname.into(),
+            pid,
             session: None,
+            boot: None,
             ..held.lock.clone()
         };
         let sealed =
@@ -114,6 +120,25 @@ mod tests {
         assert_eq!(place.repository.unlock(true, &place.who).expect("unlocked").len(), 3);
         assert!(matches!(own.check(), Err(VaultError::LockLost)));
         assert!(place.repository.locks(&place.who).expect("locks").is_empty());
+    }
+
+    #[test]
+    fn a_killed_restic_keeps_us_out_until_somebody_unlocks() {
+        let place = Place::new();
+        let own = RepositoryLock::shared(&place.repository, &place.who).expect("a lock");
+        let held = place.repository.locks(&place.who).expect("locks").remove(0).held.expect("readable");
+        let mut ended = std::process::Command::new("true").spawn().expect("a process");
+        ended.wait().expect("it ends");
+        let (here, pid) = (&*place.who.hostname, i64::from(ended.id()));
+        for (hostname, pid) in [(here, pid), (here, i64::from(std::process::id())), ("another", pid)] {
+            put_as(&place, &held, 60, hostname, pid);
+        }
+        assert!(matches!(RepositoryLock::alone(&place.repository, &place.who), Err(VaultError::Locked { .. })));
+        let removed = place.repository.unlock(false, &place.who).expect("unlocked");
+        let removed: Vec<_> =
+            removed.iter().flat_map(|lock| &lock.held).map(|held| (&*held.lock.hostname, held.lock.pid)).collect();
+        assert_eq!(removed, [(here, pid)]);
+        own.check().expect("ours stays");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use nestling_vault::{
-    CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, RepositoryLock, VaultError, diff,
+    CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, VaultError, diff,
 };
 
-use super::{DISK, REPO, access::Access, hold, points::KEPT, work::watch};
+use super::{DISK, REPO, access::Access, hold::Reading, points::KEPT, work::watch};
 use crate::{failure::Result, session::Session, text};
 
 /// List what differs between a disk of two points: JSON that `save --changed` takes
@@ -27,8 +27,8 @@ impl Diff {
     pub fn run(self, session: &Session) -> Result {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
-        let lock = hold::lock(printer, &repository)?;
-        let found = watch(printer, KEPT, |job| self.diff(&repository, lock.as_ref(), job))?;
+        let reading = Reading::begin(printer, &repository)?;
+        let found = watch(printer, KEPT, |job| self.diff(&repository, &reading, job))?;
         printer.data(&found.changed.to_json())?;
         let (ranges, bytes) = (found.changed.ranges().len(), text::size(found.changed.bytes()));
         printer.talk(&format!("{bytes} of {} in {ranges} ranges", text::size(found.new_size_bytes)));
@@ -38,11 +38,11 @@ impl Diff {
     fn diff(
         &self,
         repository: &Arc<Repository>,
-        lock: Option<&RepositoryLock>,
+        reading: &Reading,
         job: &Job,
     ) -> std::result::Result<DiskDiff, VaultError> {
-        let old = hold::select(repository, lock, &self.old.point, job)?;
-        let new = hold::select(repository, lock, &self.new.point, job)?;
+        let old = reading.select(repository, &self.old.point, job)?;
+        let new = reading.select(repository, &self.new.point, job)?;
         let index = Arc::new(repository.load_index(job)?);
         let open = |point, disk: &DiskSelector| {
             PointDisk::open(repository, &index, point, disk.disk.as_deref(), CACHE_BYTES)

@@ -1,38 +1,56 @@
 //! Points that are read for long: a lock names what they need, so that a prune meanwhile leaves it.
+//!
+//! Reading must never fail because nothing can be written: that is when what is stored is needed most.
 
 use std::sync::Arc;
 
 use nestling_vault::{
-    Identity, Job, Point, PointSelector, Repository, RepositoryLock, VaultError, storage::StorageErrorKind,
+    Identity, Job, Point, PointSelector, Repository, RepositoryLock, VaultError,
+    storage::StorageErrorKind::{Denied, NoSpace, ReadOnly},
 };
 
 use crate::{failure::Result, printer::Printer};
 
-/// A lock for a reader. None, and a warning, where nothing can be written: what is there must be readable all the same.
-pub fn lock(printer: Printer, repository: &Arc<Repository>) -> Result<Option<RepositoryLock>> {
-    use StorageErrorKind::{Denied, NoSpace, ReadOnly};
-    match RepositoryLock::shared(repository, &Identity::current()) {
-        Ok(lock) => Ok(Some(lock)),
+/// What a reader holds while it reads.
+pub struct Reading {
+    printer: Printer,
+    /// None where nothing can be written.
+    lock: Option<RepositoryLock>,
+}
+
+impl Reading {
+    pub fn begin(printer: Printer, repository: &Arc<Repository>) -> Result<Self> {
+        let lock = written(printer, RepositoryLock::shared(repository, &Identity::current()))?;
+        Ok(Self { printer, lock })
+    }
+
+    /// The point that is meant, and all that it needs stays. To be called before the index is read.
+    pub fn select(
+        &self,
+        repository: &Repository,
+        selector: &PointSelector,
+        job: &Job,
+    ) -> std::result::Result<Point, VaultError> {
+        let point = repository.select(selector, job)?;
+        if let Some(lock) = &self.lock {
+            written(self.printer, lock.keep(point.snapshot.tree))?;
+            // Still there after the lock names it: prune has seen one of the two.
+            repository.snapshot(&point.id)?;
+        }
+        Ok(point)
+    }
+}
+
+/// What was written to a lock. None, and a warning, where nothing can be written.
+fn written<T>(
+    printer: Printer,
+    result: std::result::Result<T, VaultError>,
+) -> std::result::Result<Option<T>, VaultError> {
+    match result {
         Err(VaultError::Storage(error)) if matches!(error.kind, Denied | NoSpace | ReadOnly) => {
             printer.warning(&format!("a prune at the same time could take away what is read: {error}"));
             Ok(None)
         }
-        Err(error) => Err(error.into()),
+        result => result.map(Some),
     }
-}
-
-/// The point that is meant, and all that it needs stays. To be called before the index is read.
-pub fn select(
-    repository: &Repository,
-    lock: Option<&RepositoryLock>,
-    selector: &PointSelector,
-    job: &Job,
-) -> std::result::Result<Point, VaultError> {
-    let point = repository.select(selector, job)?;
-    if let Some(lock) = lock {
-        lock.keep(point.snapshot.tree)?;
-        // Still there after the lock names it: prune has seen one of the two.
-        repository.snapshot(&point.id)?;
-    }
-    Ok(point)
 }

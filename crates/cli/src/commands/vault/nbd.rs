@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     DISK, REPO,
     access::Access,
-    hold,
+    hold::Reading,
     points::KEPT,
     work::{until_signal, watch},
 };
@@ -52,9 +52,9 @@ impl Nbd {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
         // Held while it is served: prune keeps what is read, even when the point is forgotten meanwhile.
-        let lock = hold::lock(printer, &repository)?;
+        let reading = Reading::begin(printer, &repository)?;
         let disk = watch(printer, KEPT, |job| {
-            let point = hold::select(&repository, lock.as_ref(), &self.disk.point, job)?;
+            let point = reading.select(&repository, &self.disk.point, job)?;
             let index = Arc::new(repository.load_index(job)?);
             let disk = PointDisk::open(&repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
             Ok(Arc::new(disk))

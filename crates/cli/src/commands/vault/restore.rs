@@ -4,12 +4,12 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use nestling_vault::{
-    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RepositoryLock, RestoreReport,
+    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RestoreReport,
     RestoreRequest, VaultError, restore,
 };
 use serde::Serialize;
 
-use super::{REPO, access::Access, hold, work::watch};
+use super::{REPO, access::Access, hold::Reading, work::watch};
 use crate::{
     failure::Result,
     session::Session,
@@ -69,8 +69,8 @@ impl Restore {
             Onto::Overwrite => "a file is as it was before; a device is partly overwritten",
             Onto::Nothing => "the unfinished file was removed",
         };
-        let lock = hold::lock(printer, &repository)?;
-        let work = |job: &Job| self.restore(&repository, lock.as_ref(), onto, job);
+        let reading = Reading::begin(printer, &repository)?;
+        let work = |job: &Job| self.restore(&repository, &reading, onto, job);
         let (disk, report) = watch(printer, kept, work)?;
         let restored = Restored {
             disk,
@@ -85,11 +85,11 @@ impl Restore {
     fn restore(
         &self,
         repository: &Arc<Repository>,
-        lock: Option<&RepositoryLock>,
+        reading: &Reading,
         onto: Onto,
         job: &Job,
     ) -> std::result::Result<(String, RestoreReport), VaultError> {
-        let point = hold::select(repository, lock, &self.disk.point, job)?;
+        let point = reading.select(repository, &self.disk.point, job)?;
         let index = Arc::new(repository.load_index(job)?);
         let disk = PointDisk::open(repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
         let output = Output::open(&self.out, onto, disk.geometry().size_bytes)?;
