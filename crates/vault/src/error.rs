@@ -109,6 +109,11 @@ impl VaultError {
         matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::Io)
     }
 
+    /// Whether the store is full.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::NoSpace)
+    }
+
     /// Whether it says that something stored is damaged or lost, not that it could not be reached just now.
     pub(crate) fn is_damage(&self) -> bool {
         match self {

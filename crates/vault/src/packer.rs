@@ -25,7 +25,7 @@ use crate::{
     job::Job,
     layout::Tuning,
     repo::Repository,
-    storage::{FileKind, FileName, Storage},
+    storage::{FileName, Storage, StorageErrorKind},
 };
 
 /// An index file is written once this many blobs wait for one.
@@ -288,27 +288,47 @@ impl Upload<'_> {
             return Ok(());
         }
         (self.check)()?;
-        let (id, bytes) = put_index(self.storage, self.key, packs)?;
+        let (file, sealed) = seal_index(self.key, &packs)?;
+        if let Err(error) = self.storage.put(&file, &sealed) {
+            if error.kind == StorageErrorKind::NoSpace {
+                self.make_way(&file, packs);
+            }
+            return Err(error.into());
+        }
         if let Err(error) = (self.check)() {
             // Its packs may be gone by now. Savers look whether they are there, so it may also stay.
-            let _ = self.storage.remove(&FileName { kind: FileKind::Index, name: id.to_string() });
+            let _ = self.storage.remove(&file);
             return Err(error);
         }
-        lock(self.state).stored.bytes += bytes;
+        lock(self.state).stored.bytes += sealed.len() as u64;
         Ok(())
+    }
+
+    /// On a full store, one pack makes way for the file that names the others, and for the lock of who is to free more.
+    /// The job has failed already, so that nothing will be built on that pack.
+    fn make_way(&self, refused: &FileName, mut packs: Vec<IndexPack>) {
+        // Where even this fails, the next prune removes what no index names; the error that counts is the first.
+        let Some(last) = packs.pop() else { return };
+        let removed = self.storage.remove(refused).and_then(|()| self.storage.remove(&pack_file(last.id)));
+        if removed.is_ok() && !packs.is_empty() {
+            let _ = put_index(self.storage, self.key, &packs);
+        }
     }
 }
 
-/// Writes one index file. Its name and its size in bytes.
+/// Writes one index file.
 pub(crate) fn put_index(
     storage: &dyn Storage,
     key: &MasterKey,
-    packs: Vec<IndexPack>,
-) -> Result<(IndexId, u64), VaultError> {
-    let json = index::encode(&IndexFile { supersedes: Vec::new(), packs });
+    packs: &[IndexPack],
+) -> Result<(), VaultError> {
+    let (file, sealed) = seal_index(key, packs)?;
+    Ok(storage.put(&file, &sealed)?)
+}
+
+fn seal_index(key: &MasterKey, packs: &[IndexPack]) -> Result<(FileName, Vec<u8>), VaultError> {
+    let json = index::encode(&IndexFile { supersedes: Vec::new(), packs: packs.to_vec() });
     let sealed = seal_object(key, &json)
         .map_err(|source| VaultError::Damaged { file: "a new index file".into(), source })?;
-    let id = IndexId::of(&sealed);
-    storage.put(&FileName { kind: FileKind::Index, name: id.to_string() }, &sealed)?;
-    Ok((id, sealed.len() as u64))
+    Ok((IndexId::of(&sealed).into(), sealed))
 }

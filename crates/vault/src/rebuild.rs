@@ -160,7 +160,7 @@ impl New<'_> {
             return Ok(());
         }
         let packs = std::mem::take(&mut self.waiting);
-        put_index(self.repository.storage.as_ref(), &self.repository.key, packs)?;
+        put_index(self.repository.storage.as_ref(), &self.repository.key, &packs)?;
         self.report.new_index_files += 1;
         Ok(())
     }

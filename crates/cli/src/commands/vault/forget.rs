@@ -119,7 +119,8 @@ impl Forget {
         }
         let repository = self.access.open(printer, &self.repo)?;
         let forgotten = watch(printer, KEPT, |job| self.forget(&repository, job))?;
-        printer.show(&forgotten, human)
+        printer.show(&forgotten, human)?;
+        forgotten.prune.as_ref().map_or(Ok(()), prune::told)
     }
 
     fn forget(&self, repository: &Arc<Repository>, job: &Job) -> std::result::Result<Forgotten, VaultError> {

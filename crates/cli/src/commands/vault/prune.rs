@@ -8,13 +8,19 @@ use serde::Serialize;
 
 use super::{REPO, access::Access, work::watch};
 use crate::{
-    failure::Result,
+    failure::{Failure, Result, status},
     session::Session,
     text::{self, fields},
 };
 
 /// Free what no point needs any more; others may go on saving meanwhile
 #[derive(Debug, Args)]
+#[command(after_help = "\
+EXIT STATUS:
+  0  what the plan says was done
+  1  nothing was done, or it is not known what
+  2  the command line makes no sense
+  3  the store was full: what could be removed is gone, the rest of the plan was not done")]
 pub struct Prune {
     #[arg(value_name = "REPO", help = REPO)]
     repo: String,
@@ -61,6 +67,9 @@ struct Done {
     /// Packs that go with a later run, when those who are at work now have ended.
     waiting_packs: u64,
     waiting_for: Vec<String>,
+    /// Why the rest of the plan was not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<String>,
 }
 
 impl Prune {
@@ -71,7 +80,16 @@ impl Prune {
         let options =
             PruneOptions { max_unused_percent: self.max_unused.unwrap_or(default.max_unused_percent) };
         let pruned = watch(printer, KEPT, |job| prune(&repository, options, self.dry_run, job))?;
-        printer.show(&pruned, human)
+        printer.show(&pruned, human)?;
+        told(&pruned)
+    }
+}
+
+/// Whether all of it was done, as the exit status.
+pub fn told(pruned: &Pruned) -> Result {
+    match &pruned.done {
+        Some(Done { unfinished: Some(_), .. }) => Err(Failure::Told(status::PARTLY)),
+        _ => Ok(()),
     }
 }
 
@@ -114,8 +132,8 @@ fn planned(summary: PruneSummary) -> Plan {
 }
 
 fn finished(report: PruneReport) -> Done {
-    let PruneReport { removed_packs, removed_bytes, waiting_packs, waiting_for } = report;
-    Done { removed_packs, removed_bytes, waiting_packs, waiting_for }
+    let PruneReport { removed_packs, removed_bytes, waiting_packs, waiting_for, unfinished } = report;
+    Done { removed_packs, removed_bytes, waiting_packs, waiting_for, unfinished }
 }
 
 pub fn human(pruned: &Pruned) -> String {
@@ -139,6 +157,9 @@ pub fn human(pruned: &Pruned) -> String {
             if done.waiting_packs > 0 {
                 let waiting = format!("{} packs for {}", done.waiting_packs, done.waiting_for.join(", "));
                 lines.push(("Waiting", waiting));
+            }
+            if let Some(why) = &done.unfinished {
+                lines.push(("Not finished", text::clean(why)));
             }
         }
     }
