@@ -340,6 +340,17 @@ fn points_are_compared_copied_kept_and_forgotten() {
     assert_eq!(place.run("--json rebuild-index repo").json()["defects"], serde_json::json!([]));
     place.run("verify repo --all-data").ok();
     place.restic(&["check", "--read-data"]);
+
+    fs::rename(place.path("other/snapshots"), place.path("mislaid")).expect("moved");
+    fs::create_dir(place.path("other/snapshots")).expect("made");
+    let other = |words: &str| place.run(&format!("{words} other --password-file other.pw"));
+    other("prune").refused(1, &["other", "snapshots", "hint: --allow-empty"]);
+    for words in ["verify", "stats"] {
+        let said = other(words);
+        assert!(said.status == 0 && said.talk.contains("snapshots"), "{}", said.talk);
+    }
+    other("prune --allow-empty").ok();
+    assert_eq!(other("--json stats").json()["total_bytes"].as_u64().map(|bytes| bytes < 2000), Some(true));
 }
 
 #[test]

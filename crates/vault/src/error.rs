@@ -94,6 +94,11 @@ pub enum VaultError {
          repository that can be read to a sound disk, and repair that"
     )]
     Unsure(String),
+    #[error(
+        "{place} has {packs} packs of data and neither a point nor another snapshot that needs them, so nothing is removed; if \
+         there should be points, put a copy of the 'snapshots' folder back"
+    )]
+    NoSnapshots { place: String, packs: u64 },
     #[error("cancelled")]
     Cancelled,
     /// Another thread failed; its error is the one to show.

@@ -43,16 +43,20 @@ pub(crate) use mark::marked_packs;
 /// Files that killed writers left half-written are removed at this age; one that is still written is younger.
 const HALF_WRITTEN: Duration = Duration::from_secs(60 * 60);
 
-/// How much may stay unused, because removing it would mean to copy what stands beside it.
+/// What prune may do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PruneOptions {
-    /// In percent of what is used; packs with more unused bytes are copied first.
+    /// How much may stay unused, because removing it would mean to copy what stands beside it: in percent of what is used.
+    /// Packs with more unused bytes are copied first.
     pub max_unused_percent: f64,
+    /// Whether a repository without any snapshot is emptied. A `snapshots` folder that is lost or not mounted looks the
+    /// same.
+    pub allow_empty: bool,
 }
 
 impl Default for PruneOptions {
     fn default() -> Self {
-        Self { max_unused_percent: 5.0 }
+        Self { max_unused_percent: 5.0, allow_empty: false }
     }
 }
 
@@ -119,6 +123,9 @@ impl Repository {
         self.check_writable()?;
         let lock = RepositoryLock::exclusive(self, who)?;
         let (state, used) = look(self, who, &lock, job)?;
+        if state.seen.is_empty() && !state.sizes.is_empty() && !options.allow_empty {
+            return Err(VaultError::NoSnapshots { place: self.describe(), packs: state.sizes.len() as u64 });
+        }
         let planned = Planner { repository: self, state: &state, used: &used }.plan(options)?;
         Ok(PrunePlan { summary: planned.summary, lock, state, planned, used })
     }

@@ -70,6 +70,12 @@ impl RepositoryStats {
         self.kinds.iter().map(|kind| kind.bytes).sum()
     }
 
+    /// Whether there are data and nothing that needs them: a `snapshots` folder that was lost leaves no other trace.
+    pub fn is_without_points(&self) -> bool {
+        let packs = self.kinds.iter().find(|kind| kind.kind == FileKind::Pack);
+        self.points + self.foreign_snapshots + self.unreadable == 0 && packs.is_some_and(|packs| packs.files > 0)
+    }
+
     pub fn saved_by_deduplication_bytes(&self) -> u64 {
         self.referenced_bytes.saturating_sub(self.unique_bytes)
     }
@@ -302,5 +308,10 @@ mod tests {
         }
         let after = place.repository.stats(&job).expect("stats");
         assert_eq!(after.unused_bytes, b.own_stored_bytes, "what was said to be freed");
+        assert!(!after.is_without_points());
+        for point in place.points("a") {
+            place.repository.remove_snapshot(&point.id).expect("removed");
+        }
+        assert!(place.repository.stats(&job).expect("stats").is_without_points());
     }
 }

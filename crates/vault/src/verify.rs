@@ -69,8 +69,12 @@ pub struct Loss {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
+    /// Points, and snapshots of other programs.
     pub points: u64,
+    /// Packs whose data were read.
     pub packs: u64,
+    /// Packs in the store.
+    pub stored_packs: u64,
     /// Bytes of packs that were read and checked.
     pub read_bytes: u64,
     pub defects: Vec<Defect>,
@@ -84,6 +88,11 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    /// Nothing is damaged, and yet there may be nothing left: a `snapshots` folder that was lost leaves no trace.
+    pub fn is_without_points(&self) -> bool {
+        self.points == 0 && self.stored_packs > 0 && self.is_clean()
+    }
+
     pub fn is_clean(&self) -> bool {
         self.defects.is_empty() && self.losses.is_empty()
     }
@@ -297,6 +306,7 @@ impl Check<'_> {
                 self.bad_copies.insert((location.pack, location.blob.id));
             }
         }
+        self.report.stored_packs = listed.len() as u64;
         self.report.unindexed_packs = listed.keys().filter(|pack| !self.index.has_pack(pack)).count() as u64;
         self.sizes = listed;
         Ok(())

@@ -8,7 +8,7 @@ use crate::{
 };
 
 const CHUNK: usize = crate::layout::CHUNK_BYTES as usize;
-const ALL: PruneOptions = PruneOptions { max_unused_percent: 0.0 };
+const ALL: PruneOptions = PruneOptions { max_unused_percent: 0.0, allow_empty: false };
 
 fn prune_with(place: &Place, options: PruneOptions) -> Result<PruneReport, VaultError> {
     let plan = place.repository.prune_plan(options, &place.who, &Job::default())?;
@@ -140,4 +140,25 @@ fn a_save_that_a_full_disk_ends_leaves_room_and_keeps_what_it_can() {
     let kept = packs(&place) - before;
     let again = place.save_at("b", &disk, 2);
     assert!(kept > 5 && again.new_bytes <= 4 * CHUNK as u64, "{kept} {again:?}");
+}
+
+#[test]
+fn a_repository_whose_snapshots_are_gone_is_emptied_only_on_purpose() {
+    let place = Place::new();
+    prune(&place);
+    place.save_at("a", &place.disk(64 * MIB), 1);
+    let point = place.points("a").remove(0);
+    let snapshot = place.file_of(&point.id);
+    forget(&place, "a");
+    let before = packs(&place);
+    let error = prune_with(&place, ALL).expect_err("refused");
+    assert!(matches!(error, VaultError::NoSnapshots { .. }), "{error}");
+    assert_eq!(packs(&place), before);
+    let report = place.repository.verify(DataCheck::None, &place.who, &Job::default()).expect("verified");
+    assert!(report.is_clean() && report.is_without_points(), "{report:?}");
+    place.put(&snapshot);
+    assert_eq!((prune(&place).removed_packs, is_clean(&place)), (0, true));
+    forget(&place, "a");
+    let report = prune_with(&place, PruneOptions { allow_empty: true, ..ALL }).expect("pruned");
+    assert_eq!((report.removed_packs, packs(&place)), (before as u64, 0));
 }

@@ -136,8 +136,10 @@ impl Forget {
             }
         };
         let gone = if self.dry_run { Vec::new() } else { repository.forget(&plan, now, &who, job)? };
+        // Who forgot the last points just now means it.
+        let options = PruneOptions { allow_empty: !gone.is_empty(), ..PruneOptions::default() };
         let prune = match self.prune && !self.dry_run {
-            true => Some(prune(repository, PruneOptions::default(), false, job)?),
+            true => Some(prune(repository, options, false, job)?),
             false => None,
         };
         Ok(Forgotten {

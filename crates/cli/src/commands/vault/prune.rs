@@ -30,6 +30,9 @@ pub struct Prune {
     /// How much may stay unused, in percent of what is used: freeing it would mean copying much [default: 5]
     #[arg(long, value_name = "PERCENT", value_parser = unused_percent)]
     max_unused: Option<f64>,
+    /// Remove all data of a repository that has no point and no other snapshot
+    #[arg(long)]
+    allow_empty: bool,
     #[command(flatten)]
     access: Access,
 }
@@ -77,8 +80,10 @@ impl Prune {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
         let default = PruneOptions::default();
-        let options =
-            PruneOptions { max_unused_percent: self.max_unused.unwrap_or(default.max_unused_percent) };
+        let options = PruneOptions {
+            max_unused_percent: self.max_unused.unwrap_or(default.max_unused_percent),
+            allow_empty: self.allow_empty,
+        };
         let pruned = watch(printer, KEPT, |job| prune(&repository, options, self.dry_run, job))?;
         printer.show(&pruned, human)?;
         told(&pruned)

@@ -4,7 +4,7 @@ use clap::Args;
 use nestling_vault::RepositoryStats;
 use serde::Serialize;
 
-use super::{REPO, access::Access, points::KEPT, work::watch};
+use super::{NO_POINTS, REPO, access::Access, points::KEPT, work::watch};
 use crate::{
     failure::Result,
     session::Session,
@@ -61,6 +61,9 @@ impl Stats {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
         let stats = watch(printer, KEPT, |job| repository.stats(job))?;
+        if stats.is_without_points() {
+            printer.warning(NO_POINTS);
+        }
         printer.show(&record(&stats), human)
     }
 }
