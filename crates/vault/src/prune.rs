@@ -47,7 +47,7 @@ const HALF_WRITTEN: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PruneOptions {
     /// How much may stay unused, because removing it would mean to copy what stands beside it: in percent of what is used.
-    /// Packs with more unused bytes are copied first.
+    /// Packs with more unused bytes are copied first. 100: nothing is copied, small packs are not joined either.
     pub max_unused_percent: f64,
     /// Whether a repository without any snapshot is emptied. A `snapshots` folder that is lost or not mounted looks the
     /// same.
@@ -70,6 +70,8 @@ pub struct PruneSummary {
     pub removed_packs: u64,
     /// Packs of which the rest is copied.
     pub repacked_packs: u64,
+    /// Of those, small ones that are joined, whether anything of them is unused or not.
+    pub joined_packs: u64,
     /// Bytes that have to be copied for it.
     pub repacked_bytes: u64,
     /// Unused bytes that stay, since little stands beside much that is needed.

@@ -27,7 +27,8 @@ pub struct Prune {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
-    /// How much may stay unused, in percent of what is used: freeing it would mean copying much [default: 5]
+    /// How much may stay unused, in percent of what is used: freeing it would mean copying much. With 100 nothing is
+    /// copied, not even to join many small packs [default: 5]
     #[arg(long, value_name = "PERCENT", value_parser = unused_percent)]
     max_unused: Option<f64>,
     /// Remove all data of a repository that has no point and no other snapshot
@@ -57,6 +58,7 @@ struct Plan {
     unused_bytes: u64,
     removed_packs: u64,
     repacked_packs: u64,
+    joined_packs: u64,
     repacked_bytes: u64,
     kept_unused_bytes: u64,
     unindexed_packs: u64,
@@ -119,6 +121,7 @@ fn planned(summary: PruneSummary) -> Plan {
         unused_bytes,
         removed_packs,
         repacked_packs,
+        joined_packs,
         repacked_bytes,
         kept_unused_bytes,
         unindexed_packs,
@@ -129,6 +132,7 @@ fn planned(summary: PruneSummary) -> Plan {
         unused_bytes,
         removed_packs,
         repacked_packs,
+        joined_packs,
         repacked_bytes,
         kept_unused_bytes,
         unindexed_packs,
@@ -151,10 +155,12 @@ pub fn human(pruned: &Pruned) -> String {
     match &pruned.done {
         None => {
             lines.push(("Would be removed", format!("{} packs", plan.removed_packs + plan.marked_packs)));
-            lines.push((
-                "Would be repacked",
-                format!("{} packs, {} copied", plan.repacked_packs, text::size(plan.repacked_bytes)),
-            ));
+            let (packs, size) = (plan.repacked_packs, text::size(plan.repacked_bytes));
+            let joined = match plan.joined_packs {
+                0 => String::new(),
+                joined => format!(", {joined} of them small ones that are joined"),
+            };
+            lines.push(("Would be repacked", format!("{packs} packs, {size} copied{joined}")));
         }
         Some(done) => {
             let size = text::size(done.removed_bytes);
