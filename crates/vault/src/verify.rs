@@ -29,6 +29,8 @@ use crate::{
 };
 
 mod pack_check;
+#[cfg(test)]
+mod tests;
 
 use pack_check::PackCheck;
 
@@ -39,6 +41,8 @@ const KEY_BYTES_MAX: u64 = 1 << 20;
 const READERS: usize = 8;
 /// A longer pack is not held in memory as a whole, and read in pieces.
 const WHOLE_BYTES_MAX: u64 = BLOB_BYTES_MAX as u64;
+/// Others may change the repository while it is looked at, but not for ever.
+const RECHECKS: usize = 8;
 
 /// How much of the packs' bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,8 +135,39 @@ impl Repository {
         Ok(examined.report)
     }
 
-    /// As `verify`, for who holds a lock.
+    /// As `verify`, for who holds a lock. What a prune removes meanwhile, of what was marked before the lock was there, is no
+    /// damage: so where something is missing, all is looked at again that changed since.
     pub(crate) fn examine(self: &Arc<Self>, data: DataCheck, job: &Job) -> Result<Examined, VaultError> {
+        let (mut read, mut rechecks) = (PacksRead::default(), 0);
+        loop {
+            let examined = self.examine_once(data, &mut read, job)?;
+            if examined.report.is_clean() || rechecks == RECHECKS || !self.has_changed_since(&examined, job)? {
+                return Ok(examined);
+            }
+            rechecks += 1;
+        }
+    }
+
+    /// Whether others have removed, stored or forgotten since what counts as damaged here.
+    fn has_changed_since(&self, examined: &Examined, job: &Job) -> Result<bool, VaultError> {
+        let index = self.load_index(job)?;
+        let snapshots: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
+        let points = examined.points.iter().map(|point| point.id);
+        let foreign = examined.foreign.iter().map(|(id, _)| *id);
+        let mut looked_at = points.chain(foreign).chain(examined.unreadable_snapshots.iter().copied());
+        let is_stored_since =
+            |id: &BlobId| index.copies(id).any(|copy| !examined.index.has_pack(&copy.pack));
+        Ok(examined.bad_packs.iter().any(|pack| !index.has_pack(pack))
+            || examined.lost.iter().any(is_stored_since)
+            || looked_at.any(|id| !snapshots.contains(&id)))
+    }
+
+    fn examine_once(
+        self: &Arc<Self>,
+        data: DataCheck,
+        read: &mut PacksRead,
+        job: &Job,
+    ) -> Result<Examined, VaultError> {
         job.begin("reading points and index", 0);
         let (mut snapshots, mut unreadable_snapshots, mut unsure) = (Vec::new(), Vec::new(), None);
         let mut defects = self.key_defects()?;
@@ -168,7 +203,7 @@ impl Repository {
         };
         let roots: Vec<BlobId> = snapshots.iter().map(|(_, snapshot)| snapshot.tree).collect();
         check.structure(roots)?;
-        check.data(data)?;
+        check.data(data, read)?;
         check.mark_lost();
         let (mut points, mut foreign) = (Vec::new(), Vec::new());
         for (id, snapshot) in snapshots {
@@ -226,6 +261,15 @@ impl Repository {
         }
         Ok(defects)
     }
+}
+
+/// Packs that a share of the data was chosen from, and what reading it came to.
+#[derive(Default)]
+struct PacksRead {
+    /// By whether they are to be read, again where damage was found.
+    packs: HashMap<PackId, bool>,
+    count: u64,
+    bytes: u64,
 }
 
 struct Check<'a> {
@@ -321,7 +365,7 @@ impl Check<'_> {
         }
     }
 
-    fn data(&mut self, data: DataCheck) -> Result<(), VaultError> {
+    fn data(&mut self, data: DataCheck, read: &mut PacksRead) -> Result<(), VaultError> {
         let share = match data {
             DataCheck::None => return Ok(()),
             DataCheck::Percent(percent) => percent.clamp(0.0, 100.0) / 100.0,
@@ -333,7 +377,12 @@ impl Check<'_> {
         }
         let mut chosen: Vec<(PackId, Vec<PackBlob>)> = Vec::new();
         for (pack, blobs) in by_pack {
-            if share >= 1.0 || chance()? < share {
+            let is_to_be_read = match read.packs.get(&pack) {
+                Some(is_to_be_read) => *is_to_be_read,
+                None => share >= 1.0 || chance()? < share,
+            };
+            read.packs.insert(pack, is_to_be_read);
+            if is_to_be_read {
                 chosen.push((pack, blobs));
             }
         }
@@ -359,8 +408,13 @@ impl Check<'_> {
         let (bytes, mut defects, bad, bad_packs, unsure) =
             found.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.unsure = self.unsure.take().or(unsure);
-        self.report.packs = chosen.len() as u64;
-        self.report.read_bytes = bytes;
+        read.bytes += bytes;
+        for (pack, _) in &chosen {
+            read.packs.insert(*pack, bad_packs.contains(pack));
+        }
+        read.count += chosen.len() as u64;
+        self.report.packs = read.count;
+        self.report.read_bytes = read.bytes;
         self.report.defects.append(&mut defects);
         self.bad_copies.extend(bad);
         self.bad_packs.extend(bad_packs);
