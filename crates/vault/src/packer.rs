@@ -8,8 +8,9 @@ use std::{
     collections::HashSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -30,6 +31,14 @@ use crate::{
 
 /// An index file is written once this many blobs wait for one.
 const INDEX_BLOBS: usize = 16 << 10;
+/// Or packs of this many bytes do.
+const INDEX_BYTES: u64 = 1 << 30;
+/// Or a pack has waited so long, and for a fiftieth of the time that all has taken: a long run over a slow line writes
+/// hundreds of index files, not thousands.
+const INDEX_WAIT: Duration = Duration::from_secs(60);
+const INDEX_SHARE: u32 = 50;
+/// How often it is looked whether one is due while no pack comes.
+const LOOK: Duration = Duration::from_secs(5);
 const CLAIM_SHARDS: usize = 64;
 
 /// A pack that is ready to be stored.
@@ -124,10 +133,29 @@ pub struct Stored {
 
 #[derive(Default)]
 struct State {
-    pending: Vec<IndexPack>,
-    pending_blobs: usize,
+    pending: Pending,
     stored: Stored,
     error: Option<VaultError>,
+}
+
+/// Packs that no index file names yet.
+#[derive(Default)]
+struct Pending {
+    packs: Vec<IndexPack>,
+    blobs: usize,
+    bytes: u64,
+    /// When the first of them was stored.
+    since: Option<Duration>,
+}
+
+impl State {
+    /// Whether so much waits that losing it to a sudden end would cost more than an index file does.
+    fn is_due(&self, now: Duration, begun: Duration) -> bool {
+        let Pending { blobs, bytes, since, .. } = &self.pending;
+        let wait = INDEX_WAIT.max(now.saturating_sub(begun) / INDEX_SHARE);
+        let has_waited = since.is_some_and(|since| now.saturating_sub(since) >= wait);
+        *blobs >= INDEX_BLOBS || *bytes >= INDEX_BYTES || has_waited
+    }
 }
 
 /// Where packers send their packs. Made by [`write`].
@@ -187,33 +215,27 @@ pub(crate) fn write_under<T>(
     work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
 ) -> Result<(T, Stored), VaultError> {
     let state = Mutex::new(State::default());
-    let (storage, key) = (repository.storage.as_ref(), &repository.key);
-    let upload = Upload { storage, key, job, state: &state, check };
-    upload.all(index, &repository.tuning, uploads, work)
+    Upload { repository, job, state: &state, check, begun: repository.clock.now() }.all(index, uploads, work)
 }
 
 /// Lets `work` store blobs, with `uploads` packs on their way at once, and returns when all of it is durable and
 /// indexed, or with the first error.
 pub(crate) fn write<T>(
-    storage: &dyn Storage,
-    key: &MasterKey,
+    repository: &Repository,
     index: &Index,
-    tuning: &Tuning,
     uploads: usize,
     job: &Job,
     work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
 ) -> Result<(T, Stored), VaultError> {
-    let state = Mutex::new(State::default());
-    let upload = Upload { storage, key, job, state: &state, check: &|| Ok(()) };
-    upload.all(index, tuning, uploads, work)
+    write_under(&|| Ok(()), repository, index, uploads, job, work)
 }
 
 struct Upload<'a> {
-    storage: &'a dyn Storage,
-    key: &'a MasterKey,
+    repository: &'a Repository,
     job: &'a Job,
     state: &'a Mutex<State>,
     check: Check<'a>,
+    begun: Duration,
 }
 
 impl Upload<'_> {
@@ -221,11 +243,10 @@ impl Upload<'_> {
     fn all<T>(
         &self,
         index: &Index,
-        tuning: &Tuning,
         uploads: usize,
         work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
     ) -> Result<(T, Stored), VaultError> {
-        let Self { key, job, state, .. } = *self;
+        let Self { repository: Repository { key, tuning, .. }, job, state, .. } = *self;
         let claimed: Vec<_> = (0..CLAIM_SHARDS).map(|_| Mutex::new(HashSet::new())).collect();
         let (sender, receiver) = sync_channel(1);
         let receiver = Mutex::new(receiver);
@@ -249,47 +270,50 @@ impl Upload<'_> {
         indexed?;
         Ok((outcome, state.stored))
     }
+
     fn run(&self, receiver: &Mutex<Receiver<Pack>>) {
         loop {
             // The guard ends with the statement, so that threads take turns.
-            let pack = lock(receiver).recv();
-            let Ok(pack) = pack else { return };
+            let received = lock(receiver).recv_timeout(LOOK);
+            if matches!(received, Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
             if lock(self.state).error.is_some() {
                 continue;
             }
-            if let Err(error) = self.store(pack) {
+            let done = received.map_or(Ok(()), |pack| self.store(pack)).and_then(|()| {
+                let is_due = lock(self.state).is_due(self.repository.clock.now(), self.begun);
+                if is_due { self.index_pending() } else { Ok(()) }
+            });
+            if let Err(error) = done {
                 lock(self.state).error.get_or_insert(error);
             }
         }
     }
 
     fn store(&self, pack: Pack) -> Result<(), VaultError> {
-        self.storage.put(&pack_file(pack.id), &pack.bytes)?;
+        self.repository.storage.put(&pack_file(pack.id), &pack.bytes)?;
         self.job.stored(pack.bytes.len() as u64);
-        let full = {
-            let mut state = lock(self.state);
-            state.stored.packs += 1;
-            state.stored.blobs += pack.blobs.len() as u64;
-            state.stored.bytes += pack.bytes.len() as u64;
-            state.pending_blobs += pack.blobs.len();
-            state.pending.push(IndexPack { id: pack.id, blobs: pack.blobs });
-            state.pending_blobs >= INDEX_BLOBS
-        };
-        if full { self.index_pending() } else { Ok(()) }
+        let mut state = lock(self.state);
+        state.stored.packs += 1;
+        state.stored.blobs += pack.blobs.len() as u64;
+        state.stored.bytes += pack.bytes.len() as u64;
+        state.pending.blobs += pack.blobs.len();
+        state.pending.bytes += pack.bytes.len() as u64;
+        state.pending.since.get_or_insert_with(|| self.repository.clock.now());
+        state.pending.packs.push(IndexPack { id: pack.id, blobs: pack.blobs });
+        Ok(())
     }
 
     fn index_pending(&self) -> Result<(), VaultError> {
-        let packs = {
-            let mut state = lock(self.state);
-            state.pending_blobs = 0;
-            std::mem::take(&mut state.pending)
-        };
+        let packs = std::mem::take(&mut lock(self.state).pending).packs;
         if packs.is_empty() {
             return Ok(());
         }
         (self.check)()?;
-        let (file, sealed) = seal_index(self.key, &packs)?;
-        if let Err(error) = self.storage.put(&file, &sealed) {
+        let Repository { storage, key, .. } = self.repository;
+        let (file, sealed) = seal_index(key, &packs)?;
+        if let Err(error) = storage.put(&file, &sealed) {
             if error.kind == StorageErrorKind::NoSpace {
                 self.make_way(&file, packs);
             }
@@ -297,7 +321,7 @@ impl Upload<'_> {
         }
         if let Err(error) = (self.check)() {
             // Its packs may be gone by now. Savers look whether they are there, so it may also stay.
-            let _ = self.storage.remove(&file);
+            let _ = storage.remove(&file);
             return Err(error);
         }
         lock(self.state).stored.bytes += sealed.len() as u64;
@@ -309,9 +333,10 @@ impl Upload<'_> {
     fn make_way(&self, refused: &FileName, mut packs: Vec<IndexPack>) {
         // Where even this fails, the next prune removes what no index names; the error that counts is the first.
         let Some(last) = packs.pop() else { return };
-        let removed = self.storage.remove(refused).and_then(|()| self.storage.remove(&pack_file(last.id)));
+        let Repository { storage, key, .. } = self.repository;
+        let removed = storage.remove(refused).and_then(|()| storage.remove(&pack_file(last.id)));
         if removed.is_ok() && !packs.is_empty() {
-            let _ = put_index(self.storage, self.key, &packs);
+            let _ = put_index(storage.as_ref(), key, &packs);
         }
     }
 }
@@ -331,4 +356,67 @@ fn seal_index(key: &MasterKey, packs: &[IndexPack]) -> Result<(FileName, Vec<u8>
     let sealed = seal_object(key, &json)
         .map_err(|source| VaultError::Damaged { file: "a new index file".into(), source })?;
     Ok((IndexId::of(&sealed).into(), sealed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nestling_block::{BlockTarget, MemoryDisk};
+
+    use super::*;
+    use crate::{
+        DataCheck,
+        storage::{FileKind, Operation, TestClock},
+        testing::{Place, noise, take_one},
+    };
+
+    const CHUNK: usize = crate::layout::CHUNK_BYTES as usize;
+
+    #[test]
+    fn a_minute_of_work_is_lost_or_a_fiftieth() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let mut state = State::default();
+        assert!(!state.is_due(minutes(1000), minutes(0)));
+        state.pending.since = Some(minutes(1000));
+        assert!(!state.is_due(minutes(1000), minutes(1000)) && state.is_due(minutes(1001), minutes(1000)));
+        assert!(!state.is_due(minutes(1019), minutes(0)) && state.is_due(minutes(1021), minutes(0)));
+        state.pending.bytes = INDEX_BYTES;
+        assert!(state.is_due(minutes(1000), minutes(1000)));
+    }
+
+    /// A save of sixty packs, each of which takes ten seconds, of a program that ends after so many.
+    fn save_slowly(place: &mut Place, packs: u64, disk: &MemoryDisk) -> Result<crate::SaveReport, VaultError> {
+        let clock = Arc::new(TestClock::default());
+        let left = std::sync::atomic::AtomicU64::new(packs);
+        place.set_clock(clock.clone());
+        let slow = place.hooked(move |operation, file| {
+            use crate::storage::Clock;
+            if operation == Operation::Put && file.kind == FileKind::Pack {
+                clock.sleep(Duration::from_secs(10));
+                take_one(&left).then_some(()).ok_or(StorageErrorKind::Crashed)?;
+            }
+            let is_dead = left.load(std::sync::atomic::Ordering::Relaxed) == 0 && operation != Operation::Get;
+            if is_dead { Err(StorageErrorKind::Crashed) } else { Ok(()) }
+        });
+        place.through(slow).try_save("a", disk, 1, None)
+    }
+
+    #[test]
+    fn a_save_that_was_killed_is_gone_on_with() {
+        let tuning = Tuning { pack_bytes: CHUNK, ..Tuning::default() };
+        let disk = MemoryDisk::new("disk", 60 * CHUNK as u64);
+        disk.write_at(&noise(1, 60 * CHUNK), 0).expect("data");
+        let mut place = Place::tuned(tuning);
+        save_slowly(&mut place, 40, &disk).expect_err("killed");
+        place.repository.unlock(true, &place.who).expect("unlocked");
+        let report = place.repository.verify(DataCheck::All, &place.who, &Job::default()).expect("verified");
+        assert!(report.is_clean() && (1..=9).contains(&report.unindexed_packs), "{report:?}");
+        assert!(place.save_at("a", &disk, 1).new_bytes <= 30 * CHUNK as u64);
+
+        let mut place = Place::tuned(tuning);
+        save_slowly(&mut place, 1000, &disk).expect("saved");
+        let files = place.storage.list(FileKind::Index).expect("listed").len();
+        assert!((8..=12).contains(&files), "{files} index files");
+    }
 }

@@ -260,7 +260,7 @@ impl Repository {
         let packs = files.iter().flat_map(|(_, packs)| packs);
         let act = Act { repository: self, plan: &plan, job };
         let (trees, stored) =
-            write(self.storage.as_ref(), &self.key, &clean, &self.tuning, 2, job, |writer| {
+            write(self, &clean, 2, job, |writer| {
                 report.salvaged = act.salvage(packs, writer)?;
                 act.mend(writer)
             })?;

@@ -25,7 +25,7 @@ use crate::{
     job::Job,
     layout::Tuning,
     lock::RepositoryLock,
-    storage::{FileKind, FileName, Storage, StorageErrorKind},
+    storage::{Clock, FileKind, FileName, Storage, StorageErrorKind, SystemClock},
 };
 
 /// No config, key, lock or snapshot file is longer.
@@ -88,6 +88,7 @@ pub struct Repository {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) key: MasterKey,
     pub(crate) tuning: Tuning,
+    pub(crate) clock: Arc<dyn Clock>,
     config: Config,
     key_id: KeyId,
 }
@@ -117,7 +118,7 @@ impl Repository {
         let key_id = put_key(storage.as_ref(), &key, password, who, cost)?;
         let sealed = config.seal(&key).map_err(|source| damaged("the new config file", source))?;
         match storage.put(&config_file, &sealed) {
-            Ok(()) => Ok(Self { storage, key, tuning: Tuning::default(), config, key_id }),
+            Ok(()) => Ok(Self::with(storage, key, config, key_id)),
             Err(error) => {
                 if error.kind != StorageErrorKind::AlreadyExists {
                     // The config may be there although its answer was lost, and then nothing else opens it.
@@ -144,13 +145,25 @@ impl Repository {
         if !(1..=2).contains(&config.version) {
             return Err(VaultError::Version { place, version: config.version });
         }
-        Ok(Self { storage, key, tuning: Tuning::default(), config, key_id })
+        Ok(Self::with(storage, key, config, key_id))
+    }
+
+    fn with(storage: Arc<dyn Storage>, key: MasterKey, config: Config, key_id: KeyId) -> Self {
+        let clock = Arc::new(SystemClock::default());
+        Self { storage, key, tuning: Tuning::default(), clock, config, key_id }
     }
 
     /// Cuts, packs and compresses what is saved from now on otherwise than usual.
     #[must_use]
     pub fn with_tuning(mut self, tuning: Tuning) -> Self {
         self.tuning = tuning;
+        self
+    }
+
+    /// Measures time otherwise than by the machine.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 

@@ -16,6 +16,7 @@ use crate::{
     format::{Timestamp, key::KdfCost},
     storage::{
         FileKind, FileName, Listed, MemoryStorage, Operation, Storage, StorageError, StorageErrorKind,
+        TestClock,
     },
 };
 
@@ -94,6 +95,16 @@ impl Place {
         self.repository.points(Some(&name.parse().expect("a name")), &Job::default()).expect("points")
     }
 
+    /// From now on time passes only when somebody waits.
+    pub(crate) fn set_clock(&mut self, clock: Arc<TestClock>) {
+        let repository = Repository::open(self.storage.clone(), PASSWORD).expect("opened");
+        self.repository = Arc::new(self.alike(repository).with_clock(clock));
+    }
+
+    fn alike(&self, repository: Repository) -> Repository {
+        repository.with_tuning(self.repository.tuning).with_clock(self.repository.clock.clone())
+    }
+
     /// The same repository for a program that asks `before` each operation whether the store fails.
     pub(crate) fn hooked(
         &self,
@@ -102,12 +113,14 @@ impl Place {
         let armed = Arc::new(AtomicBool::new(false));
         let before = {
             let armed = armed.clone();
-            move |operation, file: &FileName| if armed.load(Relaxed) { before(operation, file) } else { Ok(()) }
+            move |operation, file: &FileName| {
+                if armed.load(Relaxed) { before(operation, file) } else { Ok(()) }
+            }
         };
         let hooked = Hooked { inner: self.storage.clone(), before: Box::new(before) };
         let repository = Repository::open(Arc::new(hooked), PASSWORD).expect("opened");
         armed.store(true, Relaxed);
-        Arc::new(repository.with_tuning(self.repository.tuning))
+        Arc::new(self.alike(repository))
     }
 
     /// The same for a program that ends after `count` changes of the store.
@@ -150,7 +163,7 @@ impl Place {
     }
 }
 
-fn take_one(left: &AtomicU64) -> bool {
+pub(crate) fn take_one(left: &AtomicU64) -> bool {
     left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 

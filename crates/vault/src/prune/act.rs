@@ -30,6 +30,9 @@ use crate::{
 const UPLOADS: usize = 2;
 /// Blobs of one index file.
 const INDEX_BLOBS: usize = 32 << 10;
+/// Index files of an eighth of that, as savers write them so that little is lost when they end suddenly, are joined once
+/// there are this many.
+const SMALL_INDEX_FILES: usize = 16;
 
 pub(super) struct Pruner<'a> {
     pub(super) repository: &'a Arc<Repository>,
@@ -59,6 +62,9 @@ impl Pruner<'_> {
             self.repack(&repack)?;
             self.lock.check()?;
             self.retire(repack)?;
+        }
+        if self.gone.is_empty() {
+            rewrite_index(self.repository, &self.state.files, &self.gone)?;
         }
         Ok(())
     }
@@ -224,15 +230,20 @@ fn read_sealed(repository: &Repository, pack: PackId, blob: &PackBlob) -> Result
     Ok(sealed)
 }
 
-/// Index files without the packs that go. Of each old one, all that stays is in new ones before it is removed; and each
+/// Index files without the packs that go, and one for many small ones. Of each old one, all that stays is in new ones before it is removed; and each
 /// makes room for the next.
 pub(crate) fn rewrite_index(
     repository: &Repository,
     files: &IndexFiles,
     dead: &HashSet<PackId>,
 ) -> Result<(), VaultError> {
+    let is_small = |packs: &[IndexPack]| packs.iter().map(|pack| pack.blobs.len()).sum::<usize>() < INDEX_BLOBS / 8;
+    let many_small = files.iter().filter(|(_, packs)| is_small(packs)).count() >= SMALL_INDEX_FILES;
+    let is_rewritten = |packs: &[IndexPack]| {
+        many_small && is_small(packs) || packs.iter().any(|pack| dead.contains(&pack.id))
+    };
     let mut rewrite = Rewrite { repository, part: Vec::new(), blobs: 0, replaced: Vec::new() };
-    for (id, packs) in files.iter().filter(|(_, packs)| packs.iter().any(|pack| dead.contains(&pack.id))) {
+    for (id, packs) in files.iter().filter(|(_, packs)| is_rewritten(packs)) {
         for pack in packs.iter().filter(|pack| !dead.contains(&pack.id)) {
             rewrite.add(pack)?;
         }

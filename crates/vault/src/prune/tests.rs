@@ -162,3 +162,27 @@ fn a_repository_whose_snapshots_are_gone_is_emptied_only_on_purpose() {
     let report = prune_with(&place, PruneOptions { allow_empty: true, ..ALL }).expect("pruned");
     assert_eq!((report.removed_packs, packs(&place)), (before as u64, 0));
 }
+
+#[test]
+fn many_small_index_files_become_one_and_nothing_is_forgotten_wherever_that_is_cut_off() {
+    let index_files = |place: &Place| place.storage.list(FileKind::Index).expect("listed").len();
+    let mut cut = 0;
+    loop {
+        let place = Place::new();
+        for second in 1..=17 {
+            let disk = nestling_block::MemoryDisk::new("disk", MIB);
+            disk.write_at(&noise(second, 1000), 0).expect("data");
+            place.save_at("a", &disk, second.cast_signed());
+        }
+        assert_eq!(index_files(&place), 17);
+        let options = PruneOptions { max_unused_percent: 100.0, ..ALL };
+        let outcome = prune_with(&place.through(place.fused(cut)), options);
+        place.repository.unlock(true, &place.who).expect("unlocked");
+        assert!(is_clean(&place), "{cut}");
+        if outcome.is_ok() {
+            assert!(index_files(&place) <= 2, "{}", index_files(&place));
+            return;
+        }
+        cut += 1;
+    }
+}
