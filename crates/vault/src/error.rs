@@ -70,6 +70,11 @@ pub enum VaultError {
     NoSuchPoint(String),
     #[error("{0} is not one point but several: {1}; give more digits")]
     AmbiguousPoint(String, String),
+    #[error(
+        "the newest point of {name} cannot be told, since snapshot {snapshot} may be it and cannot be read ({source}); name a \
+         point by its id"
+    )]
+    NewestUnknown { name: String, snapshot: SnapshotId, source: Box<VaultError> },
     #[error("point {point} of {name} has no disk {disk}; it has {known}")]
     NoSuchDisk { point: SnapshotId, name: String, disk: String, known: String },
     #[error(

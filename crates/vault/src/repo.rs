@@ -83,6 +83,16 @@ impl Identity {
     }
 }
 
+/// A snapshot that is damaged, or whose reading failed. It may be a point; nobody knows of which machine.
+#[derive(Debug)]
+pub struct UnreadableSnapshot {
+    pub id: SnapshotId,
+    pub error: VaultError,
+}
+
+/// Those that can be read, and those that cannot.
+pub(crate) type ReadableSnapshots = (Vec<(SnapshotId, Snapshot)>, Vec<UnreadableSnapshot>);
+
 /// An open repository. Cheap to share between threads behind an `Arc`.
 pub struct Repository {
     pub(crate) storage: Arc<dyn Storage>,
@@ -260,9 +270,16 @@ impl Repository {
         }
     }
 
-    /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it.
+    /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it: for who must know
+    /// all of them.
     pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        let mut found: HashMap<SnapshotId, Snapshot> = HashMap::new();
+        let (found, mut unreadable) = self.readable_snapshots(job)?;
+        unreadable.pop().map_or(Ok(found), |unreadable| Err(unreadable.error))
+    }
+
+    /// The snapshots that can be read, oldest first, and those that cannot.
+    pub(crate) fn readable_snapshots(&self, job: &Job) -> Result<ReadableSnapshots, VaultError> {
+        let mut found: HashMap<SnapshotId, Result<Snapshot, VaultError>> = HashMap::new();
         let mut before: Option<HashSet<SnapshotId>> = None;
         for _ in 0..=RELISTS {
             let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
@@ -276,9 +293,9 @@ impl Repository {
                 let outcome = self.snapshot(id);
                 let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
-                    Ok(snapshot) => new.0.push((*id, snapshot)),
                     Err(error) if is_not_found(&error) => new.1 = true,
-                    Err(error) => return Err(error),
+                    Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
+                    outcome => new.0.push((*id, outcome)),
                 }
                 Ok(())
             })?;
@@ -289,9 +306,16 @@ impl Repository {
                 break;
             }
         }
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
-        Ok(found)
+        let (mut snapshots, mut unreadable) = (Vec::new(), Vec::new());
+        for (id, outcome) in found {
+            match outcome {
+                Ok(snapshot) => snapshots.push((id, snapshot)),
+                Err(error) => unreadable.push(UnreadableSnapshot { id, error }),
+            }
+        }
+        snapshots.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
+        unreadable.sort_by_key(|unreadable| unreadable.id);
+        Ok((snapshots, unreadable))
     }
 
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {

@@ -23,7 +23,7 @@ use crate::{
     point::{DAMAGED_TAG, Point},
     prune::marked_packs,
     reader::PointDisk,
-    repo::{Identity, Repository, in_parallel},
+    repo::{Identity, Repository, UnreadableSnapshot, in_parallel},
     storage::{FileKind, StorageErrorKind},
     walk::{Marks, reach},
 };
@@ -37,8 +37,6 @@ use pack_check::PackCheck;
 /// No pack is longer: offsets have 32 bits.
 pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
 const KEY_BYTES_MAX: u64 = 1 << 20;
-/// Threads that read snapshots: they mostly wait.
-const READERS: usize = 8;
 /// A longer pack is not held in memory as a whole, and read in pieces.
 const WHOLE_BYTES_MAX: u64 = BLOB_BYTES_MAX as u64;
 /// Others may change the repository while it is looked at, but not for ever.
@@ -101,9 +99,6 @@ impl VerifyReport {
         self.defects.is_empty() && self.losses.is_empty()
     }
 }
-
-/// A snapshot, or what is wrong with it.
-type ReadSnapshot = (SnapshotId, Result<Snapshot, VaultError>);
 
 /// All that a verification found out; repair goes on from it.
 pub(crate) struct Examined {
@@ -169,17 +164,13 @@ impl Repository {
         job: &Job,
     ) -> Result<Examined, VaultError> {
         job.begin("reading points and index", 0);
-        let (mut snapshots, mut unreadable_snapshots, mut unsure) = (Vec::new(), Vec::new(), None);
         let mut defects = self.key_defects()?;
-        for (id, outcome) in self.each_snapshot(job)? {
-            match outcome {
-                Ok(snapshot) => snapshots.push((id, snapshot)),
-                Err(error) => {
-                    unsure = unsure.or(error.is_io().then(|| error.to_string()));
-                    unreadable_snapshots.push(id);
-                    defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
-                }
-            }
+        let (snapshots, unreadable) = self.readable_snapshots(job)?;
+        let (mut unreadable_snapshots, mut unsure) = (Vec::new(), None);
+        for UnreadableSnapshot { id, error } in unreadable {
+            unsure = unsure.or(error.is_io().then(|| error.to_string()));
+            unreadable_snapshots.push(id);
+            defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
         }
         if let Err(error) = marked_packs(self) {
             match error {
@@ -226,22 +217,6 @@ impl Repository {
             lost,
             unsure,
         })
-    }
-
-    /// Every snapshot, or what is wrong with it.
-    fn each_snapshot(&self, job: &Job) -> Result<Vec<ReadSnapshot>, VaultError> {
-        let found = Mutex::new(Vec::new());
-        in_parallel(&self.list(FileKind::Snapshot)?, READERS, job, |id| {
-            match self.snapshot(id) {
-                Err(error) if crate::repo::is_not_found(&error) => {}
-                Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
-                outcome => found.lock().unwrap_or_else(PoisonError::into_inner).push((*id, outcome)),
-            }
-            Ok(())
-        })?;
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_by_key(|(id, _)| *id);
-        Ok(found)
     }
 
     /// Key files that would open nothing, or not what they did when they were written.

@@ -24,9 +24,17 @@ const KEPT: &str = "points that were forgotten so far are gone; run it again for
 
 /// Forget points: by rules of what to keep, of one machine or of all, or by name
 #[derive(Debug, Args)]
-#[command(override_usage = "\
+#[command(
+    override_usage = "\
 nestling vault forget [OPTIONS] <REPO> [NAME] --keep-...
-       nestling vault forget [OPTIONS] <REPO> <NAME@POINT>...")]
+       nestling vault forget [OPTIONS] <REPO> <NAME@POINT>...",
+    after_help = "\
+EXIT STATUS:
+  0  done
+  1  failed, or it is not known how much was done
+  2  the command line makes no sense
+  3  the points are forgotten, and the store was too full for all of --prune"
+)]
 pub struct Forget {
     #[arg(value_name = "REPO", help = REPO)]
     repo: String,
