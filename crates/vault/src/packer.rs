@@ -8,6 +8,7 @@ use std::{
     collections::HashSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::Duration,
@@ -167,6 +168,7 @@ pub(crate) struct Writer<'a> {
     state: &'a Mutex<State>,
     claimed: &'a [Mutex<HashSet<BlobId>>],
     trees: Mutex<Packer<'a>>,
+    distrusts_trees: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -180,13 +182,27 @@ impl<'a> Writer<'a> {
 
     /// Whether the caller is to store this blob: it is in no pack yet, and no other thread has taken it on.
     pub(crate) fn claim(&self, id: &BlobId) -> bool {
-        !self.index.holds(id) && lock(&self.claimed[usize::from(id.0[1]) % CLAIM_SHARDS]).insert(*id)
+        !self.index.holds(id) && self.take_on(id)
+    }
+
+    fn take_on(&self, id: &BlobId) -> bool {
+        lock(&self.claimed[usize::from(id.0[1]) % CLAIM_SHARDS]).insert(*id)
+    }
+
+    /// As `claim`, for trees and for what describes a point.
+    pub(crate) fn claim_small(&self, id: &BlobId) -> bool {
+        if self.distrusts_trees.load(Relaxed) { self.take_on(id) } else { self.claim(id) }
+    }
+
+    /// From now on trees, and what describes a point, are stored whether they are there or not: some were found damaged.
+    pub(crate) fn distrust_trees(&self) {
+        self.distrusts_trees.store(true, Relaxed);
     }
 
     /// Stores a tree unless it is there.
     pub(crate) fn tree(&self, bytes: &[u8]) -> Result<BlobId, VaultError> {
         let id = BlobId::of(bytes);
-        if self.claim(&id) {
+        if self.claim_small(&id) {
             lock(&self.trees).add(id, bytes, self)?;
         }
         Ok(id)
@@ -255,7 +271,7 @@ impl Upload<'_> {
                 scope.spawn(|| self.run(&receiver));
             }
             let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
-            let writer = Writer { index, key, job, sender, state, claimed: &claimed, trees };
+            let writer = Writer { index, key, job, sender, state, claimed: &claimed, trees, distrusts_trees: AtomicBool::new(false) };
             let outcome = work(&writer)?;
             lock(&writer.trees).flush(&writer)?;
             Ok(outcome)
