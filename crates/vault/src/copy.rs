@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -24,9 +24,10 @@ use crate::{
     job::Job,
     lock::RepositoryLock,
     packer::{Packer, Stored, Writer, write_under},
+    parallel::{in_parallel_with, threads},
     point::{Point, REPLACES},
     prune::marked_packs,
-    repo::{Identity, Repository, in_parallel},
+    repo::{Identity, Repository},
     walk::{Marks, reach},
 };
 
@@ -179,18 +180,15 @@ impl<'a> Copy<'a> {
         let length = |blob: &PackBlob| u64::from(blob.plain_length());
         let total = self.runs.iter().flat_map(|(_, blobs)| blobs).map(length).sum();
         self.job.begin("copying", total);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let spare: Mutex<Vec<Packer<'_>>> = Mutex::new(Vec::new());
-        in_parallel(&self.runs, threads, self.job, |(pack, blobs)| {
-            let packer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let new = || Packer::new(BlobKind::Data, &self.destination.key, &self.destination.tuning);
-            let mut packer = packer.map_or_else(new, Ok)?;
-            self.pack(*pack, blobs, &mut packer, writer)?;
-            spare.lock().unwrap_or_else(PoisonError::into_inner).push(packer);
-            Ok(())
-        })?;
-        let packers = spare.into_inner().unwrap_or_else(PoisonError::into_inner);
-        packers.into_iter().try_for_each(|mut packer| packer.flush(writer))
+        let packer = || Packer::new(BlobKind::Data, &self.destination.key, &self.destination.tuning);
+        in_parallel_with(
+            &self.runs,
+            threads(0),
+            self.job,
+            packer,
+            |packer, (pack, blobs)| self.pack(*pack, blobs, packer, writer),
+            |mut packer| packer.flush(writer),
+        )
     }
 
     /// Copies blobs of one pack; what lies side by side is read at once.

@@ -21,6 +21,7 @@ mod mend;
 mod name;
 mod output;
 mod packer;
+mod parallel;
 mod point;
 mod prune;
 mod reader;

@@ -271,7 +271,16 @@ impl Upload<'_> {
                 scope.spawn(|| self.run(&receiver));
             }
             let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
-            let writer = Writer { index, key, job, sender, state, claimed: &claimed, trees, distrusts_trees: AtomicBool::new(false) };
+            let writer = Writer {
+                index,
+                key,
+                job,
+                sender,
+                state,
+                claimed: &claimed,
+                trees,
+                distrusts_trees: AtomicBool::new(false),
+            };
             let outcome = work(&writer)?;
             lock(&writer.trees).flush(&writer)?;
             Ok(outcome)
@@ -402,7 +411,11 @@ mod tests {
     }
 
     /// A save of sixty packs, each of which takes ten seconds, of a program that ends after so many.
-    fn save_slowly(place: &mut Place, packs: u64, disk: &MemoryDisk) -> Result<crate::SaveReport, VaultError> {
+    fn save_slowly(
+        place: &mut Place,
+        packs: u64,
+        disk: &MemoryDisk,
+    ) -> Result<crate::SaveReport, VaultError> {
         let clock = Arc::new(TestClock::default());
         let left = std::sync::atomic::AtomicU64::new(packs);
         place.set_clock(clock.clone());

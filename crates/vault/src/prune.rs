@@ -11,7 +11,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,12 +21,11 @@ use self::{
     plan::{Planned, Planner},
 };
 use crate::{
-    BlobId, IndexId, PackId, SnapshotId, VaultError,
-    format::index::IndexPack,
+    BlobId, PackId, SnapshotId, VaultError,
     index::Index,
     job::Job,
     lock::{RepositoryLock, held_by_others},
-    repo::{Identity, Repository},
+    repo::{Identity, IndexFiles, Repository},
     storage::FileKind,
     walk::{Marks, reach},
 };
@@ -141,8 +140,17 @@ impl Repository {
     ) -> Result<PruneReport, VaultError> {
         let PrunePlan { lock, state, planned, used, .. } = plan;
         self.storage.sweep_temporary(HALF_WRITTEN)?;
-        let (gone, report) = (HashSet::new(), PruneReport::default());
-        let mut pruner = Pruner { repository: self, who, lock: &lock, job, state, used, gone, report };
+        let mut pruner = Pruner {
+            repository: self,
+            who,
+            lock: &lock,
+            job,
+            state,
+            used,
+            gone: HashSet::new(),
+            has_rewritten_index: false,
+            report: PruneReport::default(),
+        };
         let outcome = pruner.run(planned);
         let mut report = pruner.report;
         match outcome {
@@ -169,7 +177,7 @@ fn look(
     let snapshots = repository.snapshots(job)?;
     let after = held_by_others(repository, who, lock.session())?;
     let marks = read_marks(repository)?;
-    let (index, files) = read_index(repository, job)?;
+    let (index, files) = repository.load_index_and_files(job)?;
     let listed = repository.storage.list(FileKind::Pack)?;
     let sizes = listed.into_iter().filter_map(|pack| Some((pack.name.parse().ok()?, pack.size))).collect();
     let roots = snapshots.iter().map(|(_, snapshot)| snapshot.tree);
@@ -178,26 +186,6 @@ fn look(
     walk(repository, &index, roots.chain(kept), &mut used, job)?;
     let seen = snapshots.iter().map(|(id, _)| *id).collect();
     Ok((Snapshot { index, files, sizes, marks, seen }, used))
-}
-
-pub(crate) type IndexFiles = Vec<(IndexId, Vec<IndexPack>)>;
-
-/// The index, and which file says what.
-pub(crate) fn read_index(repository: &Repository, job: &Job) -> Result<(Index, IndexFiles), VaultError> {
-    let files = Mutex::new(Vec::new());
-    repository.index_files(job, |id, file| {
-        files.lock().unwrap_or_else(PoisonError::into_inner).push((id, file.packs));
-        Ok(())
-    })?;
-    let files = files.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut index = Index::default();
-    for (_, packs) in &files {
-        for pack in packs {
-            index.add_pack(pack.id, &pack.blobs);
-        }
-    }
-    index.finish();
-    Ok((index, files))
 }
 
 /// Prune must know all that is needed; in a damaged repository it does not.

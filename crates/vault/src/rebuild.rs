@@ -20,7 +20,8 @@ use crate::{
     job::Job,
     lock::RepositoryLock,
     packer::put_index,
-    repo::{Identity, Repository, damaged, in_parallel},
+    parallel::in_parallel,
+    repo::{Identity, Repository, damaged},
     storage::{FileKind, FileName},
     verify::{Defect, PACK_BYTES_MAX},
 };

@@ -16,7 +16,7 @@ use crate::{
     format::{
         Timestamp,
         config::Config,
-        index::{self, IndexFile},
+        index::{self, IndexFile, IndexPack},
         key::{KdfCost, KeyError, KeyFile},
         object::{open_object, seal_object},
         snapshot::{self, Snapshot},
@@ -25,6 +25,7 @@ use crate::{
     job::Job,
     layout::Tuning,
     lock::RepositoryLock,
+    parallel::in_parallel,
     storage::{Clock, FileKind, FileName, Storage, StorageErrorKind, SystemClock},
 };
 
@@ -82,6 +83,9 @@ impl Identity {
         Self { hostname, username, uid, gid, pid, boot: boot(), started: process_start(pid) }
     }
 }
+
+/// Index files and what they say.
+pub(crate) type IndexFiles = Vec<(IndexId, Vec<IndexPack>)>;
 
 /// A snapshot that is damaged, or whose reading failed. It may be a point; nobody knows of which machine.
 #[derive(Debug)]
@@ -229,16 +233,6 @@ impl Repository {
         Ok(self.storage.remove(&small(FileKind::Key, &id.to_string()))?)
     }
 
-    /// All index files, read by several threads. What prune replaces meanwhile is listed again.
-    pub(crate) fn index_files(
-        &self,
-        job: &Job,
-        each: impl Fn(IndexId, IndexFile) -> Result<(), VaultError> + Sync,
-    ) -> Result<(), VaultError> {
-        let names: Vec<IndexId> = self.list(FileKind::Index)?;
-        in_parallel(&names, READERS, job, |id| each(*id, self.index_file(id)?))
-    }
-
     pub(crate) fn index_file(&self, id: &IndexId) -> Result<IndexFile, VaultError> {
         let damaged = |source| VaultError::IndexDamaged { file: format!("index/{id}"), source };
         let json =
@@ -251,19 +245,39 @@ impl Repository {
 
     /// What all index files say.
     pub fn load_index(&self, job: &Job) -> Result<Index, VaultError> {
+        let mut index: Index = self.gather_index(job, |index: &mut Index, _, file| index.add(&file))?;
+        index.finish();
+        Ok(index)
+    }
+
+    /// The same, and which file says what.
+    pub(crate) fn load_index_and_files(&self, job: &Job) -> Result<(Index, IndexFiles), VaultError> {
+        let (mut index, files): (Index, IndexFiles) =
+            self.gather_index(job, |(index, files): &mut (Index, IndexFiles), id, file| {
+                index.add(&file);
+                files.push((id, file.packs));
+            })?;
+        index.finish();
+        Ok((index, files))
+    }
+
+    /// Lets `add` take in all index files, which several threads read. What prune replaces meanwhile is listed again.
+    fn gather_index<T: Default + Send>(
+        &self,
+        job: &Job,
+        add: impl Fn(&mut T, IndexId, IndexFile) + Sync,
+    ) -> Result<T, VaultError> {
         let mut relists = 0;
         loop {
-            let index = Mutex::new(Index::default());
-            let outcome = self.index_files(job, |_, file| {
-                index.lock().unwrap_or_else(PoisonError::into_inner).add(&file);
+            let names: Vec<IndexId> = self.list(FileKind::Index)?;
+            let gathered = Mutex::new(T::default());
+            let outcome = in_parallel(&names, READERS, job, |id| {
+                let file = self.index_file(id)?;
+                add(&mut gathered.lock().unwrap_or_else(PoisonError::into_inner), *id, file);
                 Ok(())
             });
             match outcome {
-                Ok(()) => {
-                    let mut index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
-                    index.finish();
-                    return Ok(index);
-                }
+                Ok(()) => return Ok(gathered.into_inner().unwrap_or_else(PoisonError::into_inner)),
                 Err(error) if is_not_found(&error) && relists < RELISTS => relists += 1,
                 Err(error) => return Err(error),
             }
@@ -459,30 +473,4 @@ fn find_key(storage: &dyn Storage, password: &[u8]) -> Result<(KeyId, MasterKey)
         }
     }
     Err(last)
-}
-
-/// Runs `each` for every item on up to `threads` threads, and stops at the first error.
-pub(crate) fn in_parallel<T: Sync>(
-    items: &[T],
-    threads: usize,
-    job: &Job,
-    each: impl Fn(&T) -> Result<(), VaultError> + Sync,
-) -> Result<(), VaultError> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let failed: Mutex<Option<VaultError>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(items.len()) {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    if let Err(error) = job.check().and_then(|()| each(item)) {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        // Nobody takes another one.
-                        next.store(items.len(), std::sync::atomic::Ordering::Relaxed);
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

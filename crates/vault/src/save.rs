@@ -11,7 +11,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -32,6 +32,7 @@ use crate::{
     layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
     lock::RepositoryLock,
     packer::{Packer, Stored, Writer, write_under},
+    parallel::{in_parallel_with, threads},
     point::{DiskLayout, Point, PointLayout, TAG},
     prune::marked_packs,
     repo::{Identity, Repository},
@@ -138,13 +139,8 @@ impl Repository {
         }
         let index = self.load_index_to_build_on(&leaving, job)?;
         let save = Save::new(self, &index, request, job)?;
-        let threads = match request.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         let check = || lock.check();
-        let (tree, stored) =
-            write_under(&check, self, &index, UPLOADS, job, |writer| save.run(writer, threads))?;
+        let (tree, stored) = write_under(&check, self, &index, UPLOADS, job, |writer| save.run(writer))?;
         job.begin("writing the point", 0);
         let report = SaveReport {
             point: SnapshotId([0; 32]),
@@ -229,61 +225,31 @@ impl<'a> Save<'a> {
     }
 
     /// The tree of the point.
-    fn run(&self, writer: &Writer<'_>, threads: usize) -> Result<BlobId, VaultError> {
+    fn run(&self, writer: &Writer<'_>) -> Result<BlobId, VaultError> {
         let (tasks, trees) = self.plan()?;
         self.tell_damage(writer);
         let bytes = tasks.iter().map(|task| self.segment_bytes(task)).sum();
         self.job.begin_bytes("saving", bytes);
-        let (next, trees) = (AtomicUsize::new(0), Mutex::new(trees));
-        let failed: Mutex<Option<VaultError>> = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(tasks.len()) {
-                scope.spawn(|| {
-                    if let Err(error) = self.work(writer, &tasks, &next, &trees) {
-                        next.store(tasks.len(), Relaxed);
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                        // The first error is the cause; what others say follows from it.
-                        failed.get_or_insert(error);
-                    }
-                });
-            }
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
+        let trees = Mutex::new(trees);
+        in_parallel_with(
+            &tasks,
+            threads(self.request.threads),
+            self.job,
+            || Worker::new(self, writer),
+            |worker, task| {
+                let tree = worker.segment(task)?;
+                let mut trees = trees.lock().unwrap_or_else(PoisonError::into_inner);
+                trees.segments.insert((task.disk, task.segment), tree);
+                Ok(())
+            },
+            |mut worker| worker.packer.flush(writer),
+        )?;
         self.finish(writer, &trees.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn segment_bytes(&self, task: &Task) -> u64 {
         let range = self.disks[task.disk].geometry.segment(task.segment);
         range.end - range.start
-    }
-
-    fn work(
-        &self,
-        writer: &Writer<'_>,
-        tasks: &[Task],
-        next: &AtomicUsize,
-        trees: &Mutex<Trees>,
-    ) -> Result<(), VaultError> {
-        let mut worker = Worker {
-            save: self,
-            writer,
-            packer: Packer::new(BlobKind::Data, &self.repository.key, &self.repository.tuning)?,
-            opener: Opener::new(self.repository.storage.as_ref(), &self.repository.key)?,
-            buffer: Vec::new(),
-            zeroes: HashSet::new(),
-        };
-        while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
-            self.job.check()?;
-            let tree = worker.segment(task)?;
-            trees
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .segments
-                .insert((task.disk, task.segment), tree);
-        }
-        worker.packer.flush(writer)
     }
 
     /// The trees above the segments, from below.
@@ -384,7 +350,19 @@ struct Worker<'a, 'w> {
     zeroes: HashSet<u32>,
 }
 
-impl Worker<'_, '_> {
+impl<'a, 'w> Worker<'a, 'w> {
+    fn new(save: &'a Save<'a>, writer: &'a Writer<'w>) -> Result<Self, VaultError> {
+        let Repository { storage, key, tuning, .. } = save.repository;
+        Ok(Self {
+            save,
+            writer,
+            packer: Packer::new(BlobKind::Data, key, tuning)?,
+            opener: Opener::new(storage.as_ref(), key)?,
+            buffer: Vec::new(),
+            zeroes: HashSet::new(),
+        })
+    }
+
     /// The tree of a segment, with all its chunks stored or on their way.
     fn segment(&mut self, task: &Task) -> Result<BlobId, VaultError> {
         let disk = &self.save.disks[task.disk];

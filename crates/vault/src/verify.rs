@@ -20,10 +20,11 @@ use crate::{
     job::Job,
     layout::Chunk,
     lock::RepositoryLock,
+    parallel::{in_parallel, threads},
     point::{DAMAGED_TAG, Point},
     prune::marked_packs,
     reader::PointDisk,
-    repo::{Identity, Repository, UnreadableSnapshot, in_parallel},
+    repo::{Identity, Repository, UnreadableSnapshot},
     storage::{FileKind, StorageErrorKind},
     walk::{Marks, reach},
 };
@@ -136,7 +137,10 @@ impl Repository {
         let (mut read, mut rechecks) = (PacksRead::default(), 0);
         loop {
             let examined = self.examine_once(data, &mut read, job)?;
-            if examined.report.is_clean() || rechecks == RECHECKS || !self.has_changed_since(&examined, job)? {
+            if examined.report.is_clean()
+                || rechecks == RECHECKS
+                || !self.has_changed_since(&examined, job)?
+            {
                 return Ok(examined);
             }
             rechecks += 1;
@@ -150,8 +154,7 @@ impl Repository {
         let points = examined.points.iter().map(|point| point.id);
         let foreign = examined.foreign.iter().map(|(id, _)| *id);
         let mut looked_at = points.chain(foreign).chain(examined.unreadable_snapshots.iter().copied());
-        let is_stored_since =
-            |id: &BlobId| index.copies(id).any(|copy| !examined.index.has_pack(&copy.pack));
+        let is_stored_since = |id: &BlobId| index.copies(id).any(|copy| !examined.index.has_pack(&copy.pack));
         Ok(examined.bad_packs.iter().any(|pack| !index.has_pack(pack))
             || examined.lost.iter().any(is_stored_since)
             || looked_at.any(|id| !snapshots.contains(&id)))
@@ -363,8 +366,7 @@ impl Check<'_> {
         }
         self.job.begin("reading packs", chosen.len() as u64);
         let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new(), None));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
+        in_parallel(&chosen, threads(0), self.job, |(pack, blobs)| {
             let size = self.sizes.get(pack).copied().unwrap_or_default();
             let mut checked = PackCheck::new(self.repository, *pack, size, WHOLE_BYTES_MAX)?;
             checked.run(blobs)?;

@@ -4,12 +4,9 @@
 //! marked. Then come packs of which nothing is used, for which a mark and some index files are written, and last those
 //! whose rest is copied.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
-use super::{IndexFiles, PruneReport, Snapshot, mark::Mark, plan::Planned, read_index, walk};
+use super::{PruneReport, Snapshot, mark::Mark, plan::Planned, walk};
 use crate::{
     BlobId, IndexId, PackId, VaultError,
     blob::{Opener, pack_file},
@@ -21,7 +18,7 @@ use crate::{
     job::Job,
     lock::{Held, RepositoryLock, held_by_others},
     packer::{Packer, put_index, write_under},
-    repo::{Identity, Repository},
+    repo::{Identity, IndexFiles, Repository},
     storage::FileName,
     walk::Marks,
 };
@@ -43,6 +40,7 @@ pub(super) struct Pruner<'a> {
     pub(super) used: Marks,
     /// Packs that were removed, which the index as it was looked at may still name.
     pub(super) gone: HashSet<PackId>,
+    pub(super) has_rewritten_index: bool,
     pub(super) report: PruneReport,
 }
 
@@ -63,8 +61,8 @@ impl Pruner<'_> {
             self.lock.check()?;
             self.retire(repack)?;
         }
-        if self.gone.is_empty() {
-            rewrite_index(self.repository, &self.state.files, &self.gone)?;
+        if !self.has_rewritten_index {
+            rewrite_index(self.repository, &self.state.files, &HashSet::new())?;
         }
         Ok(())
     }
@@ -99,7 +97,9 @@ impl Pruner<'_> {
             let new = |kind| Packer::new(kind, &repository.key, &repository.tuning);
             let (mut data, mut trees) = (new(BlobKind::Data)?, new(BlobKind::Tree)?);
             let mut plain = Vec::new();
-            for pack in state.files.iter().flat_map(|(_, packs)| packs).filter(|pack| wanted.contains(&pack.id)) {
+            for pack in
+                state.files.iter().flat_map(|(_, packs)| packs).filter(|pack| wanted.contains(&pack.id))
+            {
                 self.job.check()?;
                 for blob in &pack.blobs {
                     let needed = state.index.position(&blob.id).is_some_and(|p| self.used.is_marked(p));
@@ -155,6 +155,7 @@ impl Pruner<'_> {
         let (later, at_once): (Vec<PackId>, Vec<PackId>) = dead.iter().partition(|pack| named.contains(pack));
         self.remove_pack_files(&at_once)?;
         rewrite_index(self.repository, &self.state.files, dead)?;
+        self.has_rewritten_index = true;
         self.remove_pack_files(&later)
     }
 
@@ -176,7 +177,7 @@ impl Pruner<'_> {
         let before = self.live()?;
         let snapshots = self.repository.snapshots(self.job)?;
         let after = self.live()?;
-        let (index, files) = read_index(self.repository, self.job)?;
+        let (index, files) = self.repository.load_index_and_files(self.job)?;
         let mut fresh = Marks::new(&index);
         // What was found before is not walked again: its marks are carried over by name.
         let Snapshot { index: old, seen, .. } = &self.state;
@@ -188,8 +189,7 @@ impl Pruner<'_> {
                 fresh.mark(position);
             }
         }
-        let new =
-            snapshots.iter().filter(|(id, _)| !seen.contains(id)).map(|(_, snapshot)| snapshot.tree);
+        let new = snapshots.iter().filter(|(id, _)| !seen.contains(id)).map(|(_, snapshot)| snapshot.tree);
         let kept = before.iter().chain(&after).flat_map(|held| held.lock.keeps.iter().copied());
         walk(self.repository, &index, new.chain(kept), &mut fresh, self.job)?;
         self.state.index = index;
@@ -237,7 +237,8 @@ pub(crate) fn rewrite_index(
     files: &IndexFiles,
     dead: &HashSet<PackId>,
 ) -> Result<(), VaultError> {
-    let is_small = |packs: &[IndexPack]| packs.iter().map(|pack| pack.blobs.len()).sum::<usize>() < INDEX_BLOBS / 8;
+    let is_small =
+        |packs: &[IndexPack]| packs.iter().map(|pack| pack.blobs.len()).sum::<usize>() < INDEX_BLOBS / 8;
     let many_small = files.iter().filter(|(_, packs)| is_small(packs)).count() >= SMALL_INDEX_FILES;
     let is_rewritten = |packs: &[IndexPack]| {
         many_small && is_small(packs) || packs.iter().any(|pack| dead.contains(&pack.id))

@@ -23,8 +23,9 @@ use crate::{
     index::Index,
     layout::{Geometry, Zeroes, group_name, segment_name},
     packer::Writer,
+    parallel::in_parallel,
     point::{PointContent, load_tree, subtree},
-    repo::{Repository, in_parallel},
+    repo::Repository,
 };
 
 /// Threads that read trees: they mostly wait.
