@@ -340,6 +340,17 @@ fn points_are_compared_copied_kept_and_forgotten() {
     assert_eq!(place.run("--json rebuild-index repo").json()["defects"], serde_json::json!([]));
     place.run("verify repo --all-data").ok();
     place.restic(&["check", "--read-data"]);
+
+    fs::rename(place.path("other/snapshots"), place.path("mislaid")).expect("moved");
+    fs::create_dir(place.path("other/snapshots")).expect("made");
+    let other = |words: &str| place.run(&format!("{words} other --password-file other.pw"));
+    other("prune").refused(1, &["other", "snapshots", "hint: --allow-empty"]);
+    for words in ["verify", "stats"] {
+        let said = other(words);
+        assert!(said.status == 0 && said.talk.contains("snapshots"), "{}", said.talk);
+    }
+    other("prune --allow-empty").ok();
+    assert_eq!(other("--json stats").json()["total_bytes"].as_u64().map(|bytes| bytes < 2000), Some(true));
 }
 
 #[test]
@@ -406,6 +417,29 @@ fn damage_is_told_by_machine_and_disk_and_repaired() {
     let hole = from as usize..end as usize;
     back[hole.clone()].copy_from_slice(&image[hole]);
     assert!(back == image, "more is lost than was said");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_hides_no_other() {
+    let place = Place::new();
+    place.image("disk.img");
+    for day in 1..=2 {
+        place.run(&format!("save repo Web01 disk.img --time 2026-11-0{day}T00:00:00Z")).ok();
+    }
+    let listed = place.run("--json points repo").ok();
+    let ids: Vec<String> = listed.lines().map(|line| line[7..71].to_owned()).collect();
+    let file = place.path("repo/snapshots").join(&ids[1]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("writable");
+    fs::write(&file, b"damage").expect("written");
+    for words in ["points repo", "--json points repo", "points repo Web01"] {
+        let said = place.run(words);
+        assert!(said.status == 3 && said.talk.contains(&ids[1]), "{}{}", said.data, said.talk);
+        assert!(said.data.contains(&ids[0][..8]) && !said.data.contains(&ids[1][..8]), "{}", said.data);
+    }
+    let stats = place.run("--json stats repo");
+    assert!(stats.status == 3 && stats.data.contains("\"unreadable\":1"), "{}", stats.data);
+    place.run("restore repo Web01 back.img").refused(1, &["newest", &ids[1], "by its id", "hint: "]);
+    place.run(&format!("restore repo Web01@{} back.img", &ids[0][..8])).ok();
 }
 
 #[test]

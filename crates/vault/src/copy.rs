@@ -7,15 +7,16 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
 use crate::{
-    BlobId, PackId, SnapshotId, VaultError,
+    BlobId, PackId, PointName, SnapshotId, VaultError,
     blob::{Opener, pack_file},
     format::{
+        Timestamp,
         pack::{BlobKind, PackBlob},
         snapshot::Snapshot,
     },
@@ -23,9 +24,10 @@ use crate::{
     job::Job,
     lock::RepositoryLock,
     packer::{Packer, Stored, Writer, write_under},
+    parallel::{in_parallel_with, threads},
     point::{Point, REPLACES},
     prune::marked_packs,
-    repo::{Identity, Repository, in_parallel},
+    repo::{Identity, Repository},
     walk::{Marks, reach},
 };
 
@@ -67,9 +69,11 @@ impl Repository {
         let (lock, there) = (RepositoryLock::shared(self, who)?, RepositoryLock::shared(destination, who)?);
         let (mut report, mut wanted) = (CopyReport::default(), Vec::new());
         let known = destination.points(None, job)?;
+        let known: HashMap<Content<'_>, SnapshotId> =
+            known.iter().map(|point| (Content::of(point), point.id)).collect();
         for point in points {
-            match known.iter().find(|other| other.is_version_of(point)) {
-                Some(other) => report.present.push(other.id),
+            match known.get(&Content::of(point)) {
+                Some(id) => report.present.push(*id),
                 None => wanted.push(point),
             }
         }
@@ -98,6 +102,23 @@ impl Repository {
             report.copied_bytes += copy.bytes.load(Relaxed);
         }
         Ok(report)
+    }
+}
+
+/// By what two points are the same, whatever their tags are. A version from which a repair, or `restic rewrite`, left
+/// something out has another tree, and stands for no other.
+#[derive(PartialEq, Eq, Hash)]
+struct Content<'a> {
+    identity: SnapshotId,
+    name: &'a PointName,
+    time: Timestamp,
+    tree: BlobId,
+}
+
+impl<'a> Content<'a> {
+    fn of(point: &'a Point) -> Self {
+        let Point { name, snapshot, .. } = point;
+        Self { identity: point.identity(), name, time: snapshot.time, tree: snapshot.tree }
     }
 }
 
@@ -159,18 +180,15 @@ impl<'a> Copy<'a> {
         let length = |blob: &PackBlob| u64::from(blob.plain_length());
         let total = self.runs.iter().flat_map(|(_, blobs)| blobs).map(length).sum();
         self.job.begin("copying", total);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let spare: Mutex<Vec<Packer<'_>>> = Mutex::new(Vec::new());
-        in_parallel(&self.runs, threads, self.job, |(pack, blobs)| {
-            let packer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let new = || Packer::new(BlobKind::Data, &self.destination.key, &self.destination.tuning);
-            let mut packer = packer.map_or_else(new, Ok)?;
-            self.pack(*pack, blobs, &mut packer, writer)?;
-            spare.lock().unwrap_or_else(PoisonError::into_inner).push(packer);
-            Ok(())
-        })?;
-        let packers = spare.into_inner().unwrap_or_else(PoisonError::into_inner);
-        packers.into_iter().try_for_each(|mut packer| packer.flush(writer))
+        let packer = || Packer::new(BlobKind::Data, &self.destination.key, &self.destination.tuning);
+        in_parallel_with(
+            &self.runs,
+            threads(0),
+            self.job,
+            packer,
+            |packer, (pack, blobs)| self.pack(*pack, blobs, packer, writer),
+            |mut packer| packer.flush(writer),
+        )
     }
 
     /// Copies blobs of one pack; what lies side by side is read at once.
@@ -267,6 +285,26 @@ mod tests {
         let second = copy(&from, &to).expect("copied");
         assert_eq!((second.copied.len(), second.present.len(), second.copied_bytes), (1, 1, 0));
         assert!(copy(&from, &from).is_err());
+    }
+
+    #[test]
+    fn a_version_that_lacks_something_stands_for_no_whole_one() {
+        let (from, to) = (Place::new(), Place::new());
+        from.save_at("a", &from.disk(64 * MIB), 1);
+        copy(&from, &to).expect("copied");
+        // As a repair leaves it.
+        let there = to.points("a").remove(0);
+        to.save_at("a", &to.disk(2 * MIB), 1);
+        let other = to.points("a").into_iter().find(|point| point.id != there.id).expect("another");
+        let mended = Snapshot { tree: other.snapshot.tree, ..there.snapshot.clone() };
+        to.repository.put_snapshot(&mended).expect("put");
+        for id in [there.id, other.id] {
+            to.repository.remove_snapshot(&id).expect("removed");
+        }
+        let report = copy(&from, &to).expect("copied");
+        assert_eq!((report.copied.len(), report.present.len()), (1, 0));
+        let again = copy(&from, &to).expect("again");
+        assert_eq!((again.copied.len(), again.present), (0, vec![report.copied[0].1]));
     }
 
     #[test]

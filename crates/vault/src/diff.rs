@@ -10,7 +10,7 @@ use std::{
 
 use nestling_block::{BlockSource, ExtentKind, ExtentSet, extents};
 
-use crate::{VaultError, job::Job, layout::Geometry, reader::PointDisk, repo::in_parallel};
+use crate::{VaultError, job::Job, layout::Geometry, parallel::in_parallel, reader::PointDisk};
 
 /// Threads that read trees; they mostly wait for the store.
 const READERS: usize = 4;

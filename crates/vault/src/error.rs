@@ -70,6 +70,11 @@ pub enum VaultError {
     NoSuchPoint(String),
     #[error("{0} is not one point but several: {1}; give more digits")]
     AmbiguousPoint(String, String),
+    #[error(
+        "the newest point of {name} cannot be told, since snapshot {snapshot} may be it and cannot be read ({source}); name a \
+         point by its id"
+    )]
+    NewestUnknown { name: String, snapshot: SnapshotId, source: Box<VaultError> },
     #[error("point {point} of {name} has no disk {disk}; it has {known}")]
     NoSuchDisk { point: SnapshotId, name: String, disk: String, known: String },
     #[error(
@@ -94,6 +99,11 @@ pub enum VaultError {
          repository that can be read to a sound disk, and repair that"
     )]
     Unsure(String),
+    #[error(
+        "{place} has {packs} packs of data and neither a point nor another snapshot that needs them, so nothing is removed; if \
+         there should be points, put a copy of the 'snapshots' folder back"
+    )]
+    NoSnapshots { place: String, packs: u64 },
     #[error("cancelled")]
     Cancelled,
     /// Another thread failed; its error is the one to show.
@@ -107,6 +117,11 @@ impl VaultError {
     /// Whether input or output failed: what lies there may be damaged, and may be read the next time.
     pub(crate) fn is_io(&self) -> bool {
         matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::Io)
+    }
+
+    /// Whether the store is full.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::NoSpace)
     }
 
     /// Whether it says that something stored is damaged or lost, not that it could not be reached just now.

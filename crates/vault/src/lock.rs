@@ -24,7 +24,7 @@ use crate::{
         object::{open_object, seal_object},
     },
     id::hex,
-    repo::{Identity, Repository, damaged},
+    repo::{Identity, Repository, damaged, process_start},
     storage::{FileKind, FileName, Storage, StorageErrorKind},
 };
 
@@ -63,7 +63,15 @@ impl Held {
         }
         // Numbers of processes mean something inside one boot of one machine, and one namespace of processes.
         let is_near = who.boot.is_some() && self.lock.boot == who.boot && self.lock.hostname == who.hostname;
-        is_near && self.process_is_gone()
+        is_near && (self.process_is_gone() || self.process_is_another())
+    }
+
+    /// Whether a process that began at another time has the number now. Only times of one namespace can be compared.
+    fn process_is_another(&self) -> bool {
+        let now = u32::try_from(self.lock.pid).ok().and_then(process_start);
+        let (Some(then), Some(now)) = (&self.lock.started, &now) else { return false };
+        let (then, now) = (then.split_once(':'), now.split_once(':'));
+        then.zip(now).is_some_and(|(then, now)| then.0 == now.0 && then.1 != now.1)
     }
 
     /// Another program's lock whose process is not on this machine, by restic's rule: the host's name decides, and two
@@ -273,6 +281,7 @@ impl RepositoryLock {
             gid: who.gid,
             session,
             boot: who.boot.clone(),
+            started: who.started.clone(),
             keeps: Vec::new(),
             other: serde_json::Map::new(),
         };

@@ -8,8 +8,10 @@ use std::{
     collections::HashSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -25,11 +27,19 @@ use crate::{
     job::Job,
     layout::Tuning,
     repo::Repository,
-    storage::{FileKind, FileName, Storage},
+    storage::{FileName, Storage, StorageErrorKind},
 };
 
 /// An index file is written once this many blobs wait for one.
 const INDEX_BLOBS: usize = 16 << 10;
+/// Or packs of this many bytes do.
+const INDEX_BYTES: u64 = 1 << 30;
+/// Or a pack has waited so long, and for a fiftieth of the time that all has taken: a long run over a slow line writes
+/// hundreds of index files, not thousands.
+const INDEX_WAIT: Duration = Duration::from_secs(60);
+const INDEX_SHARE: u32 = 50;
+/// How often it is looked whether one is due while no pack comes.
+const LOOK: Duration = Duration::from_secs(5);
 const CLAIM_SHARDS: usize = 64;
 
 /// A pack that is ready to be stored.
@@ -124,10 +134,29 @@ pub struct Stored {
 
 #[derive(Default)]
 struct State {
-    pending: Vec<IndexPack>,
-    pending_blobs: usize,
+    pending: Pending,
     stored: Stored,
     error: Option<VaultError>,
+}
+
+/// Packs that no index file names yet.
+#[derive(Default)]
+struct Pending {
+    packs: Vec<IndexPack>,
+    blobs: usize,
+    bytes: u64,
+    /// When the first of them was stored.
+    since: Option<Duration>,
+}
+
+impl State {
+    /// Whether so much waits that losing it to a sudden end would cost more than an index file does.
+    fn is_due(&self, now: Duration, begun: Duration) -> bool {
+        let Pending { blobs, bytes, since, .. } = &self.pending;
+        let wait = INDEX_WAIT.max(now.saturating_sub(begun) / INDEX_SHARE);
+        let has_waited = since.is_some_and(|since| now.saturating_sub(since) >= wait);
+        *blobs >= INDEX_BLOBS || *bytes >= INDEX_BYTES || has_waited
+    }
 }
 
 /// Where packers send their packs. Made by [`write`].
@@ -139,6 +168,7 @@ pub(crate) struct Writer<'a> {
     state: &'a Mutex<State>,
     claimed: &'a [Mutex<HashSet<BlobId>>],
     trees: Mutex<Packer<'a>>,
+    distrusts_trees: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,13 +182,27 @@ impl<'a> Writer<'a> {
 
     /// Whether the caller is to store this blob: it is in no pack yet, and no other thread has taken it on.
     pub(crate) fn claim(&self, id: &BlobId) -> bool {
-        !self.index.holds(id) && lock(&self.claimed[usize::from(id.0[1]) % CLAIM_SHARDS]).insert(*id)
+        !self.index.holds(id) && self.take_on(id)
+    }
+
+    fn take_on(&self, id: &BlobId) -> bool {
+        lock(&self.claimed[usize::from(id.0[1]) % CLAIM_SHARDS]).insert(*id)
+    }
+
+    /// As `claim`, for trees and for what describes a point.
+    pub(crate) fn claim_small(&self, id: &BlobId) -> bool {
+        if self.distrusts_trees.load(Relaxed) { self.take_on(id) } else { self.claim(id) }
+    }
+
+    /// From now on trees, and what describes a point, are stored whether they are there or not: some were found damaged.
+    pub(crate) fn distrust_trees(&self) {
+        self.distrusts_trees.store(true, Relaxed);
     }
 
     /// Stores a tree unless it is there.
     pub(crate) fn tree(&self, bytes: &[u8]) -> Result<BlobId, VaultError> {
         let id = BlobId::of(bytes);
-        if self.claim(&id) {
+        if self.claim_small(&id) {
             lock(&self.trees).add(id, bytes, self)?;
         }
         Ok(id)
@@ -187,33 +231,27 @@ pub(crate) fn write_under<T>(
     work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
 ) -> Result<(T, Stored), VaultError> {
     let state = Mutex::new(State::default());
-    let (storage, key) = (repository.storage.as_ref(), &repository.key);
-    let upload = Upload { storage, key, job, state: &state, check };
-    upload.all(index, &repository.tuning, uploads, work)
+    Upload { repository, job, state: &state, check, begun: repository.clock.now() }.all(index, uploads, work)
 }
 
 /// Lets `work` store blobs, with `uploads` packs on their way at once, and returns when all of it is durable and
 /// indexed, or with the first error.
 pub(crate) fn write<T>(
-    storage: &dyn Storage,
-    key: &MasterKey,
+    repository: &Repository,
     index: &Index,
-    tuning: &Tuning,
     uploads: usize,
     job: &Job,
     work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
 ) -> Result<(T, Stored), VaultError> {
-    let state = Mutex::new(State::default());
-    let upload = Upload { storage, key, job, state: &state, check: &|| Ok(()) };
-    upload.all(index, tuning, uploads, work)
+    write_under(&|| Ok(()), repository, index, uploads, job, work)
 }
 
 struct Upload<'a> {
-    storage: &'a dyn Storage,
-    key: &'a MasterKey,
+    repository: &'a Repository,
     job: &'a Job,
     state: &'a Mutex<State>,
     check: Check<'a>,
+    begun: Duration,
 }
 
 impl Upload<'_> {
@@ -221,11 +259,10 @@ impl Upload<'_> {
     fn all<T>(
         &self,
         index: &Index,
-        tuning: &Tuning,
         uploads: usize,
         work: impl FnOnce(&Writer<'_>) -> Result<T, VaultError>,
     ) -> Result<(T, Stored), VaultError> {
-        let Self { key, job, state, .. } = *self;
+        let Self { repository: Repository { key, tuning, .. }, job, state, .. } = *self;
         let claimed: Vec<_> = (0..CLAIM_SHARDS).map(|_| Mutex::new(HashSet::new())).collect();
         let (sender, receiver) = sync_channel(1);
         let receiver = Mutex::new(receiver);
@@ -234,7 +271,16 @@ impl Upload<'_> {
                 scope.spawn(|| self.run(&receiver));
             }
             let trees = Mutex::new(Packer::new(BlobKind::Tree, key, tuning)?);
-            let writer = Writer { index, key, job, sender, state, claimed: &claimed, trees };
+            let writer = Writer {
+                index,
+                key,
+                job,
+                sender,
+                state,
+                claimed: &claimed,
+                trees,
+                distrusts_trees: AtomicBool::new(false),
+            };
             let outcome = work(&writer)?;
             lock(&writer.trees).flush(&writer)?;
             Ok(outcome)
@@ -249,66 +295,157 @@ impl Upload<'_> {
         indexed?;
         Ok((outcome, state.stored))
     }
+
     fn run(&self, receiver: &Mutex<Receiver<Pack>>) {
         loop {
             // The guard ends with the statement, so that threads take turns.
-            let pack = lock(receiver).recv();
-            let Ok(pack) = pack else { return };
+            let received = lock(receiver).recv_timeout(LOOK);
+            if matches!(received, Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
             if lock(self.state).error.is_some() {
                 continue;
             }
-            if let Err(error) = self.store(pack) {
+            let done = received.map_or(Ok(()), |pack| self.store(pack)).and_then(|()| {
+                let is_due = lock(self.state).is_due(self.repository.clock.now(), self.begun);
+                if is_due { self.index_pending() } else { Ok(()) }
+            });
+            if let Err(error) = done {
                 lock(self.state).error.get_or_insert(error);
             }
         }
     }
 
     fn store(&self, pack: Pack) -> Result<(), VaultError> {
-        self.storage.put(&pack_file(pack.id), &pack.bytes)?;
+        self.repository.storage.put(&pack_file(pack.id), &pack.bytes)?;
         self.job.stored(pack.bytes.len() as u64);
-        let full = {
-            let mut state = lock(self.state);
-            state.stored.packs += 1;
-            state.stored.blobs += pack.blobs.len() as u64;
-            state.stored.bytes += pack.bytes.len() as u64;
-            state.pending_blobs += pack.blobs.len();
-            state.pending.push(IndexPack { id: pack.id, blobs: pack.blobs });
-            state.pending_blobs >= INDEX_BLOBS
-        };
-        if full { self.index_pending() } else { Ok(()) }
+        let mut state = lock(self.state);
+        state.stored.packs += 1;
+        state.stored.blobs += pack.blobs.len() as u64;
+        state.stored.bytes += pack.bytes.len() as u64;
+        state.pending.blobs += pack.blobs.len();
+        state.pending.bytes += pack.bytes.len() as u64;
+        state.pending.since.get_or_insert_with(|| self.repository.clock.now());
+        state.pending.packs.push(IndexPack { id: pack.id, blobs: pack.blobs });
+        Ok(())
     }
 
     fn index_pending(&self) -> Result<(), VaultError> {
-        let packs = {
-            let mut state = lock(self.state);
-            state.pending_blobs = 0;
-            std::mem::take(&mut state.pending)
-        };
+        let packs = std::mem::take(&mut lock(self.state).pending).packs;
         if packs.is_empty() {
             return Ok(());
         }
         (self.check)()?;
-        let (id, bytes) = put_index(self.storage, self.key, packs)?;
+        let Repository { storage, key, .. } = self.repository;
+        let (file, sealed) = seal_index(key, &packs)?;
+        if let Err(error) = storage.put(&file, &sealed) {
+            if error.kind == StorageErrorKind::NoSpace {
+                self.make_way(&file, packs);
+            }
+            return Err(error.into());
+        }
         if let Err(error) = (self.check)() {
             // Its packs may be gone by now. Savers look whether they are there, so it may also stay.
-            let _ = self.storage.remove(&FileName { kind: FileKind::Index, name: id.to_string() });
+            let _ = storage.remove(&file);
             return Err(error);
         }
-        lock(self.state).stored.bytes += bytes;
+        lock(self.state).stored.bytes += sealed.len() as u64;
         Ok(())
+    }
+
+    /// On a full store, one pack makes way for the file that names the others, and for the lock of who is to free more.
+    /// The job has failed already, so that nothing will be built on that pack.
+    fn make_way(&self, refused: &FileName, mut packs: Vec<IndexPack>) {
+        // Where even this fails, the next prune removes what no index names; the error that counts is the first.
+        let Some(last) = packs.pop() else { return };
+        let Repository { storage, key, .. } = self.repository;
+        let removed = storage.remove(refused).and_then(|()| storage.remove(&pack_file(last.id)));
+        if removed.is_ok() && !packs.is_empty() {
+            let _ = put_index(storage.as_ref(), key, &packs);
+        }
     }
 }
 
-/// Writes one index file. Its name and its size in bytes.
+/// Writes one index file.
 pub(crate) fn put_index(
     storage: &dyn Storage,
     key: &MasterKey,
-    packs: Vec<IndexPack>,
-) -> Result<(IndexId, u64), VaultError> {
-    let json = index::encode(&IndexFile { supersedes: Vec::new(), packs });
+    packs: &[IndexPack],
+) -> Result<(), VaultError> {
+    let (file, sealed) = seal_index(key, packs)?;
+    Ok(storage.put(&file, &sealed)?)
+}
+
+fn seal_index(key: &MasterKey, packs: &[IndexPack]) -> Result<(FileName, Vec<u8>), VaultError> {
+    let json = index::encode(&IndexFile { supersedes: Vec::new(), packs: packs.to_vec() });
     let sealed = seal_object(key, &json)
         .map_err(|source| VaultError::Damaged { file: "a new index file".into(), source })?;
-    let id = IndexId::of(&sealed);
-    storage.put(&FileName { kind: FileKind::Index, name: id.to_string() }, &sealed)?;
-    Ok((id, sealed.len() as u64))
+    Ok((IndexId::of(&sealed).into(), sealed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nestling_block::{BlockTarget, MemoryDisk};
+
+    use super::*;
+    use crate::{
+        DataCheck,
+        storage::{FileKind, Operation, TestClock},
+        testing::{Place, noise, take_one},
+    };
+
+    const CHUNK: usize = crate::layout::CHUNK_BYTES as usize;
+
+    #[test]
+    fn a_minute_of_work_is_lost_or_a_fiftieth() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let mut state = State::default();
+        assert!(!state.is_due(minutes(1000), minutes(0)));
+        state.pending.since = Some(minutes(1000));
+        assert!(!state.is_due(minutes(1000), minutes(1000)) && state.is_due(minutes(1001), minutes(1000)));
+        assert!(!state.is_due(minutes(1019), minutes(0)) && state.is_due(minutes(1021), minutes(0)));
+        state.pending.bytes = INDEX_BYTES;
+        assert!(state.is_due(minutes(1000), minutes(1000)));
+    }
+
+    /// A save of sixty packs, each of which takes ten seconds, of a program that ends after so many.
+    fn save_slowly(
+        place: &mut Place,
+        packs: u64,
+        disk: &MemoryDisk,
+    ) -> Result<crate::SaveReport, VaultError> {
+        let clock = Arc::new(TestClock::default());
+        let left = std::sync::atomic::AtomicU64::new(packs);
+        place.set_clock(clock.clone());
+        let slow = place.hooked(move |operation, file| {
+            use crate::storage::Clock;
+            if operation == Operation::Put && file.kind == FileKind::Pack {
+                clock.sleep(Duration::from_secs(10));
+                take_one(&left).then_some(()).ok_or(StorageErrorKind::Crashed)?;
+            }
+            let is_dead = left.load(std::sync::atomic::Ordering::Relaxed) == 0 && operation != Operation::Get;
+            if is_dead { Err(StorageErrorKind::Crashed) } else { Ok(()) }
+        });
+        place.through(slow).try_save("a", disk, 1, None)
+    }
+
+    #[test]
+    fn a_save_that_was_killed_is_gone_on_with() {
+        let tuning = Tuning { pack_bytes: CHUNK, ..Tuning::default() };
+        let disk = MemoryDisk::new("disk", 60 * CHUNK as u64);
+        disk.write_at(&noise(1, 60 * CHUNK), 0).expect("data");
+        let mut place = Place::tuned(tuning);
+        save_slowly(&mut place, 40, &disk).expect_err("killed");
+        place.repository.unlock(true, &place.who).expect("unlocked");
+        let report = place.repository.verify(DataCheck::All, &place.who, &Job::default()).expect("verified");
+        assert!(report.is_clean() && (1..=9).contains(&report.unindexed_packs), "{report:?}");
+        assert!(place.save_at("a", &disk, 1).new_bytes <= 30 * CHUNK as u64);
+
+        let mut place = Place::tuned(tuning);
+        save_slowly(&mut place, 1000, &disk).expect("saved");
+        let files = place.storage.list(FileKind::Index).expect("listed").len();
+        assert!((8..=12).contains(&files), "{files} index files");
+    }
 }

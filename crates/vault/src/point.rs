@@ -19,7 +19,7 @@ use crate::{
     job::Job,
     layout::{DESCRIPTION_FILE, Geometry, POINT_FILE},
     name::check_disk_name,
-    repo::Repository,
+    repo::{Repository, UnreadableSnapshot},
 };
 
 /// By this tag a snapshot is known to be a point.
@@ -107,6 +107,10 @@ pub(crate) fn split_versions(points: Vec<Point>) -> (Vec<Point>, Vec<Point>) {
     (current, older)
 }
 
+fn points_of(snapshots: Vec<(SnapshotId, Snapshot)>) -> Vec<Point> {
+    snapshots.into_iter().filter_map(|(id, snapshot)| Point::of(id, snapshot)).collect()
+}
+
 const LAYOUT_VERSION: u32 = 1;
 
 /// What `point.json` says in all versions.
@@ -174,8 +178,23 @@ impl PointContent {
     }
 }
 
+/// The points that can be read, oldest first, and the snapshots that cannot, each of which may be one.
+#[derive(Debug)]
+pub struct PointList {
+    pub points: Vec<Point>,
+    pub unreadable: Vec<UnreadableSnapshot>,
+}
+
 impl Repository {
-    /// The points of one machine, or of all, oldest first.
+    /// The points of one machine, or of all, without those that cannot be read: for who only looks.
+    pub fn list_points(&self, name: Option<&PointName>, job: &Job) -> Result<PointList, VaultError> {
+        let (snapshots, unreadable) = self.readable_snapshots(job)?;
+        let (mut points, _) = split_versions(points_of(snapshots));
+        points.retain(|point| name.is_none_or(|name| point.name == *name));
+        Ok(PointList { points, unreadable })
+    }
+
+    /// The points of one machine, or of all, oldest first. A snapshot that cannot be read is an error.
     pub fn points(&self, name: Option<&PointName>, job: &Job) -> Result<Vec<Point>, VaultError> {
         let (mut points, _) = self.versions(job)?;
         points.retain(|point| name.is_none_or(|name| point.name == *name));
@@ -184,18 +203,18 @@ impl Repository {
 
     /// All points, and the snapshots in whose place one of them stands; both oldest first.
     pub(crate) fn versions(&self, job: &Job) -> Result<(Vec<Point>, Vec<Point>), VaultError> {
-        let snapshots = self.snapshots(job)?.into_iter();
-        Ok(split_versions(snapshots.filter_map(|(id, snapshot)| Point::of(id, snapshot)).collect()))
+        Ok(split_versions(points_of(self.snapshots(job)?)))
     }
 
-    /// One point of a machine: `latest` or the first digits of its id; without either, the newest.
+    /// One point of a machine: `latest` or the first digits of its id; without either, the newest. Which one that is cannot
+    /// be told where a snapshot cannot be read.
     pub fn find_point(
         &self,
         name: &PointName,
         selector: Option<&str>,
         job: &Job,
     ) -> Result<Point, VaultError> {
-        let mut points = self.points(Some(name), job)?;
+        let PointList { mut points, mut unreadable } = self.list_points(Some(name), job)?;
         let missing = || {
             VaultError::NoSuchPoint(match selector {
                 Some(selector) => format!("{name}@{}", selector.chars().take(80).collect::<String>()),
@@ -203,6 +222,11 @@ impl Repository {
             })
         };
         let Some(prefix) = selector.filter(|selector| *selector != "latest") else {
+            // It may be the newest one.
+            if let Some(UnreadableSnapshot { id, error }) = unreadable.pop() {
+                let (name, source) = (name.to_string(), Box::new(error));
+                return Err(VaultError::NewestUnknown { name, snapshot: id, source });
+            }
             return points.pop().ok_or_else(missing);
         };
         // What people wrote down before its tags were changed still finds it.
@@ -210,7 +234,10 @@ impl Repository {
         let by_id = points.iter().any(|point| fits(point.id));
         let mut fitting =
             points.into_iter().filter(|point| fits(if by_id { point.id } else { point.identity() }));
-        let first = fitting.next().filter(|_| !prefix.is_empty()).ok_or_else(missing)?;
+        let Some(first) = fitting.next().filter(|_| !prefix.is_empty()) else {
+            let meant = unreadable.into_iter().find(|unreadable| !prefix.is_empty() && fits(unreadable.id));
+            return Err(meant.map_or_else(missing, |unreadable| unreadable.error));
+        };
         match fitting.next() {
             None => Ok(first),
             Some(second) => Err(VaultError::AmbiguousPoint(
@@ -345,5 +372,41 @@ pub(crate) fn subtree(tree: &Tree, name: &str) -> Option<BlobId> {
     match node(tree, name)?.kind {
         NodeKind::Dir { subtree } => Some(subtree),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{MIB, Place};
+
+    #[test]
+    fn a_snapshot_that_cannot_be_read_hides_no_other() {
+        let place = Place::new();
+        let (name, job) = ("a".parse().expect("a name"), Job::default());
+        for (name, second) in [("a", 1), ("a", 2), ("b", 3)] {
+            place.save_at(name, &place.disk(MIB), second);
+        }
+        let [old, new] = &place.points("a")[..] else { panic!("two points") };
+        let (file, bytes) = place.file_of(&new.id);
+        place.put(&(file.clone(), vec![7; bytes.len()]));
+        let list = place.repository.list_points(None, &job).expect("listed");
+        assert_eq!(list.points.iter().map(|point| point.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(list.unreadable.iter().map(|unreadable| unreadable.id).collect::<Vec<_>>(), [new.id]);
+        let find = |id: Option<&str>| place.repository.find_point(&name, id, &job);
+        assert_eq!(find(Some(&old.short_id())).expect("found").id, old.id);
+        // Nobody is given an older one for the newest.
+        for id in [None, Some("latest")] {
+            let error = find(id).expect_err("refused");
+            assert!(error.to_string().contains(&new.id.to_string()), "{error}");
+        }
+        assert!(find(Some(&new.short_id())).expect_err("refused").is_damage());
+        assert!(matches!(find(Some("0000000000")), Err(VaultError::NoSuchPoint(_))));
+        let stats = place.repository.stats(&job).expect("stats");
+        assert_eq!((stats.points, stats.unreadable), (2, 1));
+        // Who decides what goes must know all.
+        assert!(place.repository.points(None, &job).is_err());
+        place.put(&(file, bytes));
+        assert_eq!(find(None).expect("found").id, new.id);
     }
 }

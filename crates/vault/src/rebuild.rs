@@ -20,7 +20,8 @@ use crate::{
     job::Job,
     lock::RepositoryLock,
     packer::put_index,
-    repo::{Identity, Repository, damaged, in_parallel},
+    parallel::in_parallel,
+    repo::{Identity, Repository, damaged},
     storage::{FileKind, FileName},
     verify::{Defect, PACK_BYTES_MAX},
 };
@@ -160,7 +161,7 @@ impl New<'_> {
             return Ok(());
         }
         let packs = std::mem::take(&mut self.waiting);
-        put_index(self.repository.storage.as_ref(), &self.repository.key, packs)?;
+        put_index(self.repository.storage.as_ref(), &self.repository.key, &packs)?;
         self.report.new_index_files += 1;
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::{
     mend::{Body, Mender, Regrown, Target},
     packer::{Packer, Stored, Writer, write},
     point::{DAMAGED_TAG, LostRange, Point, split_versions},
-    prune::{marked_packs, read_index, rewrite_index},
+    prune::{marked_packs, rewrite_index},
     repo::{Identity, Repository},
     retag::in_place_of,
     storage::{FileKind, FileName},
@@ -248,7 +248,7 @@ impl Repository {
         remove_lost: bool,
         job: &Job,
     ) -> Result<RepairReport, VaultError> {
-        let (_, files) = read_index(self, job)?;
+        let (_, files) = self.load_index_and_files(job)?;
         let mut clean = Index::default();
         for pack in files.iter().flat_map(|(_, packs)| packs) {
             if !plan.examined.bad_packs.contains(&pack.id) {
@@ -259,11 +259,10 @@ impl Repository {
         let mut report = RepairReport::default();
         let packs = files.iter().flat_map(|(_, packs)| packs);
         let act = Act { repository: self, plan: &plan, job };
-        let (trees, stored) =
-            write(self.storage.as_ref(), &self.key, &clean, &self.tuning, 2, job, |writer| {
-                report.salvaged = act.salvage(packs, writer)?;
-                act.mend(writer)
-            })?;
+        let (trees, stored) = write(self, &clean, 2, job, |writer| {
+            report.salvaged = act.salvage(packs, writer)?;
+            act.mend(writer)
+        })?;
         report.stored = stored;
         plan.lock.check()?;
         for ((point, older, _), tree) in plan.bodies.iter().zip(trees) {

@@ -16,7 +16,7 @@ use crate::{
     format::{
         Timestamp,
         config::Config,
-        index::{self, IndexFile},
+        index::{self, IndexFile, IndexPack},
         key::{KdfCost, KeyError, KeyFile},
         object::{open_object, seal_object},
         snapshot::{self, Snapshot},
@@ -25,7 +25,8 @@ use crate::{
     job::Job,
     layout::Tuning,
     lock::RepositoryLock,
-    storage::{FileKind, FileName, Storage, StorageErrorKind},
+    parallel::in_parallel,
+    storage::{Clock, FileKind, FileName, Storage, StorageErrorKind, SystemClock},
 };
 
 /// No config, key, lock or snapshot file is longer.
@@ -48,6 +49,21 @@ pub struct Identity {
     pub pid: u32,
     /// The boot of this machine and the namespace of processes that `pid` counts in; none where they cannot be told.
     pub boot: Option<String>,
+    /// When the process began, as `process_start` says it.
+    pub started: Option<String>,
+}
+
+/// When a process began, in a clock that this process's namespace of time shifts: the inode of the namespace, a colon, and
+/// ticks since boot. None where it cannot be told, or where there is no such process.
+pub(crate) fn process_start(pid: u32) -> Option<String> {
+    // Another namespace's processes may be mounted there.
+    let own = std::fs::read_link("/proc/self").ok()?;
+    own.to_str().filter(|own| *own == std::process::id().to_string())?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name stands in parentheses and may hold anything. Behind it comes the third field; this is the 22nd.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()?;
+    let namespace = std::fs::metadata("/proc/self/ns/time").ok()?.ino();
+    Some(format!("{namespace}:{ticks}"))
 }
 
 fn boot() -> Option<String> {
@@ -63,15 +79,30 @@ impl Identity {
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let username =
             std::env::var("USER").unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() });
-        Self { hostname, username, uid, gid, pid: std::process::id(), boot: boot() }
+        let pid = std::process::id();
+        Self { hostname, username, uid, gid, pid, boot: boot(), started: process_start(pid) }
     }
 }
+
+/// Index files and what they say.
+pub(crate) type IndexFiles = Vec<(IndexId, Vec<IndexPack>)>;
+
+/// A snapshot that is damaged, or whose reading failed. It may be a point; nobody knows of which machine.
+#[derive(Debug)]
+pub struct UnreadableSnapshot {
+    pub id: SnapshotId,
+    pub error: VaultError,
+}
+
+/// Those that can be read, and those that cannot.
+pub(crate) type ReadableSnapshots = (Vec<(SnapshotId, Snapshot)>, Vec<UnreadableSnapshot>);
 
 /// An open repository. Cheap to share between threads behind an `Arc`.
 pub struct Repository {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) key: MasterKey,
     pub(crate) tuning: Tuning,
+    pub(crate) clock: Arc<dyn Clock>,
     config: Config,
     key_id: KeyId,
 }
@@ -101,7 +132,7 @@ impl Repository {
         let key_id = put_key(storage.as_ref(), &key, password, who, cost)?;
         let sealed = config.seal(&key).map_err(|source| damaged("the new config file", source))?;
         match storage.put(&config_file, &sealed) {
-            Ok(()) => Ok(Self { storage, key, tuning: Tuning::default(), config, key_id }),
+            Ok(()) => Ok(Self::with(storage, key, config, key_id)),
             Err(error) => {
                 if error.kind != StorageErrorKind::AlreadyExists {
                     // The config may be there although its answer was lost, and then nothing else opens it.
@@ -128,13 +159,25 @@ impl Repository {
         if !(1..=2).contains(&config.version) {
             return Err(VaultError::Version { place, version: config.version });
         }
-        Ok(Self { storage, key, tuning: Tuning::default(), config, key_id })
+        Ok(Self::with(storage, key, config, key_id))
+    }
+
+    fn with(storage: Arc<dyn Storage>, key: MasterKey, config: Config, key_id: KeyId) -> Self {
+        let clock = Arc::new(SystemClock::default());
+        Self { storage, key, tuning: Tuning::default(), clock, config, key_id }
     }
 
     /// Cuts, packs and compresses what is saved from now on otherwise than usual.
     #[must_use]
     pub fn with_tuning(mut self, tuning: Tuning) -> Self {
         self.tuning = tuning;
+        self
+    }
+
+    /// Measures time otherwise than by the machine.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -190,16 +233,6 @@ impl Repository {
         Ok(self.storage.remove(&small(FileKind::Key, &id.to_string()))?)
     }
 
-    /// All index files, read by several threads. What prune replaces meanwhile is listed again.
-    pub(crate) fn index_files(
-        &self,
-        job: &Job,
-        each: impl Fn(IndexId, IndexFile) -> Result<(), VaultError> + Sync,
-    ) -> Result<(), VaultError> {
-        let names: Vec<IndexId> = self.list(FileKind::Index)?;
-        in_parallel(&names, READERS, job, |id| each(*id, self.index_file(id)?))
-    }
-
     pub(crate) fn index_file(&self, id: &IndexId) -> Result<IndexFile, VaultError> {
         let damaged = |source| VaultError::IndexDamaged { file: format!("index/{id}"), source };
         let json =
@@ -212,28 +245,55 @@ impl Repository {
 
     /// What all index files say.
     pub fn load_index(&self, job: &Job) -> Result<Index, VaultError> {
+        let mut index: Index = self.gather_index(job, |index: &mut Index, _, file| index.add(&file))?;
+        index.finish();
+        Ok(index)
+    }
+
+    /// The same, and which file says what.
+    pub(crate) fn load_index_and_files(&self, job: &Job) -> Result<(Index, IndexFiles), VaultError> {
+        let (mut index, files): (Index, IndexFiles) =
+            self.gather_index(job, |(index, files): &mut (Index, IndexFiles), id, file| {
+                index.add(&file);
+                files.push((id, file.packs));
+            })?;
+        index.finish();
+        Ok((index, files))
+    }
+
+    /// Lets `add` take in all index files, which several threads read. What prune replaces meanwhile is listed again.
+    fn gather_index<T: Default + Send>(
+        &self,
+        job: &Job,
+        add: impl Fn(&mut T, IndexId, IndexFile) + Sync,
+    ) -> Result<T, VaultError> {
         let mut relists = 0;
         loop {
-            let index = Mutex::new(Index::default());
-            let outcome = self.index_files(job, |_, file| {
-                index.lock().unwrap_or_else(PoisonError::into_inner).add(&file);
+            let names: Vec<IndexId> = self.list(FileKind::Index)?;
+            let gathered = Mutex::new(T::default());
+            let outcome = in_parallel(&names, READERS, job, |id| {
+                let file = self.index_file(id)?;
+                add(&mut gathered.lock().unwrap_or_else(PoisonError::into_inner), *id, file);
                 Ok(())
             });
             match outcome {
-                Ok(()) => {
-                    let mut index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
-                    index.finish();
-                    return Ok(index);
-                }
+                Ok(()) => return Ok(gathered.into_inner().unwrap_or_else(PoisonError::into_inner)),
                 Err(error) if is_not_found(&error) && relists < RELISTS => relists += 1,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it.
+    /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it: for who must know
+    /// all of them.
     pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        let mut found: HashMap<SnapshotId, Snapshot> = HashMap::new();
+        let (found, mut unreadable) = self.readable_snapshots(job)?;
+        unreadable.pop().map_or(Ok(found), |unreadable| Err(unreadable.error))
+    }
+
+    /// The snapshots that can be read, oldest first, and those that cannot.
+    pub(crate) fn readable_snapshots(&self, job: &Job) -> Result<ReadableSnapshots, VaultError> {
+        let mut found: HashMap<SnapshotId, Result<Snapshot, VaultError>> = HashMap::new();
         let mut before: Option<HashSet<SnapshotId>> = None;
         for _ in 0..=RELISTS {
             let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
@@ -247,9 +307,9 @@ impl Repository {
                 let outcome = self.snapshot(id);
                 let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
-                    Ok(snapshot) => new.0.push((*id, snapshot)),
                     Err(error) if is_not_found(&error) => new.1 = true,
-                    Err(error) => return Err(error),
+                    Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
+                    outcome => new.0.push((*id, outcome)),
                 }
                 Ok(())
             })?;
@@ -260,9 +320,16 @@ impl Repository {
                 break;
             }
         }
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
-        Ok(found)
+        let (mut snapshots, mut unreadable) = (Vec::new(), Vec::new());
+        for (id, outcome) in found {
+            match outcome {
+                Ok(snapshot) => snapshots.push((id, snapshot)),
+                Err(error) => unreadable.push(UnreadableSnapshot { id, error }),
+            }
+        }
+        snapshots.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
+        unreadable.sort_by_key(|unreadable| unreadable.id);
+        Ok((snapshots, unreadable))
     }
 
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {
@@ -406,30 +473,4 @@ fn find_key(storage: &dyn Storage, password: &[u8]) -> Result<(KeyId, MasterKey)
         }
     }
     Err(last)
-}
-
-/// Runs `each` for every item on up to `threads` threads, and stops at the first error.
-pub(crate) fn in_parallel<T: Sync>(
-    items: &[T],
-    threads: usize,
-    job: &Job,
-    each: impl Fn(&T) -> Result<(), VaultError> + Sync,
-) -> Result<(), VaultError> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let failed: Mutex<Option<VaultError>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(items.len()) {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    if let Err(error) = job.check().and_then(|()| each(item)) {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        // Nobody takes another one.
-                        next.store(items.len(), std::sync::atomic::Ordering::Relaxed);
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

@@ -20,8 +20,9 @@ use crate::{
     index::{Index, Location},
     job::Job,
     layout::Chunk,
+    parallel::{in_parallel_with, threads},
     reader::PointDisk,
-    repo::{Repository, in_parallel},
+    repo::Repository,
     save::is_zero,
 };
 
@@ -86,18 +87,17 @@ pub fn restore(request: &RestoreRequest<'_>, job: &Job) -> Result<RestoreReport,
         segments.iter().map(|s| geometry.segment(*s)).map(|r| r.end - r.start).sum(),
     );
     let written = AtomicU64::new(0);
-    let threads = match request.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    in_parallel(&segments, threads, job, |segment| {
+    let part = || {
         let opener = Opener::new(request.repository.storage.as_ref(), &request.repository.key)?;
-        let mut part = Part { request, opener, sealed: Vec::new(), plain: Vec::new(), written: &written };
+        Ok(Part { request, opener, sealed: Vec::new(), plain: Vec::new(), written: &written })
+    };
+    let restore = |part: &mut Part<'_>, segment: &u64| {
         part.segment(*segment)?;
         let range = geometry.segment(*segment);
         job.advance(range.end - range.start);
         Ok(())
-    })?;
+    };
+    in_parallel_with(&segments, threads(request.threads), job, part, restore, |_| Ok(()))?;
     request.target.flush()?;
     Ok(RestoreReport {
         size_bytes: geometry.size_bytes,

@@ -2,7 +2,7 @@
 //!
 //! All threads do the same: take the next segment, read its chunks, hash them, and compress, seal and pack those that
 //! no pack has. What the caller proves unchanged is neither read nor hashed: it is named again by the names of the
-//! point before. The snapshot is written last, when everything that it needs is durable and named by the index; until
+//! point before, where all that those name is still there (`parent.rs`). The snapshot is written last, when everything that it needs is durable and named by the index; until
 //! then nothing is reported, and whatever happens leaves the points before as they are.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -32,10 +32,15 @@ use crate::{
     layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
     lock::RepositoryLock,
     packer::{Packer, Stored, Writer, write_under},
-    point::{DiskLayout, Point, PointContent, PointLayout, TAG, load_tree, subtree},
+    parallel::{in_parallel_with, threads},
+    point::{DiskLayout, Point, PointLayout, TAG},
     prune::marked_packs,
     repo::{Identity, Repository},
 };
+
+mod parent;
+
+use parent::{Checked, OldDisk, Parent};
 
 /// Packs on their way to a local directory at once; more only wait for the same disk.
 const UPLOADS: usize = 2;
@@ -76,8 +81,10 @@ pub struct SaveReport {
     /// What the repository grew by, before the snapshot itself.
     pub stored: Stored,
     pub duration: Duration,
-    /// Disks whose changed extents could not be used, since the parent has no such disk, or cuts it otherwise.
+    /// Disks whose changed extents could not be used, since the parent has no such disk, cuts it otherwise, or is damaged.
     pub read_in_full: Vec<String>,
+    /// Segments that did not change, and were read all the same: the repository lacks something of them.
+    pub read_anew: u64,
 }
 
 /// What is known of a disk before it is read.
@@ -89,13 +96,6 @@ struct DiskPlan<'a> {
     changed: Option<Cow<'a, ExtentSet>>,
     /// Groups of the parent's disk, if changed extents count from it.
     old: Option<OldDisk>,
-}
-
-/// The parent's disk.
-struct OldDisk {
-    geometry: Geometry,
-    zeroes: Zeroes,
-    groups: Vec<BlobId>,
 }
 
 /// One segment to be looked at.
@@ -117,6 +117,7 @@ struct Trees {
 struct Counters {
     read: AtomicU64,
     new: AtomicU64,
+    anew: AtomicU64,
 }
 
 impl Repository {
@@ -137,15 +138,9 @@ impl Repository {
             self.snapshot(&parent.id)?;
         }
         let index = self.load_index_to_build_on(&leaving, job)?;
-        let content = request.parent.map(|parent| self.content(&index, parent)).transpose()?;
-        let save = Save::new(self, &index, request, content.as_ref(), job)?;
-        let threads = match request.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
+        let save = Save::new(self, &index, request, job)?;
         let check = || lock.check();
-        let (tree, stored) =
-            write_under(&check, self, &index, UPLOADS, job, |writer| save.run(writer, threads))?;
+        let (tree, stored) = write_under(&check, self, &index, UPLOADS, job, |writer| save.run(writer))?;
         job.begin("writing the point", 0);
         let report = SaveReport {
             point: SnapshotId([0; 32]),
@@ -155,6 +150,7 @@ impl Repository {
             stored,
             duration: begun.elapsed(),
             read_in_full: save.read_in_full(),
+            read_anew: save.counters.anew.load(Relaxed),
         };
         let point = self.put_snapshot_under(&check, &snapshot(request, tree, &report))?;
         Ok(SaveReport { point, duration: begun.elapsed(), ..report })
@@ -192,6 +188,8 @@ struct Save<'a> {
     request: &'a SaveRequest<'a>,
     job: &'a Job,
     disks: Vec<DiskPlan<'a>>,
+    /// What of the parent is named again was looked at.
+    checked: Checked,
     counters: Counters,
 }
 
@@ -200,25 +198,25 @@ impl<'a> Save<'a> {
         repository: &'a Repository,
         index: &'a Index,
         request: &'a SaveRequest<'a>,
-        parent: Option<&PointContent>,
         job: &'a Job,
     ) -> Result<Self, VaultError> {
-        let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
-        let mut disks = Vec::new();
+        let (mut disks, checked) = (Vec::new(), Checked::default());
+        let mut parent = Parent::open(repository, index, request, &checked)?;
         for input in request.disks {
             let geometry = Geometry::new(input.source.size_bytes(), &repository.tuning)?;
-            let old = match (parent, input.changed) {
-                (Some(parent), Some(_)) => old_disk(&mut opener, index, parent, input.name, &geometry)?,
+            let old = match (&mut parent, input.changed) {
+                (Some(parent), Some(_)) => parent.disk(input.name, &geometry)?,
                 _ => None,
             };
-            let lost = parent.map(|parent| parent.layout.lost(input.name)).unwrap_or_default();
+            let lost = parent.as_ref().map(|parent| parent.lost(input.name)).unwrap_or_default();
             let changed = input.changed.map(|changed| match lost.is_empty() {
                 true => Cow::Borrowed(changed),
                 false => Cow::Owned(changed.union(&lost)),
             });
             disks.push(DiskPlan { input, geometry, zeroes: Zeroes::of(&geometry), changed, old });
         }
-        Ok(Self { repository, index, request, job, disks, counters: Counters::default() })
+        drop(parent);
+        Ok(Self { repository, index, request, job, disks, checked, counters: Counters::default() })
     }
 
     fn read_in_full(&self) -> Vec<String> {
@@ -227,106 +225,31 @@ impl<'a> Save<'a> {
     }
 
     /// The tree of the point.
-    fn run(&self, writer: &Writer<'_>, threads: usize) -> Result<BlobId, VaultError> {
+    fn run(&self, writer: &Writer<'_>) -> Result<BlobId, VaultError> {
         let (tasks, trees) = self.plan()?;
+        self.tell_damage(writer);
         let bytes = tasks.iter().map(|task| self.segment_bytes(task)).sum();
         self.job.begin_bytes("saving", bytes);
-        let (next, trees) = (AtomicUsize::new(0), Mutex::new(trees));
-        let failed: Mutex<Option<VaultError>> = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(tasks.len()) {
-                scope.spawn(|| {
-                    if let Err(error) = self.work(writer, &tasks, &next, &trees) {
-                        next.store(tasks.len(), Relaxed);
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                        // The first error is the cause; what others say follows from it.
-                        failed.get_or_insert(error);
-                    }
-                });
-            }
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
+        let trees = Mutex::new(trees);
+        in_parallel_with(
+            &tasks,
+            threads(self.request.threads),
+            self.job,
+            || Worker::new(self, writer),
+            |worker, task| {
+                let tree = worker.segment(task)?;
+                let mut trees = trees.lock().unwrap_or_else(PoisonError::into_inner);
+                trees.segments.insert((task.disk, task.segment), tree);
+                Ok(())
+            },
+            |mut worker| worker.packer.flush(writer),
+        )?;
         self.finish(writer, &trees.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn segment_bytes(&self, task: &Task) -> u64 {
         let range = self.disks[task.disk].geometry.segment(task.segment);
         range.end - range.start
-    }
-
-    /// Which segments have to be looked at, and which groups and segments stay as they were.
-    fn plan(&self) -> Result<(Vec<Task>, Trees), VaultError> {
-        let mut opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key)?;
-        let (mut tasks, mut trees) = (Vec::new(), Trees::default());
-        for (number, disk) in self.disks.iter().enumerate() {
-            for group in 0..disk.geometry.groups() {
-                self.job.check()?;
-                self.plan_group((number, disk), group, &mut opener, &mut tasks, &mut trees)?;
-            }
-        }
-        Ok((tasks, trees))
-    }
-
-    fn plan_group(
-        &self,
-        (number, disk): (usize, &DiskPlan<'_>),
-        group: u64,
-        opener: &mut Opener<'_>,
-        tasks: &mut Vec<Task>,
-        trees: &mut Trees,
-    ) -> Result<(), VaultError> {
-        let segments = disk.geometry.group(group);
-        let old = disk.old.as_ref().zip(disk.changed.as_ref());
-        let Some((old, changed)) = old.filter(|(old, _)| (group as usize) < old.groups.len()) else {
-            tasks.extend(segments.map(|segment| Task { disk: number, segment, old: None }));
-            return Ok(());
-        };
-        let bytes = disk.geometry.group_bytes(group);
-        if bytes == old.geometry.group_bytes(group) && !changed.touches(bytes) {
-            trees.groups.insert((number, group), old.groups[group as usize]);
-            return Ok(());
-        }
-        let tree = load_tree(opener, self.index, &old.groups[group as usize])?;
-        for segment in segments {
-            let bytes = disk.geometry.segment(segment);
-            let known = subtree(&tree, &segment_name(disk.geometry.place(segment).1));
-            match known {
-                Some(id) if bytes == old.geometry.segment(segment) && !changed.touches(bytes) => {
-                    trees.segments.insert((number, segment), id);
-                }
-                _ => tasks.push(Task { disk: number, segment, old: known }),
-            }
-        }
-        Ok(())
-    }
-
-    fn work(
-        &self,
-        writer: &Writer<'_>,
-        tasks: &[Task],
-        next: &AtomicUsize,
-        trees: &Mutex<Trees>,
-    ) -> Result<(), VaultError> {
-        let mut worker = Worker {
-            save: self,
-            writer,
-            packer: Packer::new(BlobKind::Data, &self.repository.key, &self.repository.tuning)?,
-            opener: Opener::new(self.repository.storage.as_ref(), &self.repository.key)?,
-            buffer: Vec::new(),
-            zeroes: HashSet::new(),
-        };
-        while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
-            self.job.check()?;
-            let tree = worker.segment(task)?;
-            trees
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .segments
-                .insert((task.disk, task.segment), tree);
-        }
-        worker.packer.flush(writer)
     }
 
     /// The trees above the segments, from below.
@@ -402,29 +325,12 @@ pub(crate) fn small_file(
     let mut content = Vec::new();
     for part in bytes.chunks(1 << 20) {
         let id = BlobId::of(part);
-        if writer.claim(&id) {
+        if writer.claim_small(&id) {
             packer.add(id, part, writer)?;
         }
         content.push(id);
     }
     Ok(Node::file(name, bytes.len() as u64, content, epoch()))
-}
-
-fn old_disk(
-    opener: &mut Opener<'_>,
-    index: &Index,
-    parent: &PointContent,
-    name: &str,
-    geometry: &Geometry,
-) -> Result<Option<OldDisk>, VaultError> {
-    let Some(number) = parent.layout.disks.iter().position(|disk| disk.name == name) else { return Ok(None) };
-    let old = parent.layout.disks[number].geometry;
-    if (Geometry { size_bytes: geometry.size_bytes, ..old }) != *geometry {
-        return Ok(None);
-    }
-    let tree = load_tree(opener, index, &parent.disk_trees[number])?;
-    let groups: Option<Vec<_>> = (0..old.groups()).map(|group| subtree(&tree, &group_name(group))).collect();
-    Ok(groups.map(|groups| OldDisk { geometry: old, zeroes: Zeroes::of(&old), groups }))
 }
 
 impl DiskPlan<'_> {
@@ -444,7 +350,19 @@ struct Worker<'a, 'w> {
     zeroes: HashSet<u32>,
 }
 
-impl Worker<'_, '_> {
+impl<'a, 'w> Worker<'a, 'w> {
+    fn new(save: &'a Save<'a>, writer: &'a Writer<'w>) -> Result<Self, VaultError> {
+        let Repository { storage, key, tuning, .. } = save.repository;
+        Ok(Self {
+            save,
+            writer,
+            packer: Packer::new(BlobKind::Data, key, tuning)?,
+            opener: Opener::new(storage.as_ref(), key)?,
+            buffer: Vec::new(),
+            zeroes: HashSet::new(),
+        })
+    }
+
     /// The tree of a segment, with all its chunks stored or on their way.
     fn segment(&mut self, task: &Task) -> Result<BlobId, VaultError> {
         let disk = &self.save.disks[task.disk];
@@ -481,7 +399,10 @@ impl Worker<'_, '_> {
         task: &Task,
     ) -> Result<Option<Vec<Option<Chunk>>>, VaultError> {
         let (Some(id), Some(old)) = (task.old, &disk.old) else { return Ok(None) };
-        let tree = load_tree(&mut self.opener, self.save.index, &id)?;
+        let Some(tree) = self.save.checked.tree(&mut self.opener, self.save.index, &id)? else {
+            self.save.tell_damage(self.writer);
+            return Ok(None);
+        };
         let old_range = old.geometry.segment(task.segment);
         let content = match tree.nodes.first().map(|node| &node.kind) {
             Some(NodeKind::File { content, .. }) => content,

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     BlobId, PointName, VaultError,
-    format::pack::BlobKind,
+    format::{pack::BlobKind, snapshot::Snapshot},
     index::Index,
     job::Job,
     layout::Chunk,
-    point::Point,
+    point::{Point, split_versions},
     reader::PointDisk,
     repo::Repository,
     storage::FileKind,
@@ -61,13 +61,20 @@ pub struct RepositoryStats {
     pub machines: Vec<MachineStats>,
     /// Memory that the index takes once it is loaded.
     pub index_memory_bytes: u64,
-    /// Points, trees and chunks that could not be read or found.
+    /// Snapshots, points, trees and chunks that could not be read or found.
     pub unreadable: u64,
 }
 
 impl RepositoryStats {
     pub fn total_bytes(&self) -> u64 {
         self.kinds.iter().map(|kind| kind.bytes).sum()
+    }
+
+    /// Whether there are data and nothing that needs them: a `snapshots` folder that was lost leaves no other trace.
+    pub fn is_without_points(&self) -> bool {
+        let packs = self.kinds.iter().find(|kind| kind.kind == FileKind::Pack);
+        self.points + self.foreign_snapshots + self.unreadable == 0
+            && packs.is_some_and(|packs| packs.files > 0)
     }
 
     pub fn saved_by_deduplication_bytes(&self) -> u64 {
@@ -91,10 +98,12 @@ impl Repository {
             let bytes = listed.iter().map(|file| file.size).sum();
             stats.kinds.push(KindStats { kind, files: listed.len() as u64, bytes });
         }
-        let snapshots = self.snapshots(job)?;
+        let (snapshots, unreadable) = self.readable_snapshots(job)?;
+        stats.unreadable = unreadable.len() as u64;
         let index = std::sync::Arc::new(self.load_index(job)?);
         stats.index_memory_bytes = index.memory_bytes() as u64;
-        let (points, _) = self.versions(job)?;
+        let of_snapshot = |(id, snapshot): &(_, Snapshot)| Point::of(*id, snapshot.clone());
+        let (points, _) = split_versions(snapshots.iter().filter_map(of_snapshot).collect());
         stats.points = points.len() as u64;
         let mut roots: HashMap<Option<PointName>, Vec<BlobId>> = HashMap::new();
         for (id, snapshot) in snapshots {
@@ -302,5 +311,10 @@ mod tests {
         }
         let after = place.repository.stats(&job).expect("stats");
         assert_eq!(after.unused_bytes, b.own_stored_bytes, "what was said to be freed");
+        assert!(!after.is_without_points());
+        for point in place.points("a") {
+            place.repository.remove_snapshot(&point.id).expect("removed");
+        }
+        assert!(place.repository.stats(&job).expect("stats").is_without_points());
     }
 }

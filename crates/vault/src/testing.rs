@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -11,10 +11,12 @@ use std::{
 use nestling_block::{BlockTarget, ExtentSet, MemoryDisk};
 
 use crate::{
-    DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, VaultError,
+    DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, Tuning,
+    VaultError,
     format::{Timestamp, key::KdfCost},
     storage::{
         FileKind, FileName, Listed, MemoryStorage, Operation, Storage, StorageError, StorageErrorKind,
+        TestClock,
     },
 };
 
@@ -43,10 +45,14 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::tuned(Tuning::default())
+    }
+
+    pub(crate) fn tuned(tuning: Tuning) -> Self {
         let (storage, who) = (Arc::new(MemoryStorage::new()), Identity::current());
         let repository =
             Repository::init(storage.clone(), PASSWORD, &who, KdfCost::Fast).expect("a repository");
-        Self { storage, repository: Arc::new(repository), who }
+        Self { storage, repository: Arc::new(repository.with_tuning(tuning)), who }
     }
 
     /// A sparse disk with some data at its start.
@@ -80,21 +86,59 @@ impl Place {
         self.repository.save(&request, &Job::default())
     }
 
+    /// The same place as a program with another view of the store sees it.
+    pub(crate) fn through(&self, repository: Arc<Repository>) -> Self {
+        Self { storage: self.storage.clone(), repository, who: self.who.clone() }
+    }
+
     pub(crate) fn points(&self, name: &str) -> Vec<Point> {
         self.repository.points(Some(&name.parse().expect("a name")), &Job::default()).expect("points")
     }
 
-    /// The same repository for a program that ends after `count` changes of the store.
-    pub(crate) fn fused(&self, count: u64) -> Arc<Repository> {
-        let fuse = Fuse { inner: self.storage.clone(), left: AtomicU64::new(count) };
-        Arc::new(Repository::open(Arc::new(fuse), PASSWORD).expect("opened"))
+    /// From now on time passes only when somebody waits.
+    pub(crate) fn set_clock(&mut self, clock: Arc<TestClock>) {
+        let repository = Repository::open(self.storage.clone(), PASSWORD).expect("opened");
+        self.repository = Arc::new(self.alike(repository).with_clock(clock));
     }
 
-    /// The same repository for a program that fails to read `file` so many times.
+    fn alike(&self, repository: Repository) -> Repository {
+        repository.with_tuning(self.repository.tuning).with_clock(self.repository.clock.clone())
+    }
+
+    /// The same repository for a program that asks `before` each operation whether the store fails.
+    pub(crate) fn hooked(
+        &self,
+        before: impl Fn(Operation, &FileName) -> Result<(), StorageErrorKind> + Send + Sync + 'static,
+    ) -> Arc<Repository> {
+        let armed = Arc::new(AtomicBool::new(false));
+        let before = {
+            let armed = armed.clone();
+            move |operation, file: &FileName| {
+                if armed.load(Relaxed) { before(operation, file) } else { Ok(()) }
+            }
+        };
+        let hooked = Hooked { inner: self.storage.clone(), before: Box::new(before) };
+        let repository = Repository::open(Arc::new(hooked), PASSWORD).expect("opened");
+        armed.store(true, Relaxed);
+        Arc::new(self.alike(repository))
+    }
+
+    /// The same for a program that ends after `count` changes of the store.
+    pub(crate) fn fused(&self, count: u64) -> Arc<Repository> {
+        let left = AtomicU64::new(count);
+        self.hooked(move |operation, _| match operation {
+            Operation::Put | Operation::Remove if !take_one(&left) => Err(StorageErrorKind::Crashed),
+            _ => Ok(()),
+        })
+    }
+
+    /// The same for a program that fails to read `file` so many times.
     pub(crate) fn failing(&self, file: &FileName, count: u64) -> Arc<Repository> {
-        let failing =
-            Failing { inner: self.storage.clone(), file: file.clone(), left: AtomicU64::new(count) };
-        Arc::new(Repository::open(Arc::new(failing), PASSWORD).expect("opened"))
+        let (file, left) = (file.clone(), AtomicU64::new(count));
+        self.hooked(move |operation, asked| {
+            let fails = operation == Operation::Get && *asked == file && take_one(&left);
+            if fails { Err(StorageErrorKind::Io) } else { Ok(()) }
+        })
     }
 
     pub(crate) fn open(&self, point: &Point) -> Result<PointDisk, VaultError> {
@@ -119,93 +163,52 @@ impl Place {
     }
 }
 
-/// A store whose user ends after so many changes: nothing is changed any more.
-struct Fuse {
-    inner: Arc<MemoryStorage>,
-    left: AtomicU64,
+pub(crate) fn take_one(left: &AtomicU64) -> bool {
+    left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
-impl Fuse {
-    fn burn(&self, operation: Operation) -> Result<(), StorageError> {
-        let one_less = |left: u64| left.checked_sub(1);
-        let error = |_| StorageError::new(StorageErrorKind::Crashed, operation, self.describe());
-        self.left.fetch_update(Relaxed, Relaxed, one_less).map(drop).map_err(error)
+type Hook = dyn Fn(Operation, &FileName) -> Result<(), StorageErrorKind> + Send + Sync;
+
+/// A store that asks before each operation whether it fails. A listing has no name.
+struct Hooked {
+    inner: Arc<MemoryStorage>,
+    before: Box<Hook>,
+}
+
+impl Hooked {
+    fn ask(&self, operation: Operation, file: &FileName) -> Result<(), StorageError> {
+        (self.before)(operation, file)
+            .map_err(|kind| StorageError::new(kind, operation, self.describe()).on(file))
     }
 }
 
-impl Storage for Fuse {
+impl Storage for Hooked {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 
     fn put(&self, file: &FileName, bytes: &[u8]) -> Result<(), StorageError> {
-        self.burn(Operation::Put)?;
+        self.ask(Operation::Put, file)?;
         self.inner.put(file, bytes)
     }
 
     fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        self.ask(Operation::Get, file)?;
         self.inner.get(file, limit_bytes)
     }
 
     fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.ask(Operation::Get, file)?;
         self.inner.get_range(file, offset, buf)
     }
 
     fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
+        self.ask(Operation::List, &FileName { kind, name: String::new() })?;
         self.inner.list(kind)
     }
 
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
-        self.burn(Operation::Remove)?;
-        self.inner.remove(file)
-    }
-
-    fn sweep_temporary(&self, older_than: Duration) -> Result<u64, StorageError> {
-        self.inner.sweep_temporary(older_than)
-    }
-}
-
-/// A store that gives an error of input or output for one file, and then is well again.
-struct Failing {
-    inner: Arc<MemoryStorage>,
-    file: FileName,
-    left: AtomicU64,
-}
-
-impl Failing {
-    fn check(&self, file: &FileName) -> Result<(), StorageError> {
-        let one_less = |left: u64| left.checked_sub(1);
-        if *file == self.file && self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok() {
-            return Err(StorageError::new(StorageErrorKind::Io, Operation::Get, self.describe()).on(file));
-        }
-        Ok(())
-    }
-}
-
-impl Storage for Failing {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn put(&self, file: &FileName, bytes: &[u8]) -> Result<(), StorageError> {
-        self.inner.put(file, bytes)
-    }
-
-    fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
-        self.check(file)?;
-        self.inner.get(file, limit_bytes)
-    }
-
-    fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.check(file)?;
-        self.inner.get_range(file, offset, buf)
-    }
-
-    fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
-        self.inner.list(kind)
-    }
-
-    fn remove(&self, file: &FileName) -> Result<(), StorageError> {
+        self.ask(Operation::Remove, file)?;
         self.inner.remove(file)
     }
 

@@ -20,25 +20,28 @@ use crate::{
     job::Job,
     layout::Chunk,
     lock::RepositoryLock,
+    parallel::{in_parallel, threads},
     point::{DAMAGED_TAG, Point},
     prune::marked_packs,
     reader::PointDisk,
-    repo::{Identity, Repository, in_parallel},
+    repo::{Identity, Repository, UnreadableSnapshot},
     storage::{FileKind, StorageErrorKind},
     walk::{Marks, reach},
 };
 
 mod pack_check;
+#[cfg(test)]
+mod tests;
 
 use pack_check::PackCheck;
 
 /// No pack is longer: offsets have 32 bits.
 pub(crate) const PACK_BYTES_MAX: u64 = 1 << 32;
 const KEY_BYTES_MAX: u64 = 1 << 20;
-/// Threads that read snapshots: they mostly wait.
-const READERS: usize = 8;
 /// A longer pack is not held in memory as a whole, and read in pieces.
 const WHOLE_BYTES_MAX: u64 = BLOB_BYTES_MAX as u64;
+/// Others may change the repository while it is looked at, but not for ever.
+const RECHECKS: usize = 8;
 
 /// How much of the packs' bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,8 +72,12 @@ pub struct Loss {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
+    /// Points, and snapshots of other programs.
     pub points: u64,
+    /// Packs whose data were read.
     pub packs: u64,
+    /// Packs in the store.
+    pub stored_packs: u64,
     /// Bytes of packs that were read and checked.
     pub read_bytes: u64,
     pub defects: Vec<Defect>,
@@ -84,13 +91,15 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    /// Nothing is damaged, and yet there may be nothing left: a `snapshots` folder that was lost leaves no trace.
+    pub fn is_without_points(&self) -> bool {
+        self.points == 0 && self.stored_packs > 0 && self.is_clean()
+    }
+
     pub fn is_clean(&self) -> bool {
         self.defects.is_empty() && self.losses.is_empty()
     }
 }
-
-/// A snapshot, or what is wrong with it.
-type ReadSnapshot = (SnapshotId, Result<Snapshot, VaultError>);
 
 /// All that a verification found out; repair goes on from it.
 pub(crate) struct Examined {
@@ -122,20 +131,49 @@ impl Repository {
         Ok(examined.report)
     }
 
-    /// As `verify`, for who holds a lock.
+    /// As `verify`, for who holds a lock. What a prune removes meanwhile, of what was marked before the lock was there, is no
+    /// damage: so where something is missing, all is looked at again that changed since.
     pub(crate) fn examine(self: &Arc<Self>, data: DataCheck, job: &Job) -> Result<Examined, VaultError> {
-        job.begin("reading points and index", 0);
-        let (mut snapshots, mut unreadable_snapshots, mut unsure) = (Vec::new(), Vec::new(), None);
-        let mut defects = self.key_defects()?;
-        for (id, outcome) in self.each_snapshot(job)? {
-            match outcome {
-                Ok(snapshot) => snapshots.push((id, snapshot)),
-                Err(error) => {
-                    unsure = unsure.or(error.is_io().then(|| error.to_string()));
-                    unreadable_snapshots.push(id);
-                    defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
-                }
+        let (mut read, mut rechecks) = (PacksRead::default(), 0);
+        loop {
+            let examined = self.examine_once(data, &mut read, job)?;
+            if examined.report.is_clean()
+                || rechecks == RECHECKS
+                || !self.has_changed_since(&examined, job)?
+            {
+                return Ok(examined);
             }
+            rechecks += 1;
+        }
+    }
+
+    /// Whether others have removed, stored or forgotten since what counts as damaged here.
+    fn has_changed_since(&self, examined: &Examined, job: &Job) -> Result<bool, VaultError> {
+        let index = self.load_index(job)?;
+        let snapshots: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
+        let points = examined.points.iter().map(|point| point.id);
+        let foreign = examined.foreign.iter().map(|(id, _)| *id);
+        let mut looked_at = points.chain(foreign).chain(examined.unreadable_snapshots.iter().copied());
+        let is_stored_since = |id: &BlobId| index.copies(id).any(|copy| !examined.index.has_pack(&copy.pack));
+        Ok(examined.bad_packs.iter().any(|pack| !index.has_pack(pack))
+            || examined.lost.iter().any(is_stored_since)
+            || looked_at.any(|id| !snapshots.contains(&id)))
+    }
+
+    fn examine_once(
+        self: &Arc<Self>,
+        data: DataCheck,
+        read: &mut PacksRead,
+        job: &Job,
+    ) -> Result<Examined, VaultError> {
+        job.begin("reading points and index", 0);
+        let mut defects = self.key_defects()?;
+        let (snapshots, unreadable) = self.readable_snapshots(job)?;
+        let (mut unreadable_snapshots, mut unsure) = (Vec::new(), None);
+        for UnreadableSnapshot { id, error } in unreadable {
+            unsure = unsure.or(error.is_io().then(|| error.to_string()));
+            unreadable_snapshots.push(id);
+            defects.push(Defect { object: format!("snapshots/{id}"), what: error.to_string() });
         }
         if let Err(error) = marked_packs(self) {
             match error {
@@ -159,7 +197,7 @@ impl Repository {
         };
         let roots: Vec<BlobId> = snapshots.iter().map(|(_, snapshot)| snapshot.tree).collect();
         check.structure(roots)?;
-        check.data(data)?;
+        check.data(data, read)?;
         check.mark_lost();
         let (mut points, mut foreign) = (Vec::new(), Vec::new());
         for (id, snapshot) in snapshots {
@@ -184,22 +222,6 @@ impl Repository {
         })
     }
 
-    /// Every snapshot, or what is wrong with it.
-    fn each_snapshot(&self, job: &Job) -> Result<Vec<ReadSnapshot>, VaultError> {
-        let found = Mutex::new(Vec::new());
-        in_parallel(&self.list(FileKind::Snapshot)?, READERS, job, |id| {
-            match self.snapshot(id) {
-                Err(error) if crate::repo::is_not_found(&error) => {}
-                Err(error) if !error.is_damage() && !error.is_io() => return Err(error),
-                outcome => found.lock().unwrap_or_else(PoisonError::into_inner).push((*id, outcome)),
-            }
-            Ok(())
-        })?;
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_by_key(|(id, _)| *id);
-        Ok(found)
-    }
-
     /// Key files that would open nothing, or not what they did when they were written.
     fn key_defects(&self) -> Result<Vec<Defect>, VaultError> {
         let mut defects = Vec::new();
@@ -217,6 +239,15 @@ impl Repository {
         }
         Ok(defects)
     }
+}
+
+/// Packs that a share of the data was chosen from, and what reading it came to.
+#[derive(Default)]
+struct PacksRead {
+    /// By whether they are to be read, again where damage was found.
+    packs: HashMap<PackId, bool>,
+    count: u64,
+    bytes: u64,
 }
 
 struct Check<'a> {
@@ -297,6 +328,7 @@ impl Check<'_> {
                 self.bad_copies.insert((location.pack, location.blob.id));
             }
         }
+        self.report.stored_packs = listed.len() as u64;
         self.report.unindexed_packs = listed.keys().filter(|pack| !self.index.has_pack(pack)).count() as u64;
         self.sizes = listed;
         Ok(())
@@ -311,7 +343,7 @@ impl Check<'_> {
         }
     }
 
-    fn data(&mut self, data: DataCheck) -> Result<(), VaultError> {
+    fn data(&mut self, data: DataCheck, read: &mut PacksRead) -> Result<(), VaultError> {
         let share = match data {
             DataCheck::None => return Ok(()),
             DataCheck::Percent(percent) => percent.clamp(0.0, 100.0) / 100.0,
@@ -323,14 +355,18 @@ impl Check<'_> {
         }
         let mut chosen: Vec<(PackId, Vec<PackBlob>)> = Vec::new();
         for (pack, blobs) in by_pack {
-            if share >= 1.0 || chance()? < share {
+            let is_to_be_read = match read.packs.get(&pack) {
+                Some(is_to_be_read) => *is_to_be_read,
+                None => share >= 1.0 || chance()? < share,
+            };
+            read.packs.insert(pack, is_to_be_read);
+            if is_to_be_read {
                 chosen.push((pack, blobs));
             }
         }
         self.job.begin("reading packs", chosen.len() as u64);
         let found = Mutex::new((0_u64, Vec::new(), HashSet::new(), HashSet::new(), None));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        in_parallel(&chosen, threads, self.job, |(pack, blobs)| {
+        in_parallel(&chosen, threads(0), self.job, |(pack, blobs)| {
             let size = self.sizes.get(pack).copied().unwrap_or_default();
             let mut checked = PackCheck::new(self.repository, *pack, size, WHOLE_BYTES_MAX)?;
             checked.run(blobs)?;
@@ -349,8 +385,13 @@ impl Check<'_> {
         let (bytes, mut defects, bad, bad_packs, unsure) =
             found.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.unsure = self.unsure.take().or(unsure);
-        self.report.packs = chosen.len() as u64;
-        self.report.read_bytes = bytes;
+        read.bytes += bytes;
+        for (pack, _) in &chosen {
+            read.packs.insert(*pack, bad_packs.contains(pack));
+        }
+        read.count += chosen.len() as u64;
+        self.report.packs = read.count;
+        self.report.read_bytes = read.bytes;
         self.report.defects.append(&mut defects);
         self.bad_copies.extend(bad);
         self.bad_packs.extend(bad_packs);

@@ -14,7 +14,8 @@ use crate::{
     format::{pack::BlobKind, tree},
     index::Index,
     job::Job,
-    repo::{Repository, in_parallel},
+    parallel::in_parallel,
+    repo::Repository,
 };
 
 /// Trees that are read at once.

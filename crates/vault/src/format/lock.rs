@@ -31,6 +31,9 @@ pub struct Lock {
     /// Ours alone: the boot and the namespace of processes that `pid` counts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// Ours alone: when the process of `pid` began, by which its number is known from the same one given to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
     /// Ours alone: trees that the holder builds on, which prune keeps even when no snapshot names them any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keeps: Vec<BlobId>,

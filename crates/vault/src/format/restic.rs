@@ -254,6 +254,7 @@ fn restic_takes_a_key_file_a_lock_and_a_config_of_ours() {
         gid: 0,
         session: Some("a session".into()),
         boot: None,
+        started: None,
         keeps: Vec::new(),
         other: serde_json::Map::new(),
     };

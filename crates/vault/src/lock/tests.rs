@@ -87,6 +87,30 @@ fn only_of_the_same_boot_and_namespace_a_process_is_known_to_be_dead() {
     }
 }
 
+#[test]
+fn a_number_that_another_process_has_now_keeps_no_lock() {
+    let place = Place::new();
+    let (namespace, ticks) = place.who.started.as_ref().and_then(|at| at.split_once(':')).expect("a start");
+    let ticks: u64 = ticks.parse().expect("a number");
+    for (started, is_stale) in [
+        (place.who.started.clone(), false),
+        (Some(format!("{namespace}:{}", ticks + 1)), true),
+        (Some(format!("{namespace}0:{}", ticks + 1)), false),
+        (Some("rubbish".to_owned()), false),
+        (None, false),
+    ] {
+        let lock = RepositoryLock::shared(&place.repository, &Identity { started, ..place.who.clone() });
+        let found = guard(&lock.expect("a lock").shared.current).held.clone();
+        assert_eq!(found.is_stale(&Timestamp::from(SystemTime::now()), &place.who), is_stale, "{found:?}");
+        assert!(
+            !found
+                .is_stale(&Timestamp::from(SystemTime::now()), &Identity { boot: None, ..place.who.clone() })
+        );
+    }
+    assert_eq!(process_start(std::process::id()), place.who.started);
+    assert_eq!(process_start(u32::MAX), None);
+}
+
 /// A disk during whose reading all locks are removed, as of a saver that sleeps.
 struct Sleepy<'a>(&'a Place);
 

@@ -219,12 +219,11 @@ fn a_version_before_a_lost_one_stays() {
 #[test]
 fn a_point_of_a_newer_version_is_no_damage() {
     let (place, _) = place();
-    let tuning = crate::layout::Tuning::default();
     let job = Job::default();
     let index = place.repository.load_index(&job).expect("an index");
-    let (storage, key) = (place.repository.storage.as_ref(), &place.repository.key);
-    let (tree, _) = write(storage, key, &index, &tuning, 1, &job, |writer| {
-        let mut packer = Packer::new(BlobKind::Data, key, &tuning)?;
+    let Repository { key, tuning, .. } = place.repository.as_ref();
+    let (tree, _) = write(&place.repository, &index, 1, &job, |writer| {
+        let mut packer = Packer::new(BlobKind::Data, key, tuning)?;
         let json = br#"{"version": 2, "disks": "elsewhere"}"#;
         let file = crate::save::small_file(crate::layout::POINT_FILE, json, &mut packer, writer)?;
         packer.flush(writer)?;

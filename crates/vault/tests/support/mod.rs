@@ -207,7 +207,7 @@ impl Client {
 
     pub fn prune(&self) -> Result<(), VaultError> {
         let job = Job::default();
-        let options = PruneOptions { max_unused_percent: 0.0 };
+        let options = PruneOptions { max_unused_percent: 0.0, allow_empty: true };
         let plan = self.repository.prune_plan(options, &self.who, &job)?;
         self.repository.prune(plan, &self.who, &job).map(|_| ())
     }
@@ -219,7 +219,7 @@ impl Client {
     }
 
     pub fn unused_bytes(&self) -> u64 {
-        let options = PruneOptions { max_unused_percent: 0.0 };
+        let options = PruneOptions { max_unused_percent: 0.0, allow_empty: true };
         let plan = self.repository.prune_plan(options, &self.who, &Job::default()).expect("a plan");
         plan.summary.unused_bytes
     }

@@ -24,9 +24,17 @@ const KEPT: &str = "points that were forgotten so far are gone; run it again for
 
 /// Forget points: by rules of what to keep, of one machine or of all, or by name
 #[derive(Debug, Args)]
-#[command(override_usage = "\
+#[command(
+    override_usage = "\
 nestling vault forget [OPTIONS] <REPO> [NAME] --keep-...
-       nestling vault forget [OPTIONS] <REPO> <NAME@POINT>...")]
+       nestling vault forget [OPTIONS] <REPO> <NAME@POINT>...",
+    after_help = "\
+EXIT STATUS:
+  0  done
+  1  failed, or it is not known how much was done
+  2  the command line makes no sense
+  3  the points are forgotten, and the store was too full for all of --prune"
+)]
 pub struct Forget {
     #[arg(value_name = "REPO", help = REPO)]
     repo: String,
@@ -119,7 +127,8 @@ impl Forget {
         }
         let repository = self.access.open(printer, &self.repo)?;
         let forgotten = watch(printer, KEPT, |job| self.forget(&repository, job))?;
-        printer.show(&forgotten, human)
+        printer.show(&forgotten, human)?;
+        forgotten.prune.as_ref().map_or(Ok(()), prune::told)
     }
 
     fn forget(&self, repository: &Arc<Repository>, job: &Job) -> std::result::Result<Forgotten, VaultError> {
@@ -135,8 +144,10 @@ impl Forget {
             }
         };
         let gone = if self.dry_run { Vec::new() } else { repository.forget(&plan, now, &who, job)? };
+        // Who forgot the last points just now means it.
+        let options = PruneOptions { allow_empty: !gone.is_empty(), ..PruneOptions::default() };
         let prune = match self.prune && !self.dry_run {
-            true => Some(prune(repository, PruneOptions::default(), false, job)?),
+            true => Some(prune(repository, options, false, job)?),
             false => None,
         };
         Ok(Forgotten {

@@ -3,12 +3,15 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use nestling_vault::{Point, PointName, PointSelector, format::Timestamp, retention::Candidate};
+use nestling_api::v1::{ErrorBody, ErrorCode};
+use nestling_vault::{
+    Point, PointList, PointName, PointSelector, UnreadableSnapshot, format::Timestamp, retention::Candidate,
+};
 use serde::Serialize;
 
 use super::{REPO, access::Access, work::watch};
 use crate::{
-    failure::{Failure, Result},
+    failure::{Failure, Result, status},
     session::Session,
     text::{self, Table, fields},
 };
@@ -18,6 +21,12 @@ pub const KEPT: &str = "nothing was changed";
 
 /// List the points of a machine, or of all, oldest first
 #[derive(Debug, Args)]
+#[command(after_help = "\
+EXIT STATUS:
+  0  all points are listed
+  1  they could not be listed
+  2  the command line makes no sense
+  3  some snapshots cannot be read, each of which may be a point; the others are listed")]
 pub struct Points {
     #[arg(value_name = "REPO", help = REPO)]
     repo: String,
@@ -98,15 +107,22 @@ impl Points {
     pub fn run(self, session: &Session) -> Result {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
-        let points = watch(printer, KEPT, |job| repository.points(self.name.as_ref(), job))?;
+        let list = watch(printer, KEPT, |job| repository.list_points(self.name.as_ref(), job))?;
+        let PointList { points, unreadable } = list;
+        for UnreadableSnapshot { id, error } in &unreadable {
+            let (code, message) = (ErrorCode::Failed, error.to_string());
+            printer.error(&ErrorBody { code, message, hint: None, object: Some(id.to_string()) });
+        }
         if printer.is_json() {
             let records: Vec<PointRecord> = points.iter().map(PointRecord::of).collect();
-            return printer.objects(&records);
+            printer.objects(&records)?;
+        } else {
+            if points.is_empty() {
+                printer.talk("there are no points");
+            }
+            printer.data(&table(&points))?;
         }
-        if points.is_empty() {
-            printer.talk("there are no points");
-        }
-        printer.data(&table(&points))
+        if unreadable.is_empty() { Ok(()) } else { Err(Failure::Told(status::PARTLY)) }
     }
 }
 
@@ -147,7 +163,7 @@ impl Show {
         if self.description {
             let description = content.description.ok_or_else(|| {
                 let message = format!("{} was saved without a description", self.point);
-                Failure::new(nestling_api::v1::ErrorCode::NotFound, message)
+                Failure::new(ErrorCode::NotFound, message)
             })?;
             return printer.bytes(&description);
         }

@@ -8,22 +8,32 @@ use serde::Serialize;
 
 use super::{REPO, access::Access, work::watch};
 use crate::{
-    failure::Result,
+    failure::{Failure, Result, status},
     session::Session,
     text::{self, fields},
 };
 
 /// Free what no point needs any more; others may go on saving meanwhile
 #[derive(Debug, Args)]
+#[command(after_help = "\
+EXIT STATUS:
+  0  what the plan says was done
+  1  nothing was done, or it is not known what
+  2  the command line makes no sense
+  3  the store was full: what could be removed is gone, the rest of the plan was not done")]
 pub struct Prune {
     #[arg(value_name = "REPO", help = REPO)]
     repo: String,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
-    /// How much may stay unused, in percent of what is used: freeing it would mean copying much [default: 5]
+    /// How much may stay unused, in percent of what is used: freeing it would mean copying much. With 100 nothing is
+    /// copied, not even to join many small packs [default: 5]
     #[arg(long, value_name = "PERCENT", value_parser = unused_percent)]
     max_unused: Option<f64>,
+    /// Remove all data of a repository that has no point and no other snapshot
+    #[arg(long)]
+    allow_empty: bool,
     #[command(flatten)]
     access: Access,
 }
@@ -48,6 +58,7 @@ struct Plan {
     unused_bytes: u64,
     removed_packs: u64,
     repacked_packs: u64,
+    joined_packs: u64,
     repacked_bytes: u64,
     kept_unused_bytes: u64,
     unindexed_packs: u64,
@@ -61,6 +72,9 @@ struct Done {
     /// Packs that go with a later run, when those who are at work now have ended.
     waiting_packs: u64,
     waiting_for: Vec<String>,
+    /// Why the rest of the plan was not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<String>,
 }
 
 impl Prune {
@@ -68,10 +82,21 @@ impl Prune {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
         let default = PruneOptions::default();
-        let options =
-            PruneOptions { max_unused_percent: self.max_unused.unwrap_or(default.max_unused_percent) };
+        let options = PruneOptions {
+            max_unused_percent: self.max_unused.unwrap_or(default.max_unused_percent),
+            allow_empty: self.allow_empty,
+        };
         let pruned = watch(printer, KEPT, |job| prune(&repository, options, self.dry_run, job))?;
-        printer.show(&pruned, human)
+        printer.show(&pruned, human)?;
+        told(&pruned)
+    }
+}
+
+/// Whether all of it was done, as the exit status.
+pub fn told(pruned: &Pruned) -> Result {
+    match &pruned.done {
+        Some(Done { unfinished: Some(_), .. }) => Err(Failure::Told(status::PARTLY)),
+        _ => Ok(()),
     }
 }
 
@@ -96,6 +121,7 @@ fn planned(summary: PruneSummary) -> Plan {
         unused_bytes,
         removed_packs,
         repacked_packs,
+        joined_packs,
         repacked_bytes,
         kept_unused_bytes,
         unindexed_packs,
@@ -106,6 +132,7 @@ fn planned(summary: PruneSummary) -> Plan {
         unused_bytes,
         removed_packs,
         repacked_packs,
+        joined_packs,
         repacked_bytes,
         kept_unused_bytes,
         unindexed_packs,
@@ -114,8 +141,8 @@ fn planned(summary: PruneSummary) -> Plan {
 }
 
 fn finished(report: PruneReport) -> Done {
-    let PruneReport { removed_packs, removed_bytes, waiting_packs, waiting_for } = report;
-    Done { removed_packs, removed_bytes, waiting_packs, waiting_for }
+    let PruneReport { removed_packs, removed_bytes, waiting_packs, waiting_for, unfinished } = report;
+    Done { removed_packs, removed_bytes, waiting_packs, waiting_for, unfinished }
 }
 
 pub fn human(pruned: &Pruned) -> String {
@@ -128,10 +155,12 @@ pub fn human(pruned: &Pruned) -> String {
     match &pruned.done {
         None => {
             lines.push(("Would be removed", format!("{} packs", plan.removed_packs + plan.marked_packs)));
-            lines.push((
-                "Would be repacked",
-                format!("{} packs, {} copied", plan.repacked_packs, text::size(plan.repacked_bytes)),
-            ));
+            let (packs, size) = (plan.repacked_packs, text::size(plan.repacked_bytes));
+            let joined = match plan.joined_packs {
+                0 => String::new(),
+                joined => format!(", {joined} of them small ones that are joined"),
+            };
+            lines.push(("Would be repacked", format!("{packs} packs, {size} copied{joined}")));
         }
         Some(done) => {
             let size = text::size(done.removed_bytes);
@@ -139,6 +168,9 @@ pub fn human(pruned: &Pruned) -> String {
             if done.waiting_packs > 0 {
                 let waiting = format!("{} packs for {}", done.waiting_packs, done.waiting_for.join(", "));
                 lines.push(("Waiting", waiting));
+            }
+            if let Some(why) = &done.unfinished {
+                lines.push(("Not finished", text::clean(why)));
             }
         }
     }

@@ -150,7 +150,14 @@ impl Save {
         })?;
         for disk in &report.read_in_full {
             printer.warning(&format!(
-                "{disk} was read in full: the parent has no such disk, or of another size"
+                "{disk} was read in full: the parent has no such disk, or of another size, or is damaged"
+            ));
+        }
+        if report.read_anew > 0 {
+            printer.warning(&format!(
+                "the repository lacks something of the parent, and {} segments were read again though they did not change; \
+                 `nestling vault verify` tells what is concerned",
+                report.read_anew
             ));
         }
         printer.show(&self.record(time, &disks, &report), human)

@@ -4,15 +4,21 @@ use clap::Args;
 use nestling_vault::RepositoryStats;
 use serde::Serialize;
 
-use super::{REPO, access::Access, points::KEPT, work::watch};
+use super::{NO_POINTS, REPO, access::Access, points::KEPT, work::watch};
 use crate::{
-    failure::Result,
+    failure::{Failure, Result, status},
     session::Session,
     text::{self, Table, fields},
 };
 
 /// Show what a repository takes, what was saved by which means, and each machine's share
 #[derive(Debug, Args)]
+#[command(after_help = "\
+EXIT STATUS:
+  0  all of it was counted
+  1  it could not be counted
+  2  the command line makes no sense
+  3  some of it could not be read; the rest was counted")]
 pub struct Stats {
     #[arg(value_name = "REPO", help = REPO)]
     repo: String,
@@ -41,7 +47,7 @@ struct Counted {
     saved_by_deduplication_bytes: u64,
     saved_by_compression_bytes: u64,
     index_memory_bytes: u64,
-    /// Points, trees and chunks that could not be read.
+    /// Snapshots, points, trees and chunks that could not be read.
     unreadable: u64,
     machines: Vec<Machine>,
 }
@@ -61,7 +67,11 @@ impl Stats {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
         let stats = watch(printer, KEPT, |job| repository.stats(job))?;
-        printer.show(&record(&stats), human)
+        if stats.is_without_points() {
+            printer.warning(NO_POINTS);
+        }
+        printer.show(&record(&stats), human)?;
+        if stats.unreadable == 0 { Ok(()) } else { Err(Failure::Told(status::PARTLY)) }
     }
 }
 

@@ -30,7 +30,8 @@ fn code(error: &VaultError) -> ErrorCode {
         VaultError::NoRepository { .. }
         | VaultError::NoSuchPoint(_)
         | VaultError::NoSuchDisk { .. }
-        | VaultError::NoSuchKey(_) => ErrorCode::NotFound,
+        | VaultError::NoSuchKey(_)
+        | VaultError::NoSnapshots { .. } => ErrorCode::NotFound,
         VaultError::AlreadyExists { .. } | VaultError::OutputExists { .. } => ErrorCode::Exists,
         VaultError::WrongPassword { .. } => ErrorCode::Denied,
         VaultError::Locked { .. }
@@ -65,7 +66,10 @@ fn hint(error: &VaultError) -> Option<&'static str> {
         VaultError::WrongPassword { .. } => {
             Some("it is taken from --password-file, else from NESTLING_VAULT_PASSWORD, else asked for")
         }
-        VaultError::NoSuchPoint(_) => Some("`nestling vault points` lists them"),
+        VaultError::NoSuchPoint(_) | VaultError::NewestUnknown { .. } => {
+            Some("`nestling vault points` lists them")
+        }
+        VaultError::NoSnapshots { .. } => Some("--allow-empty removes all of it"),
         VaultError::OutputExists { .. } => {
             Some("--force replaces it, --onto-existing writes only what differs")
         }

@@ -4,7 +4,7 @@ use clap::Args;
 use nestling_vault::{DataCheck, Identity, VerifyReport};
 use serde::Serialize;
 
-use super::{REPO, access::Access, work::watch};
+use super::{NO_POINTS, REPO, access::Access, work::watch};
 use crate::{
     failure::{Failure, Result, status},
     session::Session,
@@ -44,6 +44,7 @@ struct Verified {
     clean: bool,
     points: u64,
     packs: u64,
+    stored_packs: u64,
     read_bytes: u64,
     unindexed_packs: u64,
     defects: Vec<Defect>,
@@ -85,6 +86,9 @@ impl Verify {
         let repository = self.access.open(printer, &self.repo)?;
         let kept = "nothing was changed, and nothing is known of what was not looked at";
         let report = watch(printer, kept, |job| repository.verify(data, &Identity::current(), job))?;
+        if report.is_without_points() {
+            printer.warning(NO_POINTS);
+        }
         printer.show(&record(&report), human)?;
         if report.is_clean() { Ok(()) } else { Err(Failure::Told(status::PARTLY)) }
     }
@@ -102,6 +106,7 @@ fn record(report: &VerifyReport) -> Verified {
         clean: report.is_clean(),
         points: report.points,
         packs: report.packs,
+        stored_packs: report.stored_packs,
         read_bytes: report.read_bytes,
         unindexed_packs: report.unindexed_packs,
         defects: report.defects.iter().map(defect).collect(),
