@@ -325,9 +325,13 @@ impl Contents<'_, '_> {
         if layout.disks.len() > DISKS_MAX {
             return Err(self.wrong("it has more than 256 disks"));
         }
+        let mut names = HashSet::new();
         for disk in &layout.disks {
             check_disk_name(&disk.name)?;
             disk.geometry.check()?;
+            if !names.insert(&disk.name) {
+                return Err(self.wrong(format!("it has two disks {}", disk.name)));
+            }
         }
         for lost in &layout.lost {
             let disk = layout.disks.iter().find(|disk| disk.name == lost.disk);

@@ -141,15 +141,17 @@ impl PointDisk {
         })
     }
 
+    /// The tree of a segment.
+    pub(crate) fn segment_id(&self, segment: u64) -> Result<BlobId, VaultError> {
+        let (group, place) = self.geometry.place(segment);
+        let id = self.segments(group)?.get(place as usize).copied();
+        id.ok_or_else(|| self.wrong("a part behind its end was asked for"))
+    }
+
     /// The chunks of a segment.
     pub(crate) fn chunks_of(&self, segment: u64) -> Result<Arc<Vec<Chunk>>, VaultError> {
         self.segment_lists.get_or_insert_with(&segment, || {
-            let (group, place) = self.geometry.place(segment);
-            let segments = self.segments(group)?;
-            let id = segments
-                .get(place as usize)
-                .ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
-            let tree = self.tree(id)?;
+            let tree = self.tree(&self.segment_id(segment)?)?;
             let range = self.geometry.segment(segment);
             let bytes = range.end - range.start;
             let chunks = match node(&tree, SEGMENT_FILE).map(|node| &node.kind) {

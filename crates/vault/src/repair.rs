@@ -163,7 +163,7 @@ impl Repository {
             lock,
             examined,
         };
-        if !plan.examined.lost.is_empty() {
+        if !plan.examined.lost.is_empty() || !plan.examined.report.losses.is_empty() {
             self.plan_points(&mut plan, job)?;
         }
         Ok(plan)

@@ -11,9 +11,12 @@ use std::{
 use nestling_block::{BlockTarget, ExtentSet, MemoryDisk};
 
 use crate::{
-    DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, Tuning,
+    BlobId, DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, Tuning,
     VaultError,
-    format::{Timestamp, key::KdfCost},
+    format::{Timestamp, key::KdfCost, pack::BlobKind, snapshot::Snapshot, tree::Node},
+    layout::POINT_FILE,
+    packer::{Packer, write},
+    save::{dir, encoded, small_file},
     storage::{
         FileKind, FileName, Listed, MemoryStorage, Operation, Storage, StorageError, StorageErrorKind,
         TestClock,
@@ -139,6 +142,25 @@ impl Place {
             let fails = operation == Operation::Get && *asked == file && take_one(&left);
             if fails { Err(StorageErrorKind::Io) } else { Ok(()) }
         })
+    }
+
+    /// A point of the machine "a" that says `json` of itself and has these disks, whether or not they fit.
+    pub(crate) fn hand_made(&self, json: &[u8], disks: &[(&str, BlobId)]) -> SnapshotId {
+        let job = Job::default();
+        let index = self.repository.load_index(&job).expect("an index");
+        let Repository { key, tuning, .. } = self.repository.as_ref();
+        let (tree, _) = write(&self.repository, &index, 1, &job, |writer| {
+            let mut packer = Packer::new(BlobKind::Data, key, tuning)?;
+            let mut nodes: Vec<Node> = disks.iter().map(|(name, tree)| dir(name, *tree)).collect();
+            nodes.push(small_file(POINT_FILE, json, &mut packer, writer)?);
+            packer.flush(writer)?;
+            let folder = writer.tree(&encoded(nodes)?)?;
+            writer.tree(&encoded(vec![dir("a", folder)])?)
+        })
+        .expect("written");
+        let like = &self.points("a")[0].snapshot;
+        let snapshot = Snapshot { tree, original: None, ..like.clone() };
+        self.repository.put_snapshot(&snapshot).expect("put")
     }
 
     pub(crate) fn open(&self, point: &Point) -> Result<PointDisk, VaultError> {

@@ -1,7 +1,7 @@
 //! Is all of it there, and is it what was saved?
 //!
-//! Structure: every point's trees are read, every chunk that they name is in the index, every pack of the index is in
-//! the store with the length that it needs. Data: packs are read whole, their names, headers and every blob checked.
+//! Structure: every point's trees are read and are those of its disks, every chunk that they name is in the index, every
+//! pack of the index is in the store with the length that it needs. Data: packs are read whole, their names, headers and every blob checked.
 //! What is damaged is told as people think of it: point, disk, bytes. Nothing is changed.
 
 use std::{
@@ -18,10 +18,10 @@ use crate::{
     format::{pack::PackBlob, snapshot::Snapshot},
     index::Index,
     job::Job,
-    layout::Chunk,
+    layout::{Chunk, Geometry},
     lock::RepositoryLock,
     parallel::{in_parallel, threads},
-    point::{DAMAGED_TAG, Point},
+    point::{DiskLayout, Point, PointContent, split_versions},
     prune::marked_packs,
     reader::PointDisk,
     repo::{Identity, Repository, UnreadableSnapshot},
@@ -84,7 +84,7 @@ pub struct VerifyReport {
     pub losses: Vec<Loss>,
     /// What earlier repairs could not save. The repository is whole; these bytes are not in it.
     pub known_losses: Vec<Loss>,
-    /// Points of a newer version of this program, which it does not look into. Told only where something is damaged.
+    /// Points of a newer version of this program, which it does not look into.
     pub newer_points: Vec<SnapshotId>,
     /// Packs that no index names. Harmless: prune removes them.
     pub unindexed_packs: u64,
@@ -206,7 +206,7 @@ impl Repository {
                 None => foreign.push((id, snapshot)),
             }
         }
-        check.losses(&points)?;
+        check.losses(&split_versions(points.clone()).0)?;
         let Check { index, report, bad_packs, bad_copies, bad: lost, unsure, .. } = check;
         let index = index.clone();
         Ok(Examined {
@@ -398,41 +398,18 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What the bad blobs mean for the points.
+    /// What the bad blobs mean for the points that count, and which of them are not laid out as a point is.
     fn losses(&mut self, points: &[Point]) -> Result<(), VaultError> {
-        let is_marked = |point: &&Point| point.snapshot.tags.iter().any(|tag| tag == DAMAGED_TAG);
-        let all = !self.bad.is_empty();
         self.job.begin("finding what is concerned", points.len() as u64);
-        for point in points.iter().filter(|point| all || is_marked(point)) {
+        let mut sound = HashSet::new();
+        for point in points {
             self.job.check()?;
             match self.repository.content(self.index, point) {
-                Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
                 Err(VaultError::NewerLayout { point, .. }) => self.report.newer_points.push(point),
-                Err(_) => {
-                    let (point, name) = (point.id, point.name.to_string());
-                    self.report.losses.push(Loss { point, name, disk: String::new(), ranges: Vec::new() });
-                }
+                Err(error) => self.point_is_lost(point, error)?,
                 Ok(content) => {
                     for disk in &content.layout.disks {
-                        let known = content.layout.lost(&disk.name);
-                        if !known.is_empty() {
-                            self.report.known_losses.push(Loss {
-                                point: point.id,
-                                name: point.name.to_string(),
-                                disk: disk.name.clone(),
-                                ranges: known.ranges().to_vec(),
-                            });
-                        }
-                        let ranges = self.lost_ranges(point, &disk.name, disk.geometry.size_bytes)?;
-                        if !ranges.is_empty() {
-                            let name = point.name.to_string();
-                            self.report.losses.push(Loss {
-                                point: point.id,
-                                name,
-                                disk: disk.name.clone(),
-                                ranges,
-                            });
-                        }
+                        self.disk_losses(point, &content, disk, &mut sound)?;
                     }
                 }
             }
@@ -441,27 +418,137 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn lost_ranges(&self, point: &Point, disk: &str, size_bytes: u64) -> Result<Vec<Range<u64>>, VaultError> {
-        let Ok(disk) = PointDisk::open(self.repository, self.index, point, Some(disk), 0) else {
-            return Ok(std::iter::once(0..size_bytes).collect());
+    fn point_is_lost(&mut self, point: &Point, error: VaultError) -> Result<(), VaultError> {
+        self.blame(format!("{}@{}", point.name, point.short_id()), error)?;
+        self.loss(point, "", Vec::new());
+        Ok(())
+    }
+
+    /// Names what is wrong, unless that was told already. Nothing is known where the store could not be asked.
+    fn blame(&mut self, object: String, error: VaultError) -> Result<(), VaultError> {
+        let is_told = match &error {
+            VaultError::Storage(source) if !source.says_damaged() => return Err(error),
+            VaultError::Cancelled => return Err(error),
+            // Bad blobs have a defect each.
+            VaultError::BlobMissing(id) | VaultError::BlobDamaged { blob: id, .. } => self.bad.contains(id),
+            _ => false,
+        };
+        let defect = Defect { object, what: error.to_string() };
+        // Of one disk's segments, one after the other.
+        if !is_told && self.report.defects.last() != Some(&defect) {
+            self.report.defects.push(defect);
+        }
+        Ok(())
+    }
+
+    fn disk_losses(
+        &mut self,
+        point: &Point,
+        content: &PointContent,
+        disk: &DiskLayout,
+        sound: &mut HashSet<Sound>,
+    ) -> Result<(), VaultError> {
+        let known = content.layout.lost(&disk.name);
+        if !known.is_empty() {
+            let (point, name, disk) = (point.id, point.name.to_string(), disk.name.clone());
+            self.report.known_losses.push(Loss { point, name, disk, ranges: known.ranges().to_vec() });
+        }
+        let ranges = self.lost_ranges(point, disk, sound)?;
+        if !ranges.is_empty() {
+            self.loss(point, &disk.name, ranges);
+        }
+        Ok(())
+    }
+
+    fn loss(&mut self, point: &Point, disk: &str, ranges: Vec<Range<u64>>) {
+        let (point, name, disk) = (point.id, point.name.to_string(), disk.to_owned());
+        self.report.losses.push(Loss { point, name, disk, ranges });
+    }
+
+    fn lost_ranges(
+        &mut self,
+        point: &Point,
+        disk: &DiskLayout,
+        sound: &mut HashSet<Sound>,
+    ) -> Result<Vec<Range<u64>>, VaultError> {
+        let object = format!("{}@{}:{}", point.name, point.short_id(), disk.name);
+        let disk = match PointDisk::open(self.repository, self.index, point, Some(&disk.name), 0) {
+            Ok(disk) => disk,
+            Err(error) => {
+                self.blame(object, error)?;
+                return Ok(std::iter::once(0..disk.geometry.size_bytes).collect());
+            }
         };
         let geometry = disk.geometry;
         let mut lost = Vec::new();
-        for segment in 0..geometry.segments() {
-            let range = geometry.segment(segment);
-            match disk.chunks_of(segment) {
-                Ok(chunks) => {
-                    for (range, chunk) in geometry.chunks(range).zip(chunks.iter()) {
-                        if matches!(chunk, Chunk::Stored(id) if self.bad.contains(id)) {
-                            lost.push(range);
-                        }
+        for group in 0..geometry.groups() {
+            let whole = Sound::of(disk.group_id(group), &geometry.group_bytes(group), &geometry);
+            if whole.as_ref().is_some_and(|whole| sound.contains(whole)) {
+                continue;
+            }
+            let before = lost.len();
+            for segment in geometry.group(group) {
+                self.job.check()?;
+                match self.bad_chunks(&disk, segment, sound) {
+                    Ok(ranges) => lost.extend(ranges),
+                    Err(error) => {
+                        self.blame(object.clone(), error)?;
+                        lost.push(geometry.segment(segment));
                     }
                 }
-                Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
-                Err(_) => lost.push(range),
+            }
+            if lost.len() == before {
+                sound.extend(whole);
             }
         }
         Ok(lost.into_iter().collect::<ExtentSet>().ranges().to_vec())
+    }
+
+    /// The bytes of a segment's bad chunks. An error when it is not what a segment is.
+    fn bad_chunks(
+        &self,
+        disk: &PointDisk,
+        segment: u64,
+        sound: &mut HashSet<Sound>,
+    ) -> Result<Vec<Range<u64>>, VaultError> {
+        let range = disk.geometry.segment(segment);
+        let whole = Sound::of(Some(disk.segment_id(segment)?), &range, &disk.geometry);
+        if whole.as_ref().is_some_and(|whole| sound.contains(whole)) {
+            return Ok(Vec::new());
+        }
+        let chunks = disk.chunks_of(segment)?;
+        let places = disk.geometry.chunks(range).zip(chunks.iter());
+        let is_bad = |range: &Range<u64>, chunk: &Chunk| match chunk {
+            Chunk::Zero => false,
+            Chunk::Stored(id) => self.bad.contains(id) || !self.fits(id, range.end - range.start),
+        };
+        let bad: Vec<_> =
+            places.filter(|(range, chunk)| is_bad(range, chunk)).map(|(range, _)| range).collect();
+        if bad.is_empty() {
+            sound.extend(whole);
+        }
+        Ok(bad)
+    }
+
+    /// Whether a chunk has the length of its place.
+    fn fits(&self, id: &BlobId, bytes: u64) -> bool {
+        self.index.copies(id).all(|copy| u64::from(copy.blob.plain_length()) == bytes)
+    }
+}
+
+/// A group or segment that is whole and laid out as it must be: it is not looked into again for another point.
+#[derive(PartialEq, Eq, Hash)]
+struct Sound {
+    tree: BlobId,
+    bytes: u64,
+    chunk_bytes: u32,
+    segment_bytes: u64,
+}
+
+impl Sound {
+    fn of(tree: Option<BlobId>, range: &Range<u64>, geometry: &Geometry) -> Option<Self> {
+        let (bytes, Geometry { chunk_bytes, segment_bytes, .. }) = (range.end - range.start, *geometry);
+        Some(Self { tree: tree?, bytes, chunk_bytes, segment_bytes })
     }
 }
 

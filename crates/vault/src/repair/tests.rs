@@ -220,19 +220,7 @@ fn a_version_before_a_lost_one_stays() {
 fn a_point_of_a_newer_version_is_no_damage() {
     let (place, _) = place();
     let job = Job::default();
-    let index = place.repository.load_index(&job).expect("an index");
-    let Repository { key, tuning, .. } = place.repository.as_ref();
-    let (tree, _) = write(&place.repository, &index, 1, &job, |writer| {
-        let mut packer = Packer::new(BlobKind::Data, key, tuning)?;
-        let json = br#"{"version": 2, "disks": "elsewhere"}"#;
-        let file = crate::save::small_file(crate::layout::POINT_FILE, json, &mut packer, writer)?;
-        packer.flush(writer)?;
-        let folder = writer.tree(&crate::save::encoded(vec![file])?)?;
-        writer.tree(&crate::save::encoded(vec![crate::save::dir("a", folder)])?)
-    })
-    .expect("written");
-    let newer = Snapshot { tree, ..place.points("a")[0].snapshot.clone() };
-    let newer = place.repository.put_snapshot(&newer).expect("put");
+    let newer = place.hand_made(br#"{"version": 2, "disks": "elsewhere"}"#, &[]);
     damage(&place, &chunk_of(&place, "b", 2 * MIB));
     let report = verify(&place);
     assert_eq!((report.newer_points, report.losses.len()), (vec![newer], 2));
@@ -245,6 +233,20 @@ fn a_point_of_a_newer_version_is_no_damage() {
     let point = place.points("a").into_iter().find(|point| point.id == newer).expect("still there");
     let error = place.repository.content(&index, &point).expect_err("not known");
     assert!(matches!(error, VaultError::NewerLayout { version: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_point_that_is_not_laid_out_as_one_is_lost_and_told() {
+    let (place, _) = place();
+    let ours = place.hand_made(br#"{"version": 1, "disks": []}"#, &[("disk0", place.points("b")[0].snapshot.tree)]);
+    assert!(plan(&place).is_empty());
+    let bad = place.hand_made(br#"{"version": 0, "disks": []}"#, &[]);
+    let planned = plan(&place);
+    assert_eq!(planned.points.iter().map(|damaged| damaged.point.id).collect::<Vec<_>>(), [bad]);
+    let report = place.repository.repair(planned, true, &Job::default()).expect("repaired");
+    assert_eq!(report.removed, [bad]);
+    place.file_of(&ours);
+    assert!(verify(&place).is_clean());
 }
 
 #[test]
