@@ -11,8 +11,8 @@ use std::{
 use nestling_block::{BlockTarget, ExtentSet, MemoryDisk};
 
 use crate::{
-    BlobId, DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, Tuning,
-    VaultError,
+    BlobId, DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId,
+    Tuning, VaultError,
     format::{Timestamp, key::KdfCost, pack::BlobKind, snapshot::Snapshot, tree::Node},
     layout::POINT_FILE,
     packer::{Packer, write},

@@ -238,7 +238,8 @@ fn a_point_of_a_newer_version_is_no_damage() {
 #[test]
 fn a_point_that_is_not_laid_out_as_one_is_lost_and_told() {
     let (place, _) = place();
-    let ours = place.hand_made(br#"{"version": 1, "disks": []}"#, &[("disk0", place.points("b")[0].snapshot.tree)]);
+    let ours =
+        place.hand_made(br#"{"version": 1, "disks": []}"#, &[("disk0", place.points("b")[0].snapshot.tree)]);
     assert!(plan(&place).is_empty());
     let bad = place.hand_made(br#"{"version": 0, "disks": []}"#, &[]);
     let planned = plan(&place);

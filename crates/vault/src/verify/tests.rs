@@ -132,7 +132,8 @@ fn a_version_in_whose_place_another_stands_is_not_missed() {
     assert_eq!(verify().losses.len(), 1);
     let new = &place.points("a")[0].snapshot;
     let new = new.clone();
-    let other = serde_json::Map::from_iter([(crate::point::REPLACES.to_owned(), vec![old.to_string()].into())]);
+    let other =
+        serde_json::Map::from_iter([(crate::point::REPLACES.to_owned(), vec![old.to_string()].into())]);
     place.repository.put_snapshot(&Snapshot { original: Some(old), other, ..new }).expect("put");
     assert!(verify().is_clean());
 }

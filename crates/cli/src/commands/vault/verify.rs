@@ -147,11 +147,10 @@ fn human(verified: &Verified) -> String {
         true => "nothing is damaged".to_owned(),
         false => format!("{} defects; `nestling vault repair` keeps what is whole", verified.defects.len()),
     };
-    text.push_str(&format!(
-        "{} points in {} packs, {} of data read: {said}\n",
-        verified.points,
-        verified.packs,
-        text::size(verified.read_bytes)
-    ));
+    let data = match verified.packs {
+        0 => "their chunks are listed; none was read (--all-data reads them)".to_owned(),
+        packs => format!("{packs} packs, {} of data read", text::size(verified.read_bytes)),
+    };
+    text.push_str(&format!("{} points; {data}: {said}\n", verified.points));
     text
 }
