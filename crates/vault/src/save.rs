@@ -2,8 +2,9 @@
 //!
 //! All threads do the same: take the next segment, read its chunks, hash them, and compress, seal and pack those that
 //! no pack has. What the caller proves unchanged is neither read nor hashed: it is named again by the names of the
-//! point before, where all that those name is still there (`parent.rs`). The snapshot is written last, when everything that it needs is durable and named by the index; until
-//! then nothing is reported, and whatever happens leaves the points before as they are.
+//! point before, where all that those name is still there (`parent.rs`). The snapshot is written last, when everything
+//! that it needs is durable and named by the index; until then nothing is reported, and whatever happens leaves the
+//! points before as they are.
 
 use std::{
     borrow::Cow,

@@ -230,8 +230,8 @@ fn read_sealed(repository: &Repository, pack: PackId, blob: &PackBlob) -> Result
     Ok(sealed)
 }
 
-/// Index files without the packs that go, and one for many small ones. Of each old one, all that stays is in new ones before it is removed; and each
-/// makes room for the next.
+/// Index files without the packs that go, and one for many small ones. Of each old one, all that stays is in new ones
+/// before it is removed; and each makes room for the next.
 pub(crate) fn rewrite_index(
     repository: &Repository,
     files: &IndexFiles,

@@ -62,8 +62,8 @@ enum Command {
 }
 
 /// What a repository without points is warned of with.
-const NO_POINTS: &str = "there are data, and neither a point nor another snapshot that needs them; if there should be points, put a copy of \
-                         the 'snapshots' folder back before anything is pruned";
+const NO_POINTS: &str = "there are data, and neither a point nor another snapshot that needs them; if there should be \
+                         points, put a copy of the 'snapshots' folder back before anything is pruned";
 
 const REPO: &str =
     "The repository: a directory, s3:HOST/BUCKET/PREFIX, s3://BUCKET/PREFIX, azure://... or gs://...";

@@ -155,8 +155,8 @@ impl Save {
         }
         if report.read_anew > 0 {
             printer.warning(&format!(
-                "the repository lacks something of the parent, and {} segments were read again though they did not change; \
-                 `nestling vault verify` tells what is concerned",
+                "the repository lacks something of the parent, and {} segments were read again though they did not \
+                 change; `nestling vault verify` tells what is concerned",
                 report.read_anew
             ));
         }
