@@ -28,7 +28,7 @@ use crate::{
     walk::{Marks, reach},
 };
 
-mod pack_check;
+pub(crate) mod pack_check;
 
 use pack_check::PackCheck;
 
@@ -405,22 +405,23 @@ impl Check<'_> {
             return Ok(std::iter::once(0..size_bytes).collect());
         };
         let geometry = disk.geometry;
-        let mut lost = Vec::new();
+        // Merged as it grows: a disk that lost all has more parts than there is memory for.
+        let mut lost = ExtentSet::new();
         for segment in 0..geometry.segments() {
             let range = geometry.segment(segment);
             match disk.chunks_of(segment) {
                 Ok(chunks) => {
                     for (range, chunk) in geometry.chunks(range).zip(chunks.iter()) {
                         if matches!(chunk, Chunk::Stored(id) if self.bad.contains(id)) {
-                            lost.push(range);
+                            lost.insert(range);
                         }
                     }
                 }
                 Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
-                Err(_) => lost.push(range),
+                Err(_) => lost.insert(range),
             }
         }
-        Ok(lost.into_iter().collect::<ExtentSet>().ranges().to_vec())
+        Ok(lost.ranges().to_vec())
     }
 }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
-use nestling_vault::{
-    CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, VaultError, diff,
-};
+use nestling_vault::{CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, VaultError, diff};
 
 use super::{DISK, REPO, access::Access, hold::Reading, points::KEPT, work::watch};
 use crate::{failure::Result, session::Session, text};

@@ -4,8 +4,8 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use nestling_vault::{
-    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RestoreReport,
-    RestoreRequest, VaultError, restore,
+    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RestoreReport, RestoreRequest,
+    VaultError, restore,
 };
 use serde::Serialize;
 
