@@ -61,7 +61,7 @@ fn packed(with_zstd: bool) -> Vec<u8> {
         let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&content).and_then(|()| encoder.finish()).expect("packed")
     };
-    let mut bytes = image(&[1 << 62 | 3 * CLUSTER as u64], 4);
+    let mut bytes = image(&[(1 << 62) | (3 * CLUSTER as u64)], 4);
     bytes[3 * CLUSTER..3 * CLUSTER + data.len()].copy_from_slice(&data);
     if with_zstd {
         bytes[79] = 8;

@@ -227,7 +227,7 @@ pub fn key_file(json: &[u8]) -> bool {
     assert!(serde_json::from_slice::<Value>(json).is_ok_and(|value| value.is_object()));
     assert_eq!(KeyFile::decode(&file.encode().expect("written")).expect("our own"), file);
     let work = u128::from(file.n) * u128::from(file.r) * u128::from(file.p);
-    if work < 1 << 10 || work > 1 << 24 {
+    if !(1 << 10..=1 << 24).contains(&work) {
         let is_opened = file.open(b"password").is_ok();
         assert!(!(is_opened && work > 1 << 24), "no guess of a password may cost as much");
     }
