@@ -1,22 +1,49 @@
 #!/usr/bin/env bash
 # Feeds what parses hostile input with rubbish that grows by coverage.
 #
-#   scripts/fuzz.sh [SECONDS] [TARGET]    each target for a minute, or one of those in fuzz/fuzz_targets
+#   scripts/fuzz.sh [-j N] [SECONDS] [TARGET...]
 #
-# Needs no nightly Rust: the compiler's coverage pass and libFuzzer's driver are enough to find panics. What is found
-# stays in fuzz/target/artifacts; the inputs that led somewhere new stay in fuzz/target/corpus.
+# Each target for a minute, or those named of fuzz/fuzz_targets; N at once, or as many as there are processors. Ends
+# with a table on standard output, one line for each target, and fails when something was found. What was found is
+# in fuzz/target/artifacts, the inputs that led somewhere new in fuzz/target/corpus, what was said in fuzz/target/logs.
+#
+# Needs no nightly Rust: the compiler's coverage pass and libFuzzer's driver are enough to find panics, broken
+# promises (the targets assert them), too much memory, and hangs.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 
+JOBS=$(nproc)
+while getopts j: option; do
+  case $option in
+    j) JOBS=$OPTARG ;;
+    *) exit 2 ;;
+  esac
+done
+shift $((OPTIND - 1))
 SECONDS_EACH=${1:-60}
-if [ $# -ge 2 ]; then TARGETS=("$2"); else TARGETS=(qmp agent channel disk saved_state script); fi
+shift $(($# > 0))
+TARGETS=("$@")
+if [ ${#TARGETS[@]} = 0 ]; then
+  for file in fuzz_targets/*.rs; do TARGETS+=("$(basename "$file" .rs)"); done
+fi
 
 TRIPLE=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-  -Ccodegen-units=1"
+  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 
-# What begins right: rubbish alone hardly ever has sixteen given bytes at its front.
+build() {
+  local arguments=() target
+  for target in "${TARGETS[@]}"; do
+    arguments+=(--bin "$target")
+    [ "$target" != script ] || arguments+=(--features script)
+  done
+  echo "== building ${#TARGETS[@]} targets" >&2
+  # With the target given, build scripts and macros are built without those flags.
+  cargo build --quiet --locked --target "$TRIPLE" "${arguments[@]}"
+}
+
+# What begins right, where the target does not write it itself (fuzz/src/lib.rs).
 seed() {
   case $1 in
     saved_state) cp ../crates/hypervisor/tests/stored/saved-head target/corpus/saved_state/ ;;
@@ -28,14 +55,41 @@ seed() {
   esac
 }
 
-for target in "${TARGETS[@]}"; do
-  features=()
-  if [ "$target" = script ]; then features=(--features script); fi
-  # With the target given, build scripts and macros are built without those flags.
-  cargo build --quiet --target "$TRIPLE" --bin "$target" "${features[@]}"
+run() {
+  local target=$1 log=target/logs/$1 status=0
   mkdir -p "target/corpus/$target" "target/artifacts/$target"
   seed "$target"
+  FUZZ_SEEDS=target/corpus/$target "${CARGO_TARGET_DIR:-target}/$TRIPLE/debug/$target" \
+    -max_total_time="$SECONDS_EACH" -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
+    -artifact_prefix="target/artifacts/$target/" "target/corpus/$target" >"$log" 2>&1 || status=$?
+  echo "$status" >"$log.status"
+}
+
+# One line: the target, its executions and features, and what came of it.
+report() {
+  local target=$1 log=target/logs/$1 executions features result=nothing
+  executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  features=$(sed -n 's/.* ft: \([0-9]*\).*/\1/p' "$log" | tail -1)
+  if [ "$(cat "$log.status")" != 0 ]; then
+    FOUND=1
+    result=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
+    result="FOUND: ${result:+fuzz/$result, }see fuzz/$log"
+    grep -v '^#' "$log" | tail -40 >&2
+  fi
+  printf '%-12s %12s %9s  %s\n' "$target" "${executions:-?}" "${features:-?}" "$result"
+}
+
+build
+mkdir -p target/logs
+trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
+for target in "${TARGETS[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || true; done
   echo "== $target for $SECONDS_EACH s" >&2
-  "${CARGO_TARGET_DIR:-target}/$TRIPLE/debug/$target" -max_total_time="$SECONDS_EACH" -timeout=10 -rss_limit_mb=1024 \
-    -artifact_prefix="target/artifacts/$target/" -print_final_stats=1 "target/corpus/$target"
+  run "$target" &
 done
+wait
+
+FOUND=0
+printf '%-12s %12s %9s  %s\n' target executions features found
+for target in "${TARGETS[@]}"; do report "$target"; done
+exit $FOUND

@@ -21,6 +21,8 @@ use serde::{
     de::{Error as _, SeqAccess, Visitor},
 };
 
+use crate::JsonObject;
+
 /// No more than this are taken from one file.
 pub const CHANGED_MAX: usize = 1 << 22;
 /// Nor is more of it read.
@@ -232,7 +234,7 @@ impl<'de> Deserialize<'de> for Listed {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Listed, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = items.next_element()? {
+                while let Some(JsonObject(entry)) = items.next_element()? {
                     if entries.len() == CHANGED_MAX {
                         return Err(A::Error::custom(format!("more than {CHANGED_MAX} extents")));
                     }
@@ -309,6 +311,14 @@ mod tests {
         #[test]
         fn rubbish_is_refused_or_read(text in r#"[\[\]{}",:a-z0-9 ]{0,60}"#) {
             let _ = ExtentSet::parse(text.as_bytes(), SIZE);
+        }
+    }
+
+    #[test]
+    fn a_pair_of_numbers_is_no_extent() {
+        // Other programs may mean start and end by it.
+        for text in ["[[0, 1]]", r#"[{"offset": 0, "length": 1}, [4, 8]]"#] {
+            assert!(ExtentSet::parse(text.as_bytes(), 64).is_err(), "{text}");
         }
     }
 

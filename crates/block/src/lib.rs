@@ -14,6 +14,9 @@ mod changed;
 mod conformance;
 mod error;
 mod extent;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod json;
 mod memory;
 pub mod nbd;
 mod open;
@@ -25,6 +28,7 @@ mod source;
 pub use changed::{ChangedError, ExtentSet};
 pub use error::BlockError;
 pub use extent::{EXTENTS_MAX, Extent, ExtentKind, ExtentList};
+pub use json::JsonObject;
 pub use memory::MemoryDisk;
 pub use open::{ImageFormat, OpenImage};
 pub use overlay::Overlay;

@@ -11,6 +11,8 @@ mod diff;
 mod error;
 mod forget;
 pub mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod id;
 mod index;
 mod job;

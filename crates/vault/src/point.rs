@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use nestling_block::ExtentSet;
-use serde::{Deserialize, Serialize};
+use nestling_block::{ExtentSet, JsonObject};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     BlobId, PointName, SnapshotId, VaultError,
@@ -125,8 +125,13 @@ pub struct PointLayout {
     pub version: u32,
     pub disks: Vec<DiskLayout>,
     /// Bytes that were lost and hold zeroes in their place, which nobody may take for what was saved.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "objects")]
     pub lost: Vec<LostRange>,
+}
+
+fn objects<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<LostRange>, D::Error> {
+    let objects = Vec::<JsonObject<LostRange>>::deserialize(from)?;
+    Ok(objects.into_iter().map(|JsonObject(lost)| lost).collect())
 }
 
 /// Lost bytes of one disk.
@@ -138,6 +143,49 @@ pub struct LostRange {
 }
 
 impl PointLayout {
+    /// From the bytes of `point.json`, checked: whatever is counted with it, nothing overflows.
+    pub(crate) fn read(json: &[u8], point: SnapshotId) -> Result<Self, VaultError> {
+        let wrong = |error: serde_json::Error| VaultError::PointDamaged {
+            point,
+            what: format!("{POINT_FILE}: {error}"),
+        };
+        // The version first: all else may be written otherwise in another one.
+        let JsonObject(Version { version }) = serde_json::from_slice(json).map_err(wrong)?;
+        if version > LAYOUT_VERSION.into() {
+            return Err(VaultError::NewerLayout { point, version });
+        }
+        let JsonObject::<Self>(layout) = serde_json::from_slice(json).map_err(wrong)?;
+        layout.check(point)?;
+        Ok(layout)
+    }
+
+    fn check(&self, point: SnapshotId) -> Result<(), VaultError> {
+        let wrong = |what: String| Err(VaultError::PointDamaged { point, what });
+        if self.version != LAYOUT_VERSION {
+            return wrong(format!("there is no layout {}", self.version));
+        }
+        if self.disks.len() > DISKS_MAX {
+            return wrong("it has more than 256 disks".to_owned());
+        }
+        let mut names = HashSet::new();
+        for disk in &self.disks {
+            check_disk_name(&disk.name)?;
+            disk.geometry.check()?;
+            if !names.insert(&disk.name) {
+                return wrong(format!("two disks of it are called {}", disk.name));
+            }
+        }
+        for lost in &self.lost {
+            let disk = self.disks.iter().find(|disk| disk.name == lost.disk);
+            let end = lost.offset.checked_add(lost.length);
+            let fits = disk.zip(end).is_some_and(|(disk, end)| end <= disk.geometry.size_bytes);
+            if !fits {
+                return wrong("it names lost bytes that no disk of it has".to_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// The lost bytes of a disk.
     pub fn lost(&self, disk: &str) -> ExtentSet {
         let of_disk = self.lost.iter().filter(|lost| lost.disk == disk);
@@ -307,41 +355,7 @@ impl Contents<'_, '_> {
         }
         let json =
             self.file(&tree, POINT_FILE)?.ok_or_else(|| self.wrong(format!("it has no {POINT_FILE}")))?;
-        let wrong = |error: serde_json::Error| self.wrong(format!("{POINT_FILE}: {error}"));
-        // The version first: all else may be written otherwise in another one.
-        let Version { version } = serde_json::from_slice(&json).map_err(wrong)?;
-        if version > LAYOUT_VERSION.into() {
-            return Err(VaultError::NewerLayout { point: self.point.id, version });
-        }
-        let layout: PointLayout = serde_json::from_slice(&json).map_err(wrong)?;
-        self.check(&layout)?;
-        Ok((tree, layout))
-    }
-
-    fn check(&self, layout: &PointLayout) -> Result<(), VaultError> {
-        if layout.version != LAYOUT_VERSION {
-            return Err(self.wrong(format!("there is no layout {}", layout.version)));
-        }
-        if layout.disks.len() > DISKS_MAX {
-            return Err(self.wrong("it has more than 256 disks"));
-        }
-        let mut names = HashSet::new();
-        for disk in &layout.disks {
-            check_disk_name(&disk.name)?;
-            disk.geometry.check()?;
-            if !names.insert(&disk.name) {
-                return Err(self.wrong(format!("it has two disks {}", disk.name)));
-            }
-        }
-        for lost in &layout.lost {
-            let disk = layout.disks.iter().find(|disk| disk.name == lost.disk);
-            let end = lost.offset.checked_add(lost.length);
-            let fits = disk.zip(end).is_some_and(|(disk, end)| end <= disk.geometry.size_bytes);
-            if !fits {
-                return Err(self.wrong("it names lost bytes that no disk of it has"));
-            }
-        }
-        Ok(())
+        Ok((tree, PointLayout::read(&json, self.point.id)?))
     }
 
     /// The bytes of a small file.
@@ -412,5 +426,35 @@ mod tests {
         assert!(place.repository.points(None, &job).is_err());
         place.put(&(file, bytes));
         assert_eq!(find(None).expect("found").id, new.id);
+    }
+
+    fn read(disks: &[&str], lost: &str) -> Result<PointLayout, VaultError> {
+        let disk = |name: &&str| {
+            format!(
+                r#"{{"name":"{name}","size_bytes":9,"chunk_bytes":4096,"segment_bytes":4096,"group_segments":1}}"#
+            )
+        };
+        let disks: Vec<String> = disks.iter().map(disk).collect();
+        let json = format!(r#"{{"version":1,"disks":[{}],"lost":[{lost}]}}"#, disks.join(","));
+        PointLayout::read(json.as_bytes(), SnapshotId([1; 32]))
+    }
+
+    #[test]
+    fn two_disks_of_one_name_are_refused() {
+        assert!(read(&["a", "b"], "").is_ok());
+        assert!(read(&["a", "a"], "").is_err_and(|error| error.to_string().contains("called a")));
+    }
+
+    #[test]
+    fn what_is_lost_is_said_in_objects_and_lies_on_a_disk() {
+        assert!(read(&["a"], r#"{"disk":"a","offset":1,"length":8}"#).is_ok());
+        for lost in [
+            r#"["a",1,8]"#,
+            r#"{"disk":"a","offset":2,"length":8}"#,
+            r#"{"disk":"b","offset":1,"length":8}"#,
+            r#"{"disk":"a","offset":18446744073709551615,"length":8}"#,
+        ] {
+            assert!(read(&["a"], lost).is_err(), "{lost}");
+        }
     }
 }

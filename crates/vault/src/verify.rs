@@ -29,7 +29,7 @@ use crate::{
     walk::{Marks, reach},
 };
 
-mod pack_check;
+pub(crate) mod pack_check;
 #[cfg(test)]
 mod tests;
 
@@ -480,28 +480,28 @@ impl Check<'_> {
             }
         };
         let geometry = disk.geometry;
-        let mut lost = Vec::new();
+        // Merged as it grows: a disk that lost all has more parts than there is memory for.
+        let mut lost = ExtentSet::new();
         for group in 0..geometry.groups() {
             let whole = Sound::of(disk.group_id(group), &geometry.group_bytes(group), &geometry);
             if whole.as_ref().is_some_and(|whole| sound.contains(whole)) {
                 continue;
             }
-            let before = lost.len();
+            let mut is_sound = true;
             for segment in geometry.group(group) {
                 self.job.check()?;
-                match self.bad_chunks(&disk, segment, sound) {
-                    Ok(ranges) => lost.extend(ranges),
-                    Err(error) => {
-                        self.blame(object.clone(), error)?;
-                        lost.push(geometry.segment(segment));
-                    }
-                }
+                let bad = self.bad_chunks(&disk, segment, sound).or_else(|error| {
+                    self.blame(object.clone(), error)?;
+                    Ok::<_, VaultError>(vec![geometry.segment(segment)])
+                })?;
+                is_sound &= bad.is_empty();
+                bad.into_iter().for_each(|range| lost.insert(range));
             }
-            if lost.len() == before {
+            if is_sound {
                 sound.extend(whole);
             }
         }
-        Ok(lost.into_iter().collect::<ExtentSet>().ranges().to_vec())
+        Ok(lost.ranges().to_vec())
     }
 
     /// The bytes of a segment's bad chunks. An error when it is not what a segment is.

@@ -82,7 +82,12 @@ impl NbdClient {
             }
             connections.push(next);
         }
-        Ok(Self { name, connections, turn: AtomicUsize::new(0), agreed })
+        Ok(Self::over(name, connections, agreed))
+    }
+
+    /// Over connections that have all agreed to this.
+    pub(super) fn over(name: String, connections: Vec<Connection>, agreed: Agreed) -> Self {
+        Self { name, connections, turn: AtomicUsize::new(0), agreed }
     }
 
     /// How many connections there are.

@@ -55,7 +55,8 @@ impl State {
 }
 
 /// Why the connection cannot be used any more.
-enum Death {
+#[derive(Debug)]
+pub(super) enum Death {
     Protocol(String),
     Lost(String),
     Silent(&'static str),
@@ -90,16 +91,34 @@ impl Connection {
         timeout: Duration,
     ) -> Result<Self, BlockError> {
         let lost = |e: io::Error| BlockError::io(name, "connect", 0, e);
-        let stream = Arc::new(Stream::connect(&uri.address, timeout).map_err(lost)?);
+        let stream = Stream::connect(&uri.address, timeout).map_err(lost)?;
+        let wanted = Wanted { name, export: &uri.export, context, extended_headers };
+        Self::over(stream, wanted, timeout)
+    }
+
+    /// Agrees with the server at the other end of `stream`.
+    pub(super) fn over(stream: Stream, wanted: Wanted<'_>, timeout: Duration) -> Result<Self, BlockError> {
+        let name = wanted.name;
+        let lost = |e: io::Error| BlockError::io(name, "connect", 0, e);
+        let stream = Arc::new(stream);
         stream
             .set_read_timeout(Some(timeout))
             .and_then(|()| stream.set_write_timeout(Some(timeout)))
             .map_err(lost)?;
         let mut reader = Reader::new(Arc::clone(&stream));
-        let wanted = Wanted { name, export: &uri.export, context, extended_headers };
         let deadline = Instant::now() + timeout;
         let agreed = Handshake { reader: &mut reader, stream: &stream, deadline, wanted }.agree()?;
-        Ok(Self {
+        Ok(Self::agreed_on(name, stream, reader, agreed, timeout))
+    }
+
+    pub(super) fn agreed_on(
+        name: &str,
+        stream: Arc<Stream>,
+        reader: Reader,
+        agreed: Agreed,
+        timeout: Duration,
+    ) -> Self {
+        Self {
             name: name.to_owned(),
             stream,
             reader: Mutex::new(reader),
@@ -107,7 +126,7 @@ impl Connection {
             state: Mutex::default(),
             timeout,
             agreed,
-        })
+        }
     }
 
     pub(super) fn agreed(&self) -> &Agreed {
@@ -298,15 +317,15 @@ impl Drop for Connection {
 }
 
 /// An answer that is being put together.
-struct Incoming<'a> {
-    request: &'a Request,
-    answer: &'a mut Reply,
-    there: &'a mut ExtentSet,
+pub(super) struct Incoming<'a> {
+    pub(super) request: &'a Request,
+    pub(super) answer: &'a mut Reply,
+    pub(super) there: &'a mut ExtentSet,
 }
 
 impl Incoming<'_> {
     /// Takes one chunk; whether it was the last. Every length is checked before it is used.
-    fn take(
+    pub(super) fn take(
         &mut self,
         head: ReplyHead,
         style: super::wire::Style,

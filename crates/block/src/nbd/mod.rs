@@ -8,6 +8,8 @@
 mod client;
 mod client_handshake;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod server;
 mod server_handshake;
 mod session;

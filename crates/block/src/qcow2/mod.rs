@@ -14,6 +14,8 @@
 mod chain;
 mod entry;
 mod header;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod sample;
 
 use std::{borrow::Cow, io::Read, ops::Range, sync::Arc};
 

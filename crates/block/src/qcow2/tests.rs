@@ -1,29 +1,10 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    sample::{CLUSTER, image},
+    *,
+};
 use crate::{MemoryDisk, extents};
-
-const CLUSTER: usize = 512;
-
-/// An image of 512-byte clusters: header, L1 table at cluster 1, one L2 table at 2, data from 3 on.
-fn image(entries: &[u64], clusters: usize) -> Vec<u8> {
-    let mut bytes = vec![0; CLUSTER * clusters];
-    bytes[..4].copy_from_slice(b"QFI\xfb");
-    bytes[7] = 3;
-    bytes[23] = 9;
-    bytes[24..32].copy_from_slice(&(64 * CLUSTER as u64).to_be_bytes());
-    bytes[39] = 1;
-    bytes[40..48].copy_from_slice(&(CLUSTER as u64).to_be_bytes());
-    bytes[100..104].copy_from_slice(&104_u32.to_be_bytes());
-    bytes[CLUSTER..CLUSTER + 8].copy_from_slice(&(2 * CLUSTER as u64).to_be_bytes());
-    for (n, entry) in entries.iter().enumerate() {
-        bytes[2 * CLUSTER + 8 * n..][..8].copy_from_slice(&entry.to_be_bytes());
-    }
-    for (n, byte) in bytes.iter_mut().enumerate().skip(3 * CLUSTER) {
-        *byte = (n / CLUSTER) as u8;
-    }
-    bytes
-}
 
 fn open(bytes: &[u8], below: Option<Arc<dyn BlockSource>>) -> Result<Qcow2, BlockError> {
     Qcow2::over(Arc::new(MemoryDisk::from_bytes("image", bytes)), None, below)

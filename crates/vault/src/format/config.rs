@@ -4,6 +4,7 @@
 //! before it knows about compression. We cut disks at fixed places and never use the polynomial of restic's own
 //! chunker, but restic refuses a repository without an irreducible one, and cuts files by it.
 
+use nestling_block::JsonObject;
 use serde::{Deserialize, Serialize};
 
 use super::FormatError;
@@ -44,7 +45,7 @@ impl Config {
 
     /// A config from its JSON, when a stock restic would take it as well.
     pub fn decode(json: &[u8]) -> Result<Self, FormatError> {
-        let config: Self = serde_json::from_slice(json).map_err(FormatError::json(WHAT))?;
+        let JsonObject::<Self>(config) = serde_json::from_slice(json).map_err(FormatError::json(WHAT))?;
         if !matches!(config.version, 1 | 2) {
             let why = format!("version {} of the format is not known, only 1 and 2 are", config.version);
             return Err(FormatError::invalid(WHAT, why));
@@ -52,8 +53,12 @@ impl Config {
         if config.id.parse::<crate::BlobId>().is_err() {
             return Err(FormatError::invalid(WHAT, "its id is not 64 hexadecimal digits"));
         }
-        match u64::from_str_radix(&config.chunker_polynomial, 16) {
-            Ok(polynomial) if degree(polynomial) == Some(DEGREE) && is_irreducible(polynomial) => Ok(config),
+        // Rust takes a plus before the digits, and restic does not.
+        let digits = Some(&config.chunker_polynomial).filter(|text| !text.starts_with('+'));
+        match digits.map(|digits| u64::from_str_radix(digits, 16)) {
+            Some(Ok(polynomial)) if degree(polynomial) == Some(DEGREE) && is_irreducible(polynomial) => {
+                Ok(config)
+            }
             _ => Err(FormatError::invalid(WHAT, "its chunker polynomial is not irreducible of degree 53")),
         }
     }
@@ -183,5 +188,13 @@ mod tests {
         ] {
             assert!(Config::decode(&bad.encode().unwrap()).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_polynomial_with_a_sign_is_refused() {
+        let signed = r#"{"version":2,"id":"ID","chunker_polynomial":"+3027fdfb419915"}"#;
+        let signed = signed.replace("ID", &"0f".repeat(32));
+        assert!(Config::decode(signed.as_bytes()).is_err());
+        assert!(Config::decode(signed.replace('+', "").as_bytes()).is_ok());
     }
 }

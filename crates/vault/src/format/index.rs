@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use nestling_block::JsonObject;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -122,7 +123,9 @@ impl<'de, F: FnMut(IndexPack)> Visitor<'de> for FileVisitor<F> {
             match field {
                 Field::Supersedes => supersedes = map.next_value::<Option<_>>()?,
                 Field::Packs => {
-                    has_packs = true;
+                    if std::mem::replace(&mut has_packs, true) {
+                        return Err(serde::de::Error::duplicate_field("packs"));
+                    }
                     map.next_value_seed(PacksSeed(&mut self.0))?;
                 }
                 Field::Other => drop(map.next_value::<IgnoredAny>()?),
@@ -156,7 +159,7 @@ impl<'de, F: FnMut(IndexPack)> Visitor<'de> for PacksSeed<'_, F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut packs: A) -> Result<(), A::Error> {
-        while let Some(PackJson { id, blobs }) = packs.next_element()? {
+        while let Some(JsonObject(PackJson { id, blobs })) = packs.next_element()? {
             (self.0)(IndexPack { id, blobs: blobs.into_iter().map(|blob| blob.0).collect() });
         }
         Ok(())
@@ -189,12 +192,12 @@ struct Fields {
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "Fields")]
+#[serde(try_from = "JsonObject<Fields>")]
 struct BlobJson(PackBlob);
 
-impl TryFrom<Fields> for BlobJson {
+impl TryFrom<JsonObject<Fields>> for BlobJson {
     type Error = String;
-    fn try_from(fields: Fields) -> Result<Self, String> {
+    fn try_from(JsonObject(fields): JsonObject<Fields>) -> Result<Self, String> {
         let Fields { id, kind, offset, length, uncompressed_length } = fields;
         if (length as usize) < SEAL_OVERHEAD || offset.checked_add(length).is_none() {
             return Err(format!("a blob of {length} bytes at {offset} cannot be"));

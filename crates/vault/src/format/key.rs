@@ -6,6 +6,7 @@
 //! is taken; and nothing here may ever show a password or a key, not in errors either.
 
 use base64ct::{Base64, Encoding};
+use nestling_block::JsonObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
@@ -124,7 +125,7 @@ impl KeyFile {
         if json.len() > MAX_BYTES {
             return Err(KeyError::Invalid("it is too large"));
         }
-        serde_json::from_slice(json).map_err(KeyError::Json)
+        serde_json::from_slice(json).map(|JsonObject(file)| file).map_err(KeyError::Json)
     }
 
     fn derive(&self, password: &[u8]) -> Result<MasterKey, KeyError> {

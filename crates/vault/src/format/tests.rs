@@ -313,3 +313,42 @@ fn a_key_file_that_would_take_all_memory_is_refused_before_it_does() {
     assert!(KeyFile { data: vec![0; 31], ..good }.open(b"secret").is_err());
     assert!(KeyFile::decode(&vec![b' '; super::key::MAX_BYTES + 1]).is_err());
 }
+
+#[test]
+fn a_list_of_values_is_no_object() {
+    let id = "0a".repeat(32);
+    let config = format!(r#"[2,"{id}","3027fdfb419915"]"#);
+    assert!(super::config::Config::decode(config.as_bytes()).is_err());
+    let key = r#"["2026-11-26T22:00:22Z","u","h","scrypt",2,8,1,"",""]"#;
+    assert!(KeyFile::decode(key.as_bytes()).is_err());
+    let blob = format!(r#"{{"id":"{id}","type":"data","offset":0,"length":32}}"#);
+    let pack = |pack: &str| format!(r#"{{"packs":[{pack}]}}"#);
+    let object = pack(&format!(r#"{{"id":"{id}","blobs":[{blob}]}}"#));
+    assert!(index::decode(object.as_bytes()).is_ok());
+    for list in [
+        pack(&format!(r#"["{id}",[{blob}]]"#)),
+        pack(&format!(r#"{{"id":"{id}","blobs":[["{id}","data",0,32,0]]}}"#)),
+    ] {
+        assert!(index::decode(list.as_bytes()).is_err(), "{list}");
+    }
+}
+
+#[test]
+fn an_index_with_two_lists_of_packs_is_refused() {
+    assert!(index::decode(br#"{"packs":[],"packs":[]}"#).is_err());
+}
+
+#[test]
+fn numbers_of_other_writers_stay_as_they_are() {
+    let id = "0a".repeat(32);
+    // Read without care for the last bit, these change each time that they are read and written.
+    for number in
+        ["1.7976931348623155e308", "5.0000000000000123e-300", "0.30000000000000004", "31.245270191439438"]
+    {
+        let text =
+            format!(r#"{{"time":"2026-11-26T22:00:22Z","tree":"{id}","paths":[],"of_others":{number}}}"#);
+        let found = snapshot::decode(text.as_bytes()).unwrap();
+        assert_eq!(found.other["of_others"].as_f64(), number.parse().ok());
+        assert_eq!(snapshot::decode(&snapshot::encode(&found).unwrap()).unwrap(), found);
+    }
+}

@@ -16,22 +16,22 @@ const PIECE_BYTES: usize = 4 << 20;
 const DISAGREES: &str = "its header and the index do not agree";
 
 /// One pack, read whole, or in pieces where it is longer than `whole_bytes_max`.
-pub(super) struct PackCheck<'a> {
+pub(crate) struct PackCheck<'a> {
     repository: &'a Repository,
     opener: Opener<'a>,
     pack: PackId,
     size: u64,
     whole_bytes_max: u64,
     /// That were read.
-    pub(super) bytes: u64,
-    pub(super) defects: Vec<Defect>,
-    pub(super) bad: Vec<BlobId>,
+    pub(crate) bytes: u64,
+    pub(crate) defects: Vec<Defect>,
+    pub(crate) bad: Vec<BlobId>,
     /// Input or output failed.
-    pub(super) unsure: Option<String>,
+    pub(crate) unsure: Option<String>,
 }
 
 impl<'a> PackCheck<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         repository: &'a Repository,
         pack: PackId,
         size: u64,
@@ -57,7 +57,7 @@ impl<'a> PackCheck<'a> {
         Ok(())
     }
 
-    pub(super) fn run(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
+    pub(crate) fn run(&mut self, blobs: &[PackBlob]) -> Result<(), VaultError> {
         let mut bytes = match self.repository.storage.get(&pack_file(self.pack), self.whole_bytes_max) {
             Ok(bytes) => bytes,
             Err(error) if error.kind == StorageErrorKind::TooLarge => return self.in_pieces(blobs),

@@ -105,7 +105,7 @@ fn a_point_that_could_not_be_restored_is_told_though_every_blob_is_whole() {
     assert!(verify().is_clean());
     let all = 0..64 * MIB;
     for (json, whole, why) in [
-        (layout(&format!("{good}, {good}"), ""), None, "two disks disk0"),
+        (layout(&format!("{good}, {good}"), ""), None, "two disks of it are called disk0"),
         (layout(&good, r#"{"disk": "disk0", "offset": 67108864, "length": 1}"#), None, "lost bytes"),
         (layout(&disk(96 * MIB, 128 << 10), ""), Some(0..96 * MIB), "not named"),
         (layout(&disk(48 * MIB, 128 << 10), ""), Some(32 * MIB..48 * MIB), "does not fit"),

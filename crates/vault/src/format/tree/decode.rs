@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use nestling_block::JsonObject;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -22,14 +23,14 @@ pub fn decode(json: &[u8]) -> Result<Tree, FormatError> {
         #[serde(deserialize_with = "json::null_as_default")]
         nodes: Vec<NodeJson>,
     }
-    let tree: TreeJson = serde_json::from_slice(json).map_err(FormatError::json(WHAT))?;
+    let JsonObject::<TreeJson>(tree) = serde_json::from_slice(json).map_err(FormatError::json(WHAT))?;
     let tree = Tree { nodes: tree.nodes.into_iter().map(|node| node.0).collect() };
     tree.check()?;
     Ok(tree)
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "Fields<'de>")]
+#[serde(try_from = "JsonObject<Fields<'de>>")]
 struct NodeJson(Node);
 
 #[derive(Deserialize)]
@@ -77,9 +78,9 @@ struct Fields<'a> {
     error: String,
 }
 
-impl TryFrom<Fields<'_>> for NodeJson {
+impl TryFrom<JsonObject<Fields<'_>>> for NodeJson {
     type Error = String;
-    fn try_from(fields: Fields<'_>) -> Result<Self, String> {
+    fn try_from(JsonObject(fields): JsonObject<Fields<'_>>) -> Result<Self, String> {
         let Some(name) = name::unquote(&fields.name) else {
             let shown: String = fields.name.chars().take(80).collect();
             return Err(format!("the name {shown:?} is not quoted as it should be, or not UTF-8"));

@@ -164,6 +164,20 @@ fn blobs_are_found_in_a_tree_of_names_that_are_refused() {
     }
 }
 
+#[test]
+fn a_list_of_values_is_neither_a_tree_nor_a_node() {
+    let file = String::from_utf8(encode(&Tree { nodes: vec![Node::file("a", 0, vec![], time())] })).unwrap();
+    assert!(decode(file.as_bytes()).is_ok());
+    let node = file.strip_prefix("{\"nodes\":[").and_then(|rest| rest.strip_suffix("]}\n")).unwrap();
+    let time = time();
+    let listed = format!(
+        r#"["a","file",0,"{time}","{time}","{time}",0,0,"","",0,0,0,0,"","",null,null,0,[],null,""]"#
+    );
+    for list in [format!("[[{node}]]"), format!(r#"{{"nodes":[{listed}]}}"#)] {
+        assert!(decode(list.as_bytes()).is_err(), "{list}");
+    }
+}
+
 fn node() -> impl Strategy<Value = Node> {
     let name = any::<String>().prop_filter("a name", |name| name::check(name).is_ok());
     let content = prop::collection::vec(any::<[u8; 32]>().prop_map(BlobId), 0..5);
