@@ -233,7 +233,21 @@ impl Repository {
 
     /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it.
     pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        let mut found: HashMap<SnapshotId, Snapshot> = HashMap::new();
+        let mut found = HashMap::new();
+        self.update_snapshots(&mut found, job, &|_, error| Err(error))?;
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
+        Ok(found)
+    }
+
+    /// Makes `found` hold all snapshots. A snapshot never changes, so what is in it already is not read again.
+    /// `unreadable` may pass over one that cannot be read.
+    pub(crate) fn update_snapshots(
+        &self,
+        found: &mut HashMap<SnapshotId, Snapshot>,
+        job: &Job,
+        unreadable: &(dyn Fn(SnapshotId, VaultError) -> Result<(), VaultError> + Sync),
+    ) -> Result<(), VaultError> {
         let mut before: Option<HashSet<SnapshotId>> = None;
         for _ in 0..=RELISTS {
             let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
@@ -249,7 +263,7 @@ impl Repository {
                 match outcome {
                     Ok(snapshot) => new.0.push((*id, snapshot)),
                     Err(error) if is_not_found(&error) => new.1 = true,
-                    Err(error) => return Err(error),
+                    Err(error) => return unreadable(*id, error),
                 }
                 Ok(())
             })?;
@@ -260,9 +274,7 @@ impl Repository {
                 break;
             }
         }
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
-        Ok(found)
+        Ok(())
     }
 
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {

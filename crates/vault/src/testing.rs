@@ -11,7 +11,8 @@ use std::{
 use nestling_block::{BlockTarget, ExtentSet, MemoryDisk};
 
 use crate::{
-    DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId, VaultError,
+    DiskInput, Identity, Job, Point, PointDisk, ReadCache, Repository, SaveReport, SaveRequest, SnapshotId,
+    VaultError,
     format::{Timestamp, key::KdfCost},
     storage::{
         FileKind, FileName, Listed, MemoryStorage, Operation, Storage, StorageError, StorageErrorKind,
@@ -99,7 +100,7 @@ impl Place {
 
     pub(crate) fn open(&self, point: &Point) -> Result<PointDisk, VaultError> {
         let index = Arc::new(self.repository.load_index(&Job::default())?);
-        PointDisk::open(&self.repository, &index, point, None, 1 << 20)
+        PointDisk::open(&self.repository, &index, point, None, &ReadCache::new(1 << 20))
     }
 
     pub(crate) fn get(&self, kind: FileKind, name: &str) -> (FileName, Vec<u8>) {

@@ -133,10 +133,16 @@ mod tests {
         for (hostname, pid) in [(here, pid), (here, i64::from(std::process::id())), ("another", pid)] {
             put_as(&place, &held, 60, hostname, pid);
         }
-        assert!(matches!(RepositoryLock::alone(&place.repository, &place.who), Err(VaultError::Locked { .. })));
+        assert!(matches!(
+            RepositoryLock::alone(&place.repository, &place.who),
+            Err(VaultError::Locked { .. })
+        ));
         let removed = place.repository.unlock(false, &place.who).expect("unlocked");
-        let removed: Vec<_> =
-            removed.iter().flat_map(|lock| &lock.held).map(|held| (&*held.lock.hostname, held.lock.pid)).collect();
+        let removed: Vec<_> = removed
+            .iter()
+            .flat_map(|lock| &lock.held)
+            .map(|held| (&*held.lock.hostname, held.lock.pid))
+            .collect();
         assert_eq!(removed, [(here, pid)]);
         own.check().expect("ours stays");
     }

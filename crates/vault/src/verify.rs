@@ -22,7 +22,7 @@ use crate::{
     lock::RepositoryLock,
     point::{DAMAGED_TAG, Point},
     prune::marked_packs,
-    reader::PointDisk,
+    reader::{PointDisk, ReadCache},
     repo::{Identity, Repository, in_parallel},
     storage::{FileKind, StorageErrorKind},
     walk::{Marks, reach},
@@ -364,7 +364,9 @@ impl Check<'_> {
         self.job.begin("finding what is concerned", points.len() as u64);
         for point in points.iter().filter(|point| all || is_marked(point)) {
             self.job.check()?;
-            match self.repository.content(self.index, point) {
+            let content = self.repository.content(self.index, point);
+            match content.and_then(|content| self.repository.description(self.index, point).map(|_| content))
+            {
                 Err(VaultError::Storage(error)) if !error.says_damaged() => return Err(error.into()),
                 Err(VaultError::NewerLayout { point, .. }) => self.report.newer_points.push(point),
                 Err(_) => {
@@ -401,7 +403,8 @@ impl Check<'_> {
     }
 
     fn lost_ranges(&self, point: &Point, disk: &str, size_bytes: u64) -> Result<Vec<Range<u64>>, VaultError> {
-        let Ok(disk) = PointDisk::open(self.repository, self.index, point, Some(disk), 0) else {
+        let Ok(disk) = PointDisk::open(self.repository, self.index, point, Some(disk), &ReadCache::new(0))
+        else {
             return Ok(std::iter::once(0..size_bytes).collect());
         };
         let geometry = disk.geometry;
