@@ -284,7 +284,7 @@ impl View {
                 let (name, time) = self.latest(path)?;
                 plain(Kind::Link, name.len() as u64, Some(time))
             }
-            Key::Point(id) => plain(Kind::Folder, 0, time_of(&self.point(id)?)),
+            Key::Point(id) => plain(Kind::Folder, 0, Some(self.point(id)?.snapshot.time)),
             Key::Description(id) => {
                 let point = self.point(id)?;
                 let size_bytes = self.content(&point)?.description_bytes.ok_or(Errno::ENOENT)?;
@@ -314,7 +314,8 @@ impl View {
 
     /// The files of a point. Of two disks of one name, the first is what can be opened.
     fn files(&self, id: &SnapshotId) -> Result<Vec<(String, Key)>, Errno> {
-        let content = self.content(&self.point(id)?)?;
+        let point = self.point(id)?;
+        let content = self.content(&point)?;
         let mut names = HashSet::new();
         let disks = content.layout.disks.iter().enumerate();
         let disks = disks.filter(|(_, disk)| names.insert(&disk.name));

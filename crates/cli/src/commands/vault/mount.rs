@@ -78,7 +78,9 @@ impl Mount {
         let view = watch(printer, KEPT, |job| Ok(Arc::new(View::new(&repository, holder.clone(), job)?)))?;
         let signals = Signals::listen()?;
         let (sender, ended) = oneshot::channel();
-        let mounted = Mounted::new(&view, &directory, self.allow_other, move || drop(sender.send(())))?;
+        // Nobody listens any more when it is ended here.
+        let tell = move || sender.send(()).unwrap_or_default();
+        let mounted = Mounted::new(&view, &directory, self.allow_other, tell)?;
         let (points, machines) = view.counts();
         let shown = Shown { directory: directory.display().to_string(), machines, points };
         let told = printer.show(&shown, |shown| format!("{}\n", shown.directory));
