@@ -79,10 +79,12 @@ pub fn check_directory(directory: &Path) -> Result<PathBuf, MountError> {
     if !fs::metadata(&whole).map_err(failed)?.is_dir() {
         return Err(MountError::NotDirectory(given()));
     }
+    // Before all else: a dead mount still tells what it was asked a moment ago.
+    let mut entries = fs::read_dir(&whole).map_err(failed)?;
     if mounted_on(&whole).map_err(failed)?.is_some() {
         return Err(MountError::InUse(given()));
     }
-    if fs::read_dir(&whole).map_err(failed)?.next().is_some() {
+    if entries.next().is_some() {
         return Err(MountError::NotEmpty(given()));
     }
     Ok(whole)

@@ -388,7 +388,9 @@ impl View {
         let read = self.contents.on_disk(&point, disk, |disk| {
             let left = disk.geometry().size_bytes.saturating_sub(offset);
             let mut bytes = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(count as usize)];
-            disk.read(&mut bytes, offset)?;
+            if left > 0 {
+                disk.read(&mut bytes, offset)?;
+            }
             Ok(bytes)
         });
         let how = || format!("bytes {offset} to {} cannot be read", offset.saturating_add(count.into()));
