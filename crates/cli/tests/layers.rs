@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("model", &[], "rules that need nothing but values can be tested without a machine"),
     ("block", &["model"], "it moves bytes of disks, whoever they belong to"),
     ("vault", &["model", "block"], "it keeps disks, whoever they belong to and whatever runs them"),
+    ("mount", &["block", "vault"], "it shows what a vault holds, to whoever mounts it"),
     ("hypervisor", &["model"], "it is the only crate that knows QEMU, and knows nothing else"),
     ("network", &["model"], "it plans and applies Linux networks, whatever is plugged into them"),
     ("image", &["model"], "it builds disks, whoever boots them"),
@@ -28,7 +29,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("shell", &["model", "api"], "it can do nothing that the API cannot"),
     (
         "cli",
-        &["model", "block", "vault", "node", "api", "shell"],
+        &["model", "block", "vault", "mount", "node", "api", "shell"],
         "it wires the program and holds no logic; the vault's commands work without a node",
     ),
 ];

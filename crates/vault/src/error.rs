@@ -124,8 +124,13 @@ impl VaultError {
         matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::NoSpace)
     }
 
+    /// Whether something is not where the index says. The index may be older than a prune, or than what is looked for.
+    pub fn says_missing(&self) -> bool {
+        matches!(self, Self::BlobMissing(_)) || crate::repo::is_not_found(self)
+    }
+
     /// Whether it says that something stored is damaged or lost, not that it could not be reached just now.
-    pub(crate) fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Storage(error) => error.says_damaged() && error.kind != StorageErrorKind::Io,
             Self::Damaged { .. }

@@ -314,7 +314,7 @@ impl RepositoryLock {
     }
 
     /// The same for these trees instead of those named before.
-    pub(crate) fn keep_only(&self, trees: &[BlobId]) -> Result<(), VaultError> {
+    pub fn keep_only(&self, trees: &[BlobId]) -> Result<(), VaultError> {
         let mut current = guard(&self.shared.current);
         let lock = Lock { keeps: trees.to_vec(), ..current.held.lock.clone() };
         self.shared.replace(&mut current, lock)

@@ -206,8 +206,8 @@ pub struct PointContent {
     pub layout: PointLayout,
     /// The tree of each disk, in the layout's order.
     pub(crate) disk_trees: Vec<BlobId>,
-    /// The machine's own description, if it was saved with one.
-    pub description: Option<Vec<u8>>,
+    /// How long the machine's own description is, if it was saved with one. It may be damaged by itself.
+    pub description_bytes: Option<u64>,
 }
 
 impl PointContent {
@@ -247,6 +247,19 @@ impl Repository {
         let (mut points, _) = self.versions(job)?;
         points.retain(|point| name.is_none_or(|name| point.name == *name));
         Ok(points)
+    }
+
+    /// As `list_points`, for who looks again and again: `seen` holds what was read before, and only what is new is read.
+    pub fn list_points_again(
+        &self,
+        seen: &mut HashMap<SnapshotId, Snapshot>,
+        job: &Job,
+    ) -> Result<PointList, VaultError> {
+        let unreadable = self.update_snapshots(seen, job)?;
+        let points = seen.iter().filter_map(|(id, snapshot)| Point::of(*id, snapshot.clone()));
+        let (mut points, _) = split_versions(points.collect());
+        points.sort_by_key(|point| (point.snapshot.time, point.id));
+        Ok(PointList { points, unreadable })
     }
 
     /// All points, and the snapshots in whose place one of them stands; both oldest first.
@@ -295,10 +308,16 @@ impl Repository {
         }
     }
 
-    /// What is in a point, without its disks' bytes.
+    /// What is in a point, without the bytes of its disks and its description.
     pub fn content(&self, index: &Index, point: &Point) -> Result<PointContent, VaultError> {
         let mut opener = Opener::new(self.storage.as_ref(), &self.key)?;
         Contents { point, index, opener: &mut opener }.read()
+    }
+
+    /// The machine's own description, if the point was saved with one.
+    pub fn description(&self, index: &Index, point: &Point) -> Result<Option<Vec<u8>>, VaultError> {
+        let mut opener = Opener::new(self.storage.as_ref(), &self.key)?;
+        read_folder(&mut opener, index, point)?.2
     }
 }
 
@@ -341,8 +360,11 @@ impl Contents<'_, '_> {
                 .ok_or_else(|| self.wrong(format!("it has no disk {}", disk.name)))?;
             disk_trees.push(id);
         }
-        let description = self.file(&tree, DESCRIPTION_FILE)?;
-        Ok(PointContent { layout, disk_trees, description })
+        let description_bytes = match node(&tree, DESCRIPTION_FILE).map(|node| &node.kind) {
+            Some(NodeKind::File { size, .. }) => Some(*size),
+            _ => None,
+        };
+        Ok(PointContent { layout, disk_trees, description_bytes })
     }
 
     /// The folder of the point, and what it says of itself.

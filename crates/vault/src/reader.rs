@@ -24,15 +24,37 @@ use crate::{
 
 /// Memory for opened chunks, unless the caller says otherwise.
 pub const CACHE_BYTES: u64 = 64 << 20;
-/// Groups and segments whose lists are kept: 4 KiB each, enough for 64 GiB of disk that is used at once.
+/// Memory for the lists of segments and groups: 8 KiB each, enough for 64 GiB of disk that is used at once.
+const LISTS_BYTES: u64 = 16 << 20;
 const LISTS: usize = 2048;
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<BlobId, Arc<Vec<u8>>> for Bytes {
-    fn weight(&self, _: &BlobId, chunk: &Arc<Vec<u8>>) -> u64 {
-        chunk.len() as u64 + 64
+impl<K, T> Weighter<K, Arc<Vec<T>>> for Bytes {
+    fn weight(&self, _: &K, list: &Arc<Vec<T>>) -> u64 {
+        (list.len() * size_of::<T>()) as u64 + 64
+    }
+}
+
+/// What was opened, up to a bound. Any number of disks of one repository share it, since all of it is found by the name
+/// of its content and by how that was read.
+pub struct ReadCache {
+    /// By tree, and how many segments it must have.
+    groups: Cache<(BlobId, u64), Arc<Vec<BlobId>>, Bytes>,
+    /// By tree, the disk's cut, and how many bytes the segment must have.
+    segments: Cache<(BlobId, Geometry, u64), Arc<Vec<Chunk>>, Bytes>,
+    chunks: Cache<BlobId, Arc<Vec<u8>>, Bytes>,
+}
+
+impl ReadCache {
+    /// With so much memory for chunks.
+    pub fn new(chunks_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            groups: Cache::with_weighter(LISTS, LISTS_BYTES, Bytes),
+            segments: Cache::with_weighter(LISTS, LISTS_BYTES, Bytes),
+            chunks: Cache::with_weighter((chunks_bytes >> 16).max(64) as usize, chunks_bytes, Bytes),
+        })
     }
 }
 
@@ -45,9 +67,7 @@ pub struct PointDisk {
     groups: Vec<BlobId>,
     lost: ExtentSet,
     name: String,
-    group_lists: Cache<u64, Arc<Vec<BlobId>>>,
-    segment_lists: Cache<u64, Arc<Vec<Chunk>>>,
-    chunks: Cache<BlobId, Arc<Vec<u8>>, Bytes>,
+    cache: Arc<ReadCache>,
     scratch: Mutex<Vec<Scratch>>,
 }
 
@@ -58,7 +78,7 @@ impl PointDisk {
         index: &Arc<Index>,
         point: &Point,
         disk: Option<&str>,
-        cache_bytes: u64,
+        cache: &Arc<ReadCache>,
     ) -> Result<Self, VaultError> {
         let content = repository.content(index, point)?;
         let number = content.disk(point, disk)?;
@@ -78,9 +98,7 @@ impl PointDisk {
             groups,
             lost: content.layout.lost(&layout.name),
             name: format!("{}@{}:{}", point.name, point.short_id(), layout.name),
-            group_lists: Cache::new(LISTS),
-            segment_lists: Cache::new(LISTS),
-            chunks: Cache::with_weighter((cache_bytes >> 16).max(64) as usize, cache_bytes, Bytes),
+            cache: cache.clone(),
             scratch: Mutex::new(Vec::new()),
             repository: repository.clone(),
             index: index.clone(),
@@ -131,12 +149,13 @@ impl PointDisk {
 
     /// The trees of a group's segments.
     pub(crate) fn segments(&self, group: u64) -> Result<Arc<Vec<BlobId>>, VaultError> {
-        self.group_lists.get_or_insert_with(&group, || {
-            let id = self.group_id(group).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+        let id = self.group_id(group).ok_or_else(|| self.wrong("a part behind its end was asked for"))?;
+        let numbers = self.geometry.group(group);
+        let count = numbers.end - numbers.start;
+        self.cache.groups.get_or_insert_with(&(id, count), || {
             let tree = self.tree(&id)?;
-            let first = self.geometry.group(group).start;
-            let names = self.geometry.group(group).map(|segment| segment_name(segment - first));
-            let found: Option<Vec<_>> = names.map(|name| subtree(&tree, &name)).collect();
+            let found: Option<Vec<_>> =
+                (0..count).map(|place| subtree(&tree, &segment_name(place))).collect();
             found.map(Arc::new).ok_or_else(|| self.wrong("parts of it are not named"))
         })
     }
@@ -150,10 +169,11 @@ impl PointDisk {
 
     /// The chunks of a segment.
     pub(crate) fn chunks_of(&self, segment: u64) -> Result<Arc<Vec<Chunk>>, VaultError> {
-        self.segment_lists.get_or_insert_with(&segment, || {
-            let tree = self.tree(&self.segment_id(segment)?)?;
-            let range = self.geometry.segment(segment);
-            let bytes = range.end - range.start;
+        let id = self.segment_id(segment)?;
+        let range = self.geometry.segment(segment);
+        let bytes = range.end - range.start;
+        self.cache.segments.get_or_insert_with(&(id, self.geometry, bytes), || {
+            let tree = self.tree(&id)?;
             let chunks = match node(&tree, SEGMENT_FILE).map(|node| &node.kind) {
                 Some(NodeKind::File { size, content }) if *size == bytes => {
                     self.zeroes.decode(content, bytes)
@@ -177,7 +197,7 @@ impl PointDisk {
     }
 
     fn bytes(&self, id: &BlobId, length: u64) -> Result<Arc<Vec<u8>>, VaultError> {
-        let bytes = self.chunks.get_or_insert_with(id, || {
+        let bytes = self.cache.chunks.get_or_insert_with(id, || {
             let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
             self.with_opener(|opener| opener.load(&self.index, id, &mut bytes))?;
             Ok::<_, VaultError>(Arc::new(bytes))
@@ -213,6 +233,11 @@ impl PointDisk {
         Ok(())
     }
 
+    /// Whether a chunk at this place is a hole. Whoever copies by holes must come upon what is lost, and not skip it.
+    pub(crate) fn is_hole(&self, chunk: Chunk, range: Range<u64>) -> bool {
+        chunk == Chunk::Zero && !self.lost.touches(range)
+    }
+
     fn as_block_error(&self, offset: u64, error: &VaultError) -> BlockError {
         BlockError::damaged(&self.name, offset, error.to_string())
     }
@@ -238,9 +263,7 @@ impl BlockSource for PointDisk {
         while !list.is_done() {
             let at = list.position();
             let (chunk, bytes) = self.chunk_at(at).map_err(|error| self.as_block_error(at, &error))?;
-            // Whoever copies by extents must come upon what is lost, and not take it for a hole.
-            let is_hole = chunk == Chunk::Zero && !self.lost.touches(bytes.clone());
-            let kind = if is_hole { ExtentKind::Zero } else { ExtentKind::Data };
+            let kind = if self.is_hole(chunk, bytes.clone()) { ExtentKind::Zero } else { ExtentKind::Data };
             list.push(bytes.end - at, kind);
         }
         Ok(list.finish())

@@ -97,6 +97,12 @@ pub struct UnreadableSnapshot {
 /// Those that can be read, and those that cannot.
 pub(crate) type ReadableSnapshots = (Vec<(SnapshotId, Snapshot)>, Vec<UnreadableSnapshot>);
 
+fn oldest_first(snapshots: HashMap<SnapshotId, Snapshot>) -> Vec<(SnapshotId, Snapshot)> {
+    let mut snapshots: Vec<_> = snapshots.into_iter().collect();
+    snapshots.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
+    snapshots
+}
+
 /// An open repository. Cheap to share between threads behind an `Arc`.
 pub struct Repository {
     pub(crate) storage: Arc<dyn Storage>,
@@ -287,13 +293,28 @@ impl Repository {
     /// All snapshots, ours and others', oldest first. One that cannot be read is an error that names it: for who must know
     /// all of them.
     pub fn snapshots(&self, job: &Job) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        let (found, mut unreadable) = self.readable_snapshots(job)?;
-        unreadable.pop().map_or(Ok(found), |unreadable| Err(unreadable.error))
+        let mut found = HashMap::new();
+        match self.update_snapshots(&mut found, job)?.pop() {
+            Some(UnreadableSnapshot { error, .. }) => Err(error),
+            None => Ok(oldest_first(found)),
+        }
     }
 
     /// The snapshots that can be read, oldest first, and those that cannot.
     pub(crate) fn readable_snapshots(&self, job: &Job) -> Result<ReadableSnapshots, VaultError> {
-        let mut found: HashMap<SnapshotId, Result<Snapshot, VaultError>> = HashMap::new();
+        let mut found = HashMap::new();
+        let unreadable = self.update_snapshots(&mut found, job)?;
+        Ok((oldest_first(found), unreadable))
+    }
+
+    /// Makes `found` hold the snapshots that can be read, and gives those that cannot. A snapshot never changes, so what is in
+    /// it already is not read again.
+    pub(crate) fn update_snapshots(
+        &self,
+        found: &mut HashMap<SnapshotId, Snapshot>,
+        job: &Job,
+    ) -> Result<Vec<UnreadableSnapshot>, VaultError> {
+        let mut unreadable: HashMap<SnapshotId, VaultError> = HashMap::new();
         let mut before: Option<HashSet<SnapshotId>> = None;
         for _ in 0..=RELISTS {
             let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
@@ -301,7 +322,9 @@ impl Repository {
             let is_settled = before.as_ref() == Some(&listed);
             before = Some(listed.clone());
             found.retain(|id, _| listed.contains(id));
-            let names: Vec<SnapshotId> = listed.into_iter().filter(|id| !found.contains_key(id)).collect();
+            unreadable.retain(|id, _| listed.contains(id));
+            let is_known = |id: &SnapshotId| found.contains_key(id) || unreadable.contains_key(id);
+            let names: Vec<SnapshotId> = listed.into_iter().filter(|id| !is_known(id)).collect();
             let new = Mutex::new((Vec::with_capacity(names.len().min(1 << 20)), false));
             in_parallel(&names, READERS, job, |id| {
                 let outcome = self.snapshot(id);
@@ -314,22 +337,21 @@ impl Repository {
                 Ok(())
             })?;
             let (new, vanished) = new.into_inner().unwrap_or_else(PoisonError::into_inner);
-            found.extend(new);
+            for (id, outcome) in new {
+                match outcome {
+                    Ok(snapshot) => drop(found.insert(id, snapshot)),
+                    Err(error) => drop(unreadable.insert(id, error)),
+                }
+            }
             // Forgotten since it was listed, or replaced by one that the list may not have.
             if is_settled && !vanished {
                 break;
             }
         }
-        let (mut snapshots, mut unreadable) = (Vec::new(), Vec::new());
-        for (id, outcome) in found {
-            match outcome {
-                Ok(snapshot) => snapshots.push((id, snapshot)),
-                Err(error) => unreadable.push(UnreadableSnapshot { id, error }),
-            }
-        }
-        snapshots.sort_by(|a, b| a.1.time.cmp(&b.1.time).then(a.0.cmp(&b.0)));
+        let mut unreadable: Vec<_> =
+            unreadable.into_iter().map(|(id, error)| UnreadableSnapshot { id, error }).collect();
         unreadable.sort_by_key(|unreadable| unreadable.id);
-        Ok((snapshots, unreadable))
+        Ok(unreadable)
     }
 
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {

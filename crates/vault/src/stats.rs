@@ -12,7 +12,7 @@ use crate::{
     job::Job,
     layout::Chunk,
     point::{Point, split_versions},
-    reader::PointDisk,
+    reader::{PointDisk, ReadCache},
     repo::Repository,
     storage::FileKind,
     walk::{Marks, reach},
@@ -219,6 +219,7 @@ fn count_blobs(
 /// Bytes that are not zero, for each part that was looked at once; parts are shared between points.
 struct Referenced<'a> {
     index: &'a std::sync::Arc<Index>,
+    cache: std::sync::Arc<ReadCache>,
     groups: HashMap<BlobId, u64>,
     segments: HashMap<usize, u64>,
     zeroes: HashSet<BlobId>,
@@ -226,7 +227,8 @@ struct Referenced<'a> {
 
 impl<'a> Referenced<'a> {
     fn of(index: &'a std::sync::Arc<Index>) -> Self {
-        Self { index, groups: HashMap::new(), segments: HashMap::new(), zeroes: HashSet::new() }
+        let (groups, segments, zeroes) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { index, cache: ReadCache::new(0), groups, segments, zeroes }
     }
 
     /// Bytes of a point's disks, with and without holes.
@@ -239,7 +241,7 @@ impl<'a> Referenced<'a> {
         let (mut size, mut bytes) = (0, 0);
         for disk in &content.layout.disks {
             size += disk.geometry.size_bytes;
-            let disk = PointDisk::open(repository, self.index, point, Some(&disk.name), 0)?;
+            let disk = PointDisk::open(repository, self.index, point, Some(&disk.name), &self.cache)?;
             self.zeroes.extend(disk.zeroes.blobs().map(|(id, _)| id));
             for group in 0..disk.geometry.groups() {
                 bytes += self.group(&disk, group)?;

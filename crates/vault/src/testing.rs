@@ -11,8 +11,8 @@ use std::{
 use nestling_block::{BlockTarget, ExtentSet, MemoryDisk};
 
 use crate::{
-    BlobId, DiskInput, Identity, Job, Point, PointDisk, Repository, SaveReport, SaveRequest, SnapshotId,
-    Tuning, VaultError,
+    BlobId, DiskInput, Identity, Job, Point, PointDisk, ReadCache, Repository, SaveReport, SaveRequest,
+    SnapshotId, Tuning, VaultError,
     format::{Timestamp, key::KdfCost, pack::BlobKind, snapshot::Snapshot, tree::Node},
     layout::POINT_FILE,
     packer::{Packer, write},
@@ -165,7 +165,7 @@ impl Place {
 
     pub(crate) fn open(&self, point: &Point) -> Result<PointDisk, VaultError> {
         let index = Arc::new(self.repository.load_index(&Job::default())?);
-        PointDisk::open(&self.repository, &index, point, None, 1 << 20)
+        PointDisk::open(&self.repository, &index, point, None, &ReadCache::new(1 << 20))
     }
 
     pub(crate) fn get(&self, kind: FileKind, name: &str) -> (FileName, Vec<u8>) {

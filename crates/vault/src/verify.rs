@@ -23,7 +23,7 @@ use crate::{
     parallel::{in_parallel, threads},
     point::{DiskLayout, Point, PointContent, split_versions},
     prune::marked_packs,
-    reader::PointDisk,
+    reader::{PointDisk, ReadCache},
     repo::{Identity, Repository, UnreadableSnapshot},
     storage::{FileKind, StorageErrorKind},
     walk::{Marks, reach},
@@ -404,7 +404,9 @@ impl Check<'_> {
         let mut sound = HashSet::new();
         for point in points {
             self.job.check()?;
-            match self.repository.content(self.index, point) {
+            let content = self.repository.content(self.index, point);
+            match content.and_then(|content| self.repository.description(self.index, point).map(|_| content))
+            {
                 Err(VaultError::NewerLayout { point, .. }) => self.report.newer_points.push(point),
                 Err(error) => self.point_is_lost(point, error)?,
                 Ok(content) => {
@@ -472,13 +474,14 @@ impl Check<'_> {
         sound: &mut HashSet<Sound>,
     ) -> Result<Vec<Range<u64>>, VaultError> {
         let object = format!("{}@{}:{}", point.name, point.short_id(), disk.name);
-        let disk = match PointDisk::open(self.repository, self.index, point, Some(&disk.name), 0) {
-            Ok(disk) => disk,
-            Err(error) => {
-                self.blame(object, error)?;
-                return Ok(std::iter::once(0..disk.geometry.size_bytes).collect());
-            }
-        };
+        let disk =
+            match PointDisk::open(self.repository, self.index, point, Some(&disk.name), &ReadCache::new(0)) {
+                Ok(disk) => disk,
+                Err(error) => {
+                    self.blame(object, error)?;
+                    return Ok(std::iter::once(0..disk.geometry.size_bytes).collect());
+                }
+            };
         let geometry = disk.geometry;
         // Merged as it grows: a disk that lost all has more parts than there is memory for.
         let mut lost = ExtentSet::new();

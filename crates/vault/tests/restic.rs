@@ -9,7 +9,8 @@ use std::{
 
 use nestling_block::{BlockSource, ExtentSet, RawDisk};
 use nestling_vault::{
-    DiskInput, Existing, Identity, Job, PointDisk, PointName, Repository, RestoreRequest, Retag, SaveRequest,
+    DiskInput, Existing, Identity, Job, PointDisk, PointName, ReadCache, Repository, RestoreRequest, Retag,
+    SaveRequest,
     format::{Timestamp, key::KdfCost},
     restore,
     storage::LocalStorage,
@@ -100,7 +101,7 @@ impl Place {
         let job = Job::default();
         let index = Arc::new(self.repository.load_index(&job).expect("an index"));
         let point = self.repository.find_point(&name.parse().expect("a name"), None, &job).expect("a point");
-        PointDisk::open(&self.repository, &index, &point, None, 1 << 20).expect("a disk")
+        PointDisk::open(&self.repository, &index, &point, None, &ReadCache::new(1 << 20)).expect("a disk")
     }
 
     /// Standard output of restic.

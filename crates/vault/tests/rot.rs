@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nestling_block::{BlockTarget, MemoryDisk};
 use nestling_vault::{
-    DataCheck, DiskInput, Identity, Job, PointDisk, Repository, SaveRequest, VaultError,
+    DataCheck, DiskInput, Identity, Job, PointDisk, ReadCache, Repository, SaveRequest, VaultError,
     format::{Timestamp, key::KdfCost},
     storage::{FileKind, FileName, MemoryStorage, Storage},
 };
@@ -93,7 +93,7 @@ fn is_found_out(files: &Files) -> Result<bool, VaultError> {
     let index = Arc::new(repository.load_index(&job)?);
     for point in repository.points(None, &job)? {
         let seed = if point.name.as_str() == "a" { 10 } else { 20 };
-        let disk = PointDisk::open(&repository, &index, &point, None, 1 << 20)?;
+        let disk = PointDisk::open(&repository, &index, &point, None, &ReadCache::new(1 << 20))?;
         let (mut bytes, expected) = (vec![1; 256 << 10], expected(seed));
         for offset in (0..SIZE).step_by(bytes.len()) {
             match disk.read(&mut bytes, offset) {

@@ -13,7 +13,7 @@ use nestling_block::{BlockSource, BlockTarget, MemoryDisk};
 
 use super::{Input, counted, time};
 use crate::{
-    BlobId, DataCheck, DiskInput, Identity, IndexId, Job, LockId, PackId, PointDisk, PruneOptions,
+    BlobId, DataCheck, DiskInput, Identity, IndexId, Job, LockId, PackId, PointDisk, PruneOptions, ReadCache,
     Repository, SaveRequest, SnapshotId, Tuning, VaultError,
     blob::{Opener, Sealer, pack_file},
     format::{
@@ -172,7 +172,8 @@ fn read(repository: &Arc<Repository>) -> Result<bool, VaultError> {
     for point in repository.points(None, &job)? {
         let content = repository.content(&index, &point)?;
         for disk in &content.layout.disks {
-            let disk = PointDisk::open(repository, &index, &point, Some(&disk.name), 1 << 20)?;
+            let disk =
+                PointDisk::open(repository, &index, &point, Some(&disk.name), &ReadCache::new(1 << 20))?;
             let end = disk.size_bytes().min(WINDOW_BYTES);
             let mut bytes = vec![0; end as usize];
             disk.read(&mut bytes, 0)?;

@@ -175,7 +175,7 @@ fn a_description_is_lost_by_itself() {
     assert_eq!(report.mended.len(), 2);
     let point = place.points("a").remove(0);
     let index = place.repository.load_index(&Job::default()).expect("an index");
-    assert_eq!(place.repository.content(&index, &point).expect("content").description, None);
+    assert_eq!(place.repository.description(&index, &point).expect("content"), None);
     assert!(is_same(&place, &point, &disk, 0..100 * MIB + 5000));
     assert!(verify(&place).is_clean());
 }

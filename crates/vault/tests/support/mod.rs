@@ -10,8 +10,8 @@ use std::{
 
 use nestling_block::{BlockSource, ExtentSet, MemoryDisk};
 use nestling_vault::{
-    DataCheck, DiskInput, Identity, Job, PointDisk, PointName, PruneOptions, Repository, SaveRequest,
-    SnapshotId, Tuning, VaultError,
+    DataCheck, DiskInput, Identity, Job, PointDisk, PointName, PruneOptions, ReadCache, Repository,
+    SaveRequest, SnapshotId, Tuning, VaultError,
     format::{Timestamp, key::KdfCost},
     storage::{FileKind, FileName, SimulatedStorage, Storage},
 };
@@ -228,7 +228,7 @@ impl Client {
         let job = Job::default();
         let index = Arc::new(self.repository.load_index(&job)?);
         let point = self.repository.find_point(&machine.parse()?, Some(&id.to_string()), &job)?;
-        let disk = PointDisk::open(&self.repository, &index, &point, None, 1 << 20)?;
+        let disk = PointDisk::open(&self.repository, &index, &point, None, &ReadCache::new(1 << 20))?;
         let mut bytes = vec![0xee; usize::try_from(disk.size_bytes()).expect("small")];
         disk.read(&mut bytes, 0)?;
         Ok(bytes)

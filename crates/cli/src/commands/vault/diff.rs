@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use clap::Args;
-use nestling_vault::{CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, Repository, VaultError, diff};
+use nestling_vault::{
+    CACHE_BYTES, DiskDiff, DiskSelector, Job, PointDisk, ReadCache, Repository, VaultError, diff,
+};
 
 use super::{DISK, REPO, access::Access, hold::Reading, points::KEPT, work::watch};
 use crate::{failure::Result, session::Session, text};
@@ -42,8 +44,9 @@ impl Diff {
         let old = reading.select(repository, &self.old.point, job)?;
         let new = reading.select(repository, &self.new.point, job)?;
         let index = Arc::new(repository.load_index(job)?);
+        let cache = ReadCache::new(CACHE_BYTES);
         let open = |point, disk: &DiskSelector| {
-            PointDisk::open(repository, &index, point, disk.disk.as_deref(), CACHE_BYTES)
+            PointDisk::open(repository, &index, point, disk.disk.as_deref(), &cache)
         };
         diff(&open(&old, &self.old)?, &open(&new, &self.new)?, job)
     }

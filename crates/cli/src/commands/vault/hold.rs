@@ -2,10 +2,10 @@
 //!
 //! Reading must never fail because nothing can be written: that is when what is stored is needed most.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nestling_vault::{
-    Identity, Job, Point, PointSelector, Repository, RepositoryLock, VaultError,
+    BlobId, Identity, Job, Point, PointSelector, Repository, RepositoryLock, VaultError,
     storage::StorageErrorKind::{Denied, NoSpace, ReadOnly},
 };
 
@@ -14,14 +14,41 @@ use crate::{failure::Result, printer::Printer};
 /// What a reader holds while it reads.
 pub struct Reading {
     printer: Printer,
+    repository: Arc<Repository>,
     /// None where nothing can be written.
-    lock: Option<RepositoryLock>,
+    lock: Mutex<Option<RepositoryLock>>,
 }
 
 impl Reading {
     pub fn begin(printer: Printer, repository: &Arc<Repository>) -> Result<Self> {
         let lock = written(printer, RepositoryLock::shared(repository, &Identity::current()))?;
-        Ok(Self { printer, lock })
+        Ok(Self { printer, repository: repository.clone(), lock: Mutex::new(lock) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<RepositoryLock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These trees stay, instead of those named before. A lock that was lost meanwhile, as on a machine that slept, is
+    /// taken anew.
+    pub fn keep_only(&self, trees: &[BlobId]) -> std::result::Result<(), VaultError> {
+        let mut held = self.lock();
+        let Some(lock) = held.as_ref() else { return Ok(()) };
+        let outcome = match lock.keep_only(trees) {
+            Err(VaultError::LockLost) => {
+                let lock = RepositoryLock::shared(&self.repository, &Identity::current())?;
+                let outcome = lock.keep_only(trees);
+                *held = Some(lock);
+                outcome
+            }
+            outcome => outcome,
+        };
+        written(self.printer, outcome).map(drop)
+    }
+
+    /// Takes the lock away, for who cannot wait until all that reads has ended.
+    pub fn end(&self) {
+        drop(self.lock().take());
     }
 
     /// The point that is meant, and all that it needs stays. To be called before the index is read.
@@ -32,7 +59,7 @@ impl Reading {
         job: &Job,
     ) -> std::result::Result<Point, VaultError> {
         let point = repository.select(selector, job)?;
-        if let Some(lock) = &self.lock {
+        if let Some(lock) = self.lock().as_ref() {
             written(self.printer, lock.keep(point.snapshot.tree))?;
             // Still there after the lock names it: prune has seen one of the two.
             repository.snapshot(&point.id)?;

@@ -10,6 +10,7 @@ mod forget;
 mod hold;
 mod init;
 mod mend;
+mod mount;
 mod nbd;
 mod points;
 mod prune;
@@ -46,6 +47,7 @@ enum Command {
     Diff(diff::Diff),
     Restore(restore::Restore),
     Nbd(nbd::Nbd),
+    Mount(mount::Mount),
     Verify(verify::Verify),
     Forget(forget::Forget),
     Prune(prune::Prune),
@@ -88,6 +90,7 @@ impl Vault {
             Command::Diff(diff) => diff.run(session),
             Command::Restore(restore) => restore.run(session),
             Command::Nbd(nbd) => nbd.run(session),
+            Command::Mount(mount) => mount.run(session),
             Command::Verify(verify) => verify.run(session),
             Command::Forget(forget) => forget.run(session),
             Command::Prune(prune) => prune.run(session),

@@ -7,7 +7,7 @@ use nestling_block::{
     BlockSource, Overlay, RawDisk,
     nbd::{Export, NbdAddress, NbdServer, NbdUri, ServerLimits},
 };
-use nestling_vault::{CACHE_BYTES, DiskSelector, PointDisk, VaultError};
+use nestling_vault::{CACHE_BYTES, DiskSelector, PointDisk, ReadCache, VaultError};
 use serde::Serialize;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     access::Access,
     hold::Reading,
     points::KEPT,
-    work::{until_signal, watch},
+    work::{Signals, watch},
 };
 use crate::{
     failure::{Failure, Result},
@@ -56,7 +56,8 @@ impl Nbd {
         let disk = watch(printer, KEPT, |job| {
             let point = reading.select(&repository, &self.disk.point, job)?;
             let index = Arc::new(repository.load_index(job)?);
-            let disk = PointDisk::open(&repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
+            let cache = ReadCache::new(CACHE_BYTES);
+            let disk = PointDisk::open(&repository, &index, &point, self.disk.disk.as_deref(), &cache)?;
             Ok(Arc::new(disk))
         })?;
         let chunk_bytes = disk.geometry().chunk_bytes;
@@ -75,6 +76,7 @@ impl Nbd {
         let address = NbdAddress::Unix(self.socket.clone());
         let server =
             NbdServer::start(&address, vec![export], ServerLimits::default()).map_err(VaultError::from)?;
+        let signals = Signals::listen()?;
         let served = Served {
             uri: NbdUri { address, export: String::new() }.to_string(),
             disk: BlockSource::name(&disk).to_owned(),
@@ -83,7 +85,7 @@ impl Nbd {
         };
         printer.show(&served, |served| format!("{}\n", served.uri))?;
         printer.talk(&format!("{} is served; Ctrl-C ends it", served.disk));
-        until_signal()?;
+        signals.wait();
         server.stop();
         Ok(())
     }

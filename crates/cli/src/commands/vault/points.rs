@@ -155,13 +155,15 @@ impl Show {
     pub fn run(self, session: &Session) -> Result {
         let printer = session.printer;
         let repository = self.access.open(printer, &self.repo)?;
-        let (point, content) = watch(printer, KEPT, |job| {
+        let (point, content, description) = watch(printer, KEPT, |job| {
             let point = repository.select(&self.point, job)?;
-            let content = repository.content(&repository.load_index(job)?, &point)?;
-            Ok((point, content))
+            let index = repository.load_index(job)?;
+            let content = repository.content(&index, &point)?;
+            let description = if self.description { repository.description(&index, &point)? } else { None };
+            Ok((point, content, description))
         })?;
         if self.description {
-            let description = content.description.ok_or_else(|| {
+            let description = description.ok_or_else(|| {
                 let message = format!("{} was saved without a description", self.point);
                 Failure::new(ErrorCode::NotFound, message)
             })?;
@@ -174,7 +176,7 @@ impl Show {
         let shown = Shown {
             point: PointRecord::of(&point),
             disks: content.layout.disks.iter().map(disk).collect(),
-            description: content.description.is_some(),
+            description: content.description_bytes.is_some(),
         };
         printer.show(&shown, |shown| human(&point, shown))
     }

@@ -4,8 +4,8 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use nestling_vault::{
-    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, Repository, RestoreReport, RestoreRequest,
-    VaultError, restore,
+    CACHE_BYTES, DiskSelector, Job, Onto, Output, PointDisk, ReadCache, Repository, RestoreReport,
+    RestoreRequest, VaultError, restore,
 };
 use serde::Serialize;
 
@@ -91,7 +91,8 @@ impl Restore {
     ) -> std::result::Result<(String, RestoreReport), VaultError> {
         let point = reading.select(repository, &self.disk.point, job)?;
         let index = Arc::new(repository.load_index(job)?);
-        let disk = PointDisk::open(repository, &index, &point, self.disk.disk.as_deref(), CACHE_BYTES)?;
+        let cache = ReadCache::new(CACHE_BYTES);
+        let disk = PointDisk::open(repository, &index, &point, self.disk.disk.as_deref(), &cache)?;
         let output = Output::open(&self.out, onto, disk.geometry().size_bytes)?;
         if !self.ranges.is_empty() && output.replaces_file() {
             return Err(VaultError::Invalid(format!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nestling_api::v1::ErrorCode;
 use nestling_vault::{Job, JobProgress, VaultError};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     time::interval,
 };
@@ -84,19 +84,41 @@ async fn look<T>(printer: Printer, job: &Job, mut done: oneshot::Receiver<T>) ->
     }
 }
 
-/// Returns at Ctrl-C or SIGTERM.
-pub fn until_signal() -> Result {
-    let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't wait for signals: {e}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        Ok(())
-    })
+/// Ctrl-C and SIGTERM for what goes on until then. None is lost from `listen` on, so that comes before anybody is told
+/// that it has begun.
+pub struct Signals {
+    runtime: tokio::runtime::Runtime,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> Result<Self> {
+        let failed =
+            |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't wait for signals: {e}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let entered = runtime.enter();
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        drop(entered);
+        Ok(Self { runtime, interrupt, terminate })
+    }
+
+    /// Returns at a signal.
+    pub fn wait(self) {
+        self.wait_or(std::future::pending());
+    }
+
+    /// Returns at a signal, or when something else has ended before: whether that was so.
+    pub fn wait_or(mut self, ended: impl Future<Output = ()>) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.interrupt.recv() => false,
+                _ = self.terminate.recv() => false,
+                () = ended => true,
+            }
+        })
+    }
 }
 
 /// How fast a job is, stage by stage.
