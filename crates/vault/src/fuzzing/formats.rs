@@ -224,7 +224,10 @@ pub fn small_file_seeds() -> Vec<Vec<u8>> {
 /// A key file. It is opened where that costs next to nothing.
 pub fn key_file(json: &[u8]) -> bool {
     let Ok(file) = KeyFile::decode(json) else { return false };
-    assert!(serde_json::from_slice::<Value>(json).is_ok_and(|value| value.is_object()));
+    // Text of fields that are not known may be anything.
+    if let Ok(value) = serde_json::from_slice::<Value>(json) {
+        assert!(value.is_object());
+    }
     assert_eq!(KeyFile::decode(&file.encode().expect("written")).expect("our own"), file);
     let work = u128::from(file.n) * u128::from(file.r) * u128::from(file.p);
     if !(1 << 10..=1 << 24).contains(&work) {
