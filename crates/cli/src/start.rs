@@ -14,7 +14,7 @@ use std::{
 
 use nestling_api::{
     Client,
-    client::SOCKET_NAME,
+    client::{ClientError, SOCKET_NAME},
     v1::{ErrorBody, ErrorCode},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -26,6 +26,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a node that another command started is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a home that another node has is watched before a node is started again.
+const START_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest path of a socket that Linux can name.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -42,28 +45,43 @@ pub fn log_path(home: &Path) -> PathBuf {
 
 pub async fn connect_or_start(home: &Path) -> Result<Client> {
     check_socket_path(home)?;
-    match Client::connect(home).await {
-        Err(error) if error.is_unreachable() => {}
-        other => return Ok(other?),
-    }
-    check_permission(home)?;
     let deadline = Instant::now() + START_TIMEOUT;
-    let (child, said) = spawn(home)?;
-    let refusal = match first_line(said).await? {
-        line if line == READY => None,
-        line => match serde_json::from_str::<ErrorBody>(&line) {
-            // Another node was quicker, and answers soon.
-            Ok(error) if error.code == ErrorCode::InUse => Some(error),
-            Ok(error) => return Err(Failure::Error(error)),
-            Err(_) => return Err(died(home, child)),
-        },
-    };
+    let mut refusal = None;
     loop {
-        match Client::connect(home).await {
+        match answering(home).await {
             Ok(client) => return Ok(client),
-            Err(error) if error.is_unreachable() && Instant::now() < deadline => sleep(LOOK_INTERVAL).await,
-            Err(error) => return Err(refusal.map_or_else(|| error.into(), Failure::Error)),
+            Err(error) if !error.is_unreachable() => return Err(error.into()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(refusal.map_or_else(|| error.into(), Failure::Error));
+            }
+            Err(_) => {}
         }
+        check_permission(home)?;
+        refusal = start(home).await?;
+        let soon = Instant::now() + START_AGAIN;
+        while refusal.is_some() && Instant::now() < soon && answering(home).await.is_err() {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
+
+/// A node that answers: the socket of one that was killed a moment ago still takes connections.
+async fn answering(home: &Path) -> std::result::Result<Client, ClientError> {
+    let client = Client::connect(home).await?;
+    client.node().await?;
+    Ok(client)
+}
+
+/// Starts a node. What it said, if another one has the home: it was quicker, or was killed and has not quite ended.
+async fn start(home: &Path) -> Result<Option<ErrorBody>> {
+    let (child, said) = spawn(home)?;
+    match first_line(said).await? {
+        line if line == READY => Ok(None),
+        line => match serde_json::from_str::<ErrorBody>(&line) {
+            Ok(error) if error.code == ErrorCode::InUse => Ok(Some(error)),
+            Ok(error) => Err(Failure::Error(error)),
+            Err(_) => Err(died(home, child)),
+        },
     }
 }
 

@@ -187,7 +187,8 @@ impl SeedNetwork {
                 }
             }
         }
-        json!({"version": 2, "ethernets": {"primary": adapter}})
+        // cloud-init's renderer for networkd takes the key for the interface's name where there is no address to match.
+        json!({"version": 2, "ethernets": {"eth0": adapter}})
     }
 }
 
@@ -280,7 +281,7 @@ mod tests {
         let meta: Value = serde_json::from_str(&read(&one, "meta-data")).unwrap();
         assert_eq!(meta, json!({"instance-id": "i-1", "local-hostname": "web01"}));
         let network: Value = serde_json::from_str(&read(&one, "network-config")).unwrap();
-        let adapter = &network["ethernets"]["primary"];
+        let adapter = &network["ethernets"]["eth0"];
         assert_eq!(adapter["match"]["macaddress"], "52:54:00:aa:00:01");
         assert_eq!(adapter["routes"][0]["via"], "192.168.100.1");
     }

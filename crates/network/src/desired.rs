@@ -44,6 +44,8 @@ pub struct Outcome {
     /// What could not be had although everything else could. The node decides whether a request
     /// fails for it (a new switch) or not (a restart, where everything else must still come back).
     pub problems: Vec<Problem>,
+    /// Whether no switch was there, though some should have been: nothing is left of a former life of this host.
+    pub from_nothing: bool,
 }
 
 /// A part of the wish that this host can't fulfil.

@@ -26,7 +26,7 @@ mod tests;
 mod tool;
 mod want;
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::OnceLock};
 
 pub use conflict::{NatConflict, nat_conflict};
 pub use desired::{Desired, Outcome, Port, Problem};
@@ -104,7 +104,14 @@ impl Network {
         want::validate(tag, desired)?;
         let mut inner = self.inner.lock().await;
         let mut host = self.host(&mut inner.nft);
-        let mut outcome = reconcile::reach(&mut host, |now| want::wanted(tag, desired, now)).await?;
+        let from_nothing = OnceLock::new();
+        let wanted = |now: &State| {
+            let is_bridge = |name: &String| name.starts_with(&tag.bridge_prefix());
+            from_nothing.get_or_init(|| !desired.switches.is_empty() && !now.links.keys().any(is_bridge));
+            want::wanted(tag, desired, now)
+        };
+        let mut outcome = reconcile::reach(&mut host, wanted).await?;
+        outcome.from_nothing = from_nothing.into_inner().unwrap_or_default();
         let adapters = self.host_adapters().await?;
         let dir = &self.settings.state_dir;
         let (changes, problems) = inner.servers.reconcile(dir, tag, desired, &adapters).await;

@@ -12,9 +12,10 @@ use nestling_image::{
     Addressing, BuildOptions, Image, ImageError, ImportOptions, Progress, Recipe, SeedNetwork, SeedUser,
     Silent,
 };
-use nestling_model::{DiskFormat, EventKind, Generation};
+use nestling_model::{DiskFormat, EventKind, Generation, MacAddress};
 use sha_crypt::{PasswordHasher, ShaCrypt};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     Node, NodeError,
@@ -153,7 +154,13 @@ fn recipe_view(recipe: Recipe) -> ImageView {
 }
 
 /// Writes a machine's first-boot settings.
-pub fn write_seed(seed: &Seed, instance_id: &str, vm_name: &str, path: &Path) -> Result<()> {
+pub fn write_seed(
+    seed: &Seed,
+    instance_id: &str,
+    vm_name: &str,
+    adapter: Option<MacAddress>,
+    path: &Path,
+) -> Result<()> {
     let hostname = match &seed.hostname {
         Some(name) => name.clone(),
         None => host_name_from(vm_name),
@@ -169,8 +176,12 @@ pub fn write_seed(seed: &Seed, instance_id: &str, vm_name: &str, path: &Path) ->
             password_hash: seed.password.as_deref().map(hash).transpose()?,
         }),
     };
-    let seed =
-        nestling_image::Seed { instance_id: instance_id.to_owned(), hostname, user, network: network(seed)? };
+    let seed = nestling_image::Seed {
+        instance_id: instance_id.to_owned(),
+        hostname,
+        user,
+        network: network(seed, adapter)?,
+    };
     Ok(seed.write(path)?)
 }
 
@@ -184,13 +195,15 @@ fn host_name_from(vm_name: &str) -> String {
     }
 }
 
+/// As crypt(3) reads it: of a salt it takes 16 characters and no more, which are twelve bytes.
 fn hash(password: &str) -> Result<String> {
-    let hash = ShaCrypt::default().hash_password(password.as_bytes());
+    let random = Uuid::new_v4().into_bytes();
+    let hash = ShaCrypt::default().hash_password_with_salt(password.as_bytes(), &random[..12]);
     hash.map(|h| h.to_string())
         .map_err(|e| NodeError::Internal(format!("the password cannot be hashed: {e}")))
 }
 
-fn network(seed: &Seed) -> Result<Option<SeedNetwork>> {
+fn network(seed: &Seed, adapter: Option<MacAddress>) -> Result<Option<SeedNetwork>> {
     let address = |text: &String| {
         text.parse::<Ipv4Addr>()
             .map(|a| a.to_string())
@@ -211,7 +224,8 @@ fn network(seed: &Seed) -> Result<Option<SeedNetwork>> {
         ))
     })?;
     let addressing = Addressing::Static { addresses: vec![own.to_string()], gateway, nameservers };
-    Ok(Some(SeedNetwork { mac_address: None, addressing }))
+    let mac_address = adapter.map(|mac| mac.to_string());
+    Ok(Some(SeedNetwork { mac_address, addressing }))
 }
 
 #[cfg(test)]
@@ -238,10 +252,21 @@ mod tests {
             gateway: Some("10.0.0.1".into()),
             ..Seed::default()
         };
-        write_seed(&seed, "1", "Web 01", &path).unwrap();
+        let mac = "00:15:5d:01:02:03".parse().unwrap();
+        write_seed(&seed, "1", "Web 01", Some(mac), &path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let holds = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
         assert!(holds("web-01") && holds("$6$") && holds("10.0.0.5/24") && !holds("in-the-clear"));
+        assert!(holds("00:15:5d:01:02:03"));
+    }
+
+    /// Perl's is the system's own.
+    #[test]
+    fn the_system_knows_the_password_by_its_hash() {
+        let hash = hash("secret").unwrap();
+        let script = "print crypt($ARGV[0], $ARGV[1])";
+        let perl = std::process::Command::new("perl").args(["-e", script, "secret", &hash]).output().unwrap();
+        assert_eq!(String::from_utf8(perl.stdout).unwrap(), hash);
     }
 
     #[test]
@@ -254,7 +279,7 @@ mod tests {
             Seed { user: Some("a b".into()), ..Seed::default() },
             Seed { hostname: Some("a\nb".into()), ..Seed::default() },
         ] {
-            assert!(write_seed(&bad, "1", "vm", &dir.path().join("s")).is_err(), "{bad:?}");
+            assert!(write_seed(&bad, "1", "vm", None, &dir.path().join("s")).is_err(), "{bad:?}");
         }
     }
 }

@@ -9,10 +9,11 @@ use std::{
 
 use nestling_identity::Identity;
 use nestling_model::{Operation, VmName, VmState};
+use nestling_store::{Backend, Change, Document, SqliteBackend};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::{EngineChoice, NewVm, Node, NodeError, Settings, VmView};
+use crate::{EngineChoice, NewVm, Node, NodeError, Settings, VmView, vm::RanBefore};
 
 pub const ME: Identity = Identity::Parent;
 
@@ -74,6 +75,13 @@ impl TestHome {
     pub fn kill_engines(&self) {
         self.signal_engines(Signal::KILL);
         wait(|| self.engines().is_empty());
+    }
+
+    /// As if the host had been started anew since.
+    pub fn forget_boot(&self) {
+        let mut backend = SqliteBackend::open(self.path()).unwrap();
+        let id = RanBefore::default().id();
+        backend.apply(&[Change { kind: RanBefore::KIND, id, body: None }]).unwrap();
     }
 
     pub fn signal_engines(&self, signal: Signal) {

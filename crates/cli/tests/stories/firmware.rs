@@ -24,6 +24,8 @@ fn boots(generation: &str) {
         "ada",
         "--seed-password",
         "lovelace",
+        "--address",
+        "10.0.0.5/24",
         "--start",
     ])
     .ok();
@@ -34,6 +36,12 @@ fn boots(generation: &str) {
     nest.wait("first-boot user", SERVER_DEADLINE, &["vm", "exec", "D", "--", "id", "ada"], |said| {
         said.status == 0
     });
+    // The password is known to whoever asks crypt(3), as a login does, and the address is set.
+    let known = "[ -n \"$(getent shadow ada)\" ] && h=$(getent shadow ada | cut -d: -f2) && \
+         [ \"$(perl -e 'print crypt(\"lovelace\", $ARGV[0])' \"$h\")\" = \"$h\" ]";
+    nest.run(&["vm", "exec", "D", "--", "sh", "-c", known]).ok();
+    let address = nest.run(&["vm", "exec", "D", "--", "ip", "-4", "addr"]).ok();
+    assert!(address.contains("inet 10.0.0.5/24"), "{address}");
     let efi = nest.run(&["vm", "exec", "D", "--", "test", "-d", "/sys/firmware/efi"]).status == 0;
     assert_eq!(efi, generation == "2");
     nest.ps("Stop-VM D").ok();

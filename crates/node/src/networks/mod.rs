@@ -60,6 +60,13 @@ impl Defined {
     }
 }
 
+/// What became of the networks when the node started.
+pub struct Restored {
+    pub problems: Vec<String>,
+    /// Whether no switch was there, though some should have been: the host has started, or has a network namespace anew.
+    pub from_nothing: bool,
+}
+
 pub struct Networks {
     network: Network,
     keeper: Keeper,
@@ -125,20 +132,22 @@ impl Networks {
     }
 
     /// Makes the host's network as defined, after a start of the node or of the host. Answers with what could not be had.
-    pub async fn restore(&self, ports: BTreeMap<VmId, Vec<Port>>) -> Vec<String> {
+    pub async fn restore(&self, ports: BTreeMap<VmId, Vec<Port>>) -> Restored {
         let mut changing = self.changing.lock().await;
         changing.ports = ports;
         let defined = self.defined();
         if !Self::permitted() {
             let missing = !defined.switches.is_empty() || !defined.nats.is_empty();
-            return if missing { vec![NetworkError::Permission.to_string()] } else { Vec::new() };
+            let problems = if missing { vec![NetworkError::Permission.to_string()] } else { Vec::new() };
+            return Restored { problems, from_nothing: false };
         }
         match self.network.reconcile(&desired(&defined, &changing.ports)).await {
             Ok(outcome) => {
                 changing.problems = outcome.problems;
-                changing.problems.iter().map(ToString::to_string).collect()
+                let problems = changing.problems.iter().map(ToString::to_string).collect();
+                Restored { problems, from_nothing: outcome.from_nothing }
             }
-            Err(error) => vec![NodeError::from(error).message()],
+            Err(error) => Restored { problems: vec![NodeError::from(error).message()], from_nothing: false },
         }
     }
 

@@ -177,8 +177,8 @@ impl Node {
             }
             Content::Seed(seed) => {
                 let (seed, name) = (seed, vm.name.to_string());
-                let id = vm.id.0.to_string();
-                return blocking(move || images::write_seed(&seed, &id, &name, &path)).await;
+                let (id, adapter) = (vm.id.0.to_string(), vm.adapters.first().map(|adapter| adapter.mac));
+                return blocking(move || images::write_seed(&seed, &id, &name, adapter, &path)).await;
             }
         };
         let new = disk::NewDisk { format: DiskFormat::Qcow2, bytes, kind };

@@ -1,7 +1,8 @@
 //! What a node finds when it starts: machines that run on, machines that ended, and machines that shall start.
 //!
 //! What becomes of a machine whose engine is there is [`judge`]'s table. A machine that had an engine and has none is Off
-//! with a reason. The start actions of machines without an engine apply.
+//! with a reason. The start actions of machines without an engine apply: all of them when the host has started, and for
+//! machines that ran a moment ago also when only the node has.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use super::{
     task::{Handle, Now},
     watch::follow,
 };
-use crate::{error::Result, home::remove_file, node::Shared};
+use crate::{error::Result, facts, home::remove_file, node::Shared};
 
 /// How many machines start at once on their own: enough to keep a host busy, few enough to leave it usable.
 const STARTS_AT_ONCE: usize = 4;
@@ -27,7 +28,7 @@ const LOST: &str = "its engine was gone when the node started";
 /// Takes over every machine of the store.
 pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>, ran_before: &RanBefore) -> Result<()> {
     let mut ports = BTreeMap::new();
-    let mut starts = Vec::new();
+    let mut ended = Vec::new();
     // All at once: one that hangs must not hold up the others.
     let machines = join_all(stored.iter().map(|vm| find_engine(node, vm))).await;
     for (mut vm, machine) in stored.into_iter().zip(machines) {
@@ -47,30 +48,38 @@ pub async fn restore(node: &Arc<Shared>, stored: Vec<Vm>, ran_before: &RanBefore
         let running = keep_or_end(node, &vm, machine).await;
         if running.is_some() {
             ports.insert(vm.id, vm.adapters.iter().map(Port::from).collect());
-        } else if wants_start(&vm, before == VmState::Running || ran_before.vms.contains(&vm.id)) {
-            starts.push((vm.id, Duration::from_secs(vm.start_delay_seconds.into())));
+        } else {
+            let ran = before == VmState::Running || ran_before.vms.contains(&vm.id);
+            ended.push((vm.id, vm.start_action, ran, Duration::from_secs(vm.start_delay_seconds.into())));
         }
         adopt(node, vm, running.clone());
         if let Some(running) = running {
             follow(node, id, &running.machine);
         }
     }
-    for problem in node.networks.restore(ports).await {
+    let restored = node.networks.restore(ports).await;
+    for problem in restored.problems {
         node.events.tell(EventKind::Warning, "network", problem);
     }
+    let boot = facts::boot_id();
+    // A network namespace that is made anew is a start of its host too.
+    let host_started = ran_before.boot != boot || restored.from_nothing;
+    ended.retain(|(_, action, ran, _)| wants_start(*action, *ran, host_started));
     // From here on, what is stored says what runs.
-    if *ran_before != RanBefore::default() {
-        node.keeper.put(&RanBefore::default()).await?;
+    let now = RanBefore { vms: Vec::new(), boot };
+    if *ran_before != now {
+        node.keeper.put(&now).await?;
     }
-    start_all(node, starts);
+    start_all(node, ended.into_iter().map(|(id, .., delay)| (id, delay)).collect());
     Ok(())
 }
 
-fn wants_start(vm: &Vm, ran: bool) -> bool {
-    match vm.start_action {
+/// Whoever turned a machine off does not want it back because a node ended and another one came.
+fn wants_start(action: StartAction, ran: bool, host_started: bool) -> bool {
+    match action {
         StartAction::Nothing => false,
         StartAction::StartIfRunning => ran,
-        StartAction::Start => true,
+        StartAction::Start => ran || host_started,
     }
 }
 

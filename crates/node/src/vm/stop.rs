@@ -15,10 +15,14 @@ use tokio::time::timeout;
 use super::task::Handle;
 use crate::{Node, error::Result};
 
-/// Machines that ran when the host went down.
+/// What a host's start has to know of the host's life before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RanBefore {
+    /// Machines that ran when the host went down.
     pub vms: Vec<VmId>,
+    /// The boot in which a node of this home ran last; empty once that host went down.
+    #[serde(default)]
+    pub boot: String,
 }
 
 impl Document for RanBefore {
@@ -35,7 +39,7 @@ impl Node {
         let mut handles = self.vms.handles();
         handles.retain(|handle| handle.now().vm.state.has_engine());
         let ran = handles.iter().map(|h| h.now().vm).filter(|vm| vm.state != VmState::Paused);
-        self.keeper.put(&RanBefore { vms: ran.map(|vm| vm.id).collect() }).await?;
+        self.keeper.put(&RanBefore { vms: ran.map(|vm| vm.id).collect(), boot: String::new() }).await?;
         join_all(handles.iter().map(|handle| stop(handle, patience))).await;
         Ok(())
     }

@@ -194,6 +194,15 @@ fn start_actions_decide_what_starts_with_the_node() {
     });
     home.kill_engines();
     home.life(async |node| {
+        reaches(&node, "ran", VmState::Running).await;
+        // Only the node has started, so what was turned off stays so.
+        for vm in ["always", "rested", "never"] {
+            assert_eq!(node.vm(&ME, vm).await.unwrap().vm.state, VmState::Off, "{vm}");
+        }
+    });
+    home.kill_engines();
+    home.forget_boot();
+    home.life(async |node| {
         reaches(&node, "always", VmState::Running).await;
         reaches(&node, "ran", VmState::Running).await;
         for vm in ["rested", "never"] {
