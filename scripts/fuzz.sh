@@ -8,7 +8,7 @@
 # in fuzz/target/artifacts, the inputs that led somewhere new in fuzz/target/corpus, what was said in fuzz/target/logs.
 #
 # Needs no nightly Rust: the compiler's coverage pass and libFuzzer's driver are enough to find panics, broken
-# promises (the targets assert them), too much memory, and hangs.
+# promises (the targets assert them), too much memory, and hangs. FUZZ_RANDOM makes it try the same again.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 
@@ -61,7 +61,7 @@ run() {
   seed "$target"
   FUZZ_SEEDS=target/corpus/$target "${CARGO_TARGET_DIR:-target}/$TRIPLE/debug/$target" \
     -max_total_time="$SECONDS_EACH" -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
-    -artifact_prefix="target/artifacts/$target/" "target/corpus/$target" >"$log" 2>&1 || status=$?
+    ${FUZZ_RANDOM:+-seed="$FUZZ_RANDOM"} -artifact_prefix="target/artifacts/$target/" "target/corpus/$target" >"$log" 2>&1 || status=$?
   echo "$status" >"$log.status"
 }
 
