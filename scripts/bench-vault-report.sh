@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The vault's tables in docs/benchmarks.md, one function for each of its rows. Sourced by bench-report.sh.
+# The vault's tables in docs/benchmarks-vault.md, one function for each of its rows. Sourced by bench-report.sh.
 
 # The sides that have a metric, in the order of the peers' list: "ours" first.
 sides() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BlobId, VaultError};
 
-// All chosen by measurement, see docs/benchmarks.md.
+// All chosen by measurement, see docs/benchmarks-vault.md.
 
 /// A pack is closed once it holds this much.
 pub const PACK_BYTES: usize = 16 << 20;
