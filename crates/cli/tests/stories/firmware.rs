@@ -10,6 +10,7 @@ const SERVER_DEADLINE: Duration = Duration::from_secs(420);
 fn boots(generation: &str) {
     let nest = Nest::new(&format!("debian{generation}"));
     nest.image("debian");
+    nest.ps("New-VMSwitch -Name P -SwitchType Private").ok();
     nest.run(&[
         "vm",
         "create",
@@ -20,6 +21,8 @@ fn boots(generation: &str) {
         generation,
         "--memory",
         "1GB",
+        "--switch",
+        "P",
         "--seed-user",
         "ada",
         "--seed-password",

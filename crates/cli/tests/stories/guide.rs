@@ -4,19 +4,13 @@ use std::path::Path;
 
 use crate::nest::{Nest, Said};
 
-/// Lines of the blocks marked `sh`.
-fn commands(text: &str) -> Vec<&str> {
-    let mut inside = false;
-    let mut found = Vec::new();
-    for line in text.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            command if inside => found.push(command),
-            _ => {}
-        }
-    }
-    found
+/// The blocks marked `sh`.
+fn blocks(text: &str) -> Vec<&str> {
+    text.split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("\n```"))
+        .map(|(block, _)| block)
+        .collect()
 }
 
 #[test]
@@ -27,12 +21,14 @@ fn every_command_of_the_guide_works() {
     let guide = include_str!("../../../../docs/guide.md");
     let program = Path::new(env!("CARGO_BIN_EXE_nestling")).parent().expect("a directory");
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
-    let commands = commands(guide);
-    assert!(commands.len() > 30, "the guide was not found");
-    for command in commands {
-        let mut shell = nest.command_as("sh -c", [command]);
+    let blocks = blocks(guide);
+    let commands = blocks.iter().flat_map(|block| block.lines()).count();
+    assert!(blocks.len() > 8 && commands > 50, "the guide was not found");
+    for block in blocks {
+        // One shell for each: what is mounted, or runs beside, is there for the next line. It tells each line first.
+        let mut shell = nest.command_as("sh -exc", [block]);
         shell.current_dir(&nest.home).env("PATH", &path).env("NESTLING_VAULT_PASSWORD", "a password");
         let said: Said = shell.output().expect("sh runs").into();
-        assert_eq!(said.status, 0, "{command}\n{}\n{}\n{}", said.stdout, said.stderr, nest.tail());
+        assert_eq!(said.status, 0, "{block}\n{}\n{}\n{}", said.stdout, said.stderr, nest.tail());
     }
 }
