@@ -59,7 +59,7 @@ measured_as() {
   note "run $RUN of $RUNS, $1 ${3:-}$2: $WALL_MS ms, CPU $CPU_MS ms, $RSS_KIB KiB, read $READ_BYTES bytes"
 }
 
-repo_bytes() { find "$1" -type f -printf '%s\n' | awk '{sum += $1} END {printf "%d", sum}'; }
+repo_bytes() { find "$1" -type f -printf '%s\n' | awk '{sum += $1} END {printf "%.0f", sum}'; }
 
 # What a repository holds beside the disks' own data: all of it less the data blobs that its index lists.
 metadata_bytes() {
