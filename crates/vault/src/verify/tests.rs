@@ -127,11 +127,10 @@ fn a_point_that_could_not_be_restored_is_told_though_every_blob_is_whole() {
 fn a_version_in_whose_place_another_stands_is_not_missed() {
     let place = Place::new();
     place.save_at("a", &place.disk(MIB), 1);
+    let new = place.points("a")[0].snapshot.clone();
     let old = place.hand_made(b"nonsense", &[]);
     let verify = || place.repository.verify(DataCheck::All, &place.who, &Job::default()).expect("verified");
     assert_eq!(verify().losses.len(), 1);
-    let new = &place.points("a")[0].snapshot;
-    let new = new.clone();
     let other =
         serde_json::Map::from_iter([(crate::point::REPLACES.to_owned(), vec![old.to_string()].into())]);
     place.repository.put_snapshot(&Snapshot { original: Some(old), other, ..new }).expect("put");
