@@ -18,7 +18,7 @@ use crate::{
     format::tree::{NodeKind, Tree},
     index::Index,
     layout::{Chunk, Geometry, SEGMENT_FILE, Zeroes, group_name, segment_name},
-    point::{Point, load_tree, node, subtree},
+    point::{Point, PointContent, load_tree, node, subtree},
     repo::Repository,
 };
 
@@ -82,6 +82,18 @@ impl PointDisk {
     ) -> Result<Self, VaultError> {
         let content = repository.content(index, point)?;
         let number = content.disk(point, disk)?;
+        Self::of_content(repository, index, point, &content, number, cache)
+    }
+
+    /// The same for who knows the point's content: its disk of that number.
+    pub(crate) fn of_content(
+        repository: &Arc<Repository>,
+        index: &Arc<Index>,
+        point: &Point,
+        content: &PointContent,
+        number: usize,
+        cache: &Arc<ReadCache>,
+    ) -> Result<Self, VaultError> {
         let layout = &content.layout.disks[number];
         let geometry = layout.geometry;
         let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;

@@ -21,7 +21,7 @@ use crate::{
     layout::{Chunk, Geometry},
     lock::RepositoryLock,
     parallel::{in_parallel, threads},
-    point::{DiskLayout, Point, PointContent, split_versions},
+    point::{Point, PointContent, split_versions},
     prune::marked_packs,
     reader::{PointDisk, ReadCache},
     repo::{Identity, Repository, UnreadableSnapshot},
@@ -189,6 +189,7 @@ impl Repository {
             index: &Arc::new(self.load_index(job)?),
             sizes: HashMap::new(),
             job,
+            cache: ReadCache::new(0),
             report: VerifyReport { defects, points: snapshots.len() as u64, ..VerifyReport::default() },
             bad_packs: HashSet::new(),
             bad_copies: HashSet::new(),
@@ -256,6 +257,8 @@ struct Check<'a> {
     /// Of the packs that are there.
     sizes: HashMap<PackId, u64>,
     job: &'a Job,
+    /// Of lists alone: chunks are read by pack.
+    cache: Arc<ReadCache>,
     report: VerifyReport,
     bad_packs: HashSet<PackId>,
     bad_copies: HashSet<(PackId, BlobId)>,
@@ -410,8 +413,8 @@ impl Check<'_> {
                 Err(VaultError::NewerLayout { point, .. }) => self.report.newer_points.push(point),
                 Err(error) => self.point_is_lost(point, error)?,
                 Ok(content) => {
-                    for disk in &content.layout.disks {
-                        self.disk_losses(point, &content, disk, &mut sound)?;
+                    for number in 0..content.layout.disks.len() {
+                        self.disk_losses(point, &content, number, &mut sound)?;
                     }
                 }
             }
@@ -447,15 +450,16 @@ impl Check<'_> {
         &mut self,
         point: &Point,
         content: &PointContent,
-        disk: &DiskLayout,
+        number: usize,
         sound: &mut HashSet<Sound>,
     ) -> Result<(), VaultError> {
+        let disk = &content.layout.disks[number];
         let known = content.layout.lost(&disk.name);
         if !known.is_empty() {
             let (point, name, disk) = (point.id, point.name.to_string(), disk.name.clone());
             self.report.known_losses.push(Loss { point, name, disk, ranges: known.ranges().to_vec() });
         }
-        let ranges = self.lost_ranges(point, disk, sound)?;
+        let ranges = self.lost_ranges(point, content, number, sound)?;
         if !ranges.is_empty() {
             self.loss(point, &disk.name, ranges);
         }
@@ -470,12 +474,14 @@ impl Check<'_> {
     fn lost_ranges(
         &mut self,
         point: &Point,
-        disk: &DiskLayout,
+        content: &PointContent,
+        number: usize,
         sound: &mut HashSet<Sound>,
     ) -> Result<Vec<Range<u64>>, VaultError> {
+        let disk = &content.layout.disks[number];
         let object = format!("{}@{}:{}", point.name, point.short_id(), disk.name);
         let disk =
-            match PointDisk::open(self.repository, self.index, point, Some(&disk.name), &ReadCache::new(0)) {
+            match PointDisk::of_content(self.repository, self.index, point, content, number, &self.cache) {
                 Ok(disk) => disk,
                 Err(error) => {
                     self.blame(object, error)?;
