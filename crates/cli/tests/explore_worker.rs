@@ -1,12 +1,6 @@
 //! The hidden command that reads file systems: the real program, confined, reads a volume.
 
-use std::{
-    fs::File,
-    os::unix::net::UnixStream,
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, os::unix::net::UnixStream, process::Command, sync::Arc, time::Duration};
 
 use nestling_block::{
     RawDisk,
@@ -24,7 +18,8 @@ fn the_program_reads_a_volume_for_another() {
     File::create(&path).and_then(|file| file.set_len(4 << 20)).expect("an image");
     std::fs::write(dir.path().join("file"), "bytes").expect("a file");
     for command in [&["mkfs.vfat", "image"][..], &["mcopy", "-i", "image", "file", "::"]] {
-        let done = Command::new(command[0]).args(&command[1..]).current_dir(dir.path()).output().expect("installed");
+        let done =
+            Command::new(command[0]).args(&command[1..]).current_dir(dir.path()).output().expect("installed");
         assert!(done.status.success(), "{command:?}");
     }
     let address = NbdAddress::Unix(dir.path().join("socket"));

@@ -5,7 +5,10 @@
 
 /// The `N` bytes from `at` on.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    at.checked_add(N).and_then(|end| bytes.get(at..end)).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
+    at.checked_add(N)
+        .and_then(|end| bytes.get(at..end))
+        .and_then(|part| part.try_into().ok())
+        .unwrap_or([0; N])
 }
 
 pub(crate) fn u8_at(bytes: &[u8], at: usize) -> u8 {

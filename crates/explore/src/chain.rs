@@ -56,7 +56,9 @@ impl Chains {
         let (mut last, mut clusters) = (cluster, 1);
         while clusters < wanted {
             match next(last)? {
-                Some(following) if following == last.wrapping_add(1) => (last, clusters) = (following, clusters + 1),
+                Some(following) if following == last.wrapping_add(1) => {
+                    (last, clusters) = (following, clusters + 1)
+                }
                 _ => break,
             }
         }

@@ -21,11 +21,11 @@ use std::{
 use nestling_block::Extent;
 
 use crate::{
-    Content, Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page, ReparsePoint,
-    Result, Stat, StreamInfo, Summary,
+    Content, Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page,
+    ReparsePoint, Result, Stat, StreamInfo, Summary,
     worker::protocol::{
-        ANSWER_BYTES_MAX, Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, Request, receive, send,
-        unpack_extents,
+        ANSWER_BYTES_MAX, Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, Request, receive,
+        send, unpack_extents,
     },
 };
 
@@ -166,7 +166,9 @@ impl Worker {
         let volume = self.name.clone();
         match end {
             End::Died(what) => ExploreError::WorkerDied { volume, what: what.clone() },
-            End::Silent(action) => ExploreError::WorkerSilent { volume, action, seconds: self.timeout.as_secs() },
+            End::Silent(action) => {
+                ExploreError::WorkerSilent { volume, action, seconds: self.timeout.as_secs() }
+            }
             End::Protocol(what) => ExploreError::WorkerProtocol { volume, what: what.clone() },
         }
     }
@@ -190,7 +192,9 @@ impl Process {
         match answer {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(End::Died(String::new())),
-            Err(ProtocolError::Io(e)) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
+            Err(ProtocolError::Io(e))
+                if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) =>
+            {
                 Err(End::Silent(action))
             }
             Err(ProtocolError::Io(_)) => Err(End::Died(String::new())),
@@ -205,10 +209,11 @@ impl Process {
 
     /// How it ended, and what it said last.
     fn last_words(&mut self) -> String {
-        let how = self.child.wait().map_or_else(|e| e.to_string(), |status| describe(status));
+        let how = self.child.wait().map_or_else(|e| e.to_string(), describe);
         let mut said = vec![0; LAST_WORDS_BYTES];
         // It is dead, so that what it left is there at once, and its end.
-        let count = self.child.stderr.as_mut().and_then(|stderr| stderr.read(&mut said).ok()).unwrap_or_default();
+        let count =
+            self.child.stderr.as_mut().and_then(|stderr| stderr.read(&mut said).ok()).unwrap_or_default();
         let said = harmless(&String::from_utf8_lossy(&said[..count]));
         if said.is_empty() { how } else { format!("{how}: {said}") }
     }
@@ -362,13 +367,16 @@ impl FileSystem for Remote {
     }
 
     fn extended_attributes(&self, node: Node) -> Result<Vec<ExtendedAttribute>> {
-        let Message { body: Answer::Attributes(names), data } = self.ask(&Request::ExtendedAttributes { node })? else {
+        let Message { body: Answer::Attributes(names), data } =
+            self.ask(&Request::ExtendedAttributes { node })?
+        else {
             return Err(self.worker.unexpected());
         };
         let mut rest = &data[..];
         let mut found = Vec::with_capacity(names.len());
         for (name, length) in names {
-            let (value, after) = rest.split_at_checked(length as usize).ok_or_else(|| self.worker.unexpected())?;
+            let (value, after) =
+                rest.split_at_checked(length as usize).ok_or_else(|| self.worker.unexpected())?;
             found.push(ExtendedAttribute { name, value: value.to_vec() });
             rest = after;
         }

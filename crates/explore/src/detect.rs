@@ -141,10 +141,9 @@ impl Look<'_> {
         if !fits {
             return Ok(Vec::new());
         }
-        self.source.read_at(&mut bytes, offset).map_err(|source| ExploreError::Disk {
-            volume: self.source.name().to_owned(),
-            source,
-        })?;
+        self.source
+            .read_at(&mut bytes, offset)
+            .map_err(|source| ExploreError::Disk { volume: self.source.name().to_owned(), source })?;
         Ok(bytes)
     }
 
@@ -166,7 +165,11 @@ impl Look<'_> {
         for sector in front.chunks_exact(512).take(4) {
             if sector.starts_with(b"LABELONE") && part(sector, 24, 8) == Some(b"LVM2 001") {
                 let id = part(sector, le32(sector, 20) as usize, 32).unwrap_or_default();
-                return Ok(Some(Content::named(Kind::Lvm, b"", Some(String::from_utf8_lossy(id).into_owned()))));
+                return Ok(Some(Content::named(
+                    Kind::Lvm,
+                    b"",
+                    Some(String::from_utf8_lossy(id).into_owned()),
+                )));
             }
         }
         self.array()
@@ -178,17 +181,22 @@ impl Look<'_> {
         const MAGIC: u32 = 0xa92b_4efc;
         const MIRROR: u32 = 1;
         let size = self.source.size_bytes();
-        let at_end = [(size / 512).saturating_sub(16) / 8 * 4096, size.saturating_sub(64 << 10) / (64 << 10) * (64 << 10)];
+        let at_end = [
+            (size / 512).saturating_sub(16) / 8 * 4096,
+            size.saturating_sub(64 << 10) / (64 << 10) * (64 << 10),
+        ];
         for (offset, is_front) in [(0, true), (4096, true), (at_end[0], false), (at_end[1], false)] {
             let block = self.at(offset, 256)?;
             if le32(&block, 0) != MAGIC {
                 continue;
             }
-            let (version, level) = (le32(&block, 4), le32(&block, if le32(&block, 4) == 1 { 72 } else { 28 }));
+            let (version, level) =
+                (le32(&block, 4), le32(&block, if le32(&block, 4) == 1 { 72 } else { 28 }));
             if version > 1 || !is_front && level == MIRROR {
                 continue;
             }
-            let (label, id) = if version == 1 { (&block[32..64], uuid(&block[16..32])) } else { (&b""[..], None) };
+            let (label, id) =
+                if version == 1 { (&block[32..64], uuid(&block[16..32])) } else { (&b""[..], None) };
             return Ok(Some(Content::named(Kind::Md, label, id)));
         }
         Ok(None)

@@ -4,10 +4,13 @@ use crate::fs::Timestamp;
 
 /// A date and a time of day as DOS keeps them, which have no zone: taken as UTC. None when no such day exists.
 pub(crate) fn timestamp(date: u16, time: u16, hundredths: u8) -> Option<Timestamp> {
-    let (year, month, day) = (1980 + i64::from(date >> 9), i64::from(date >> 5 & 0xf), i64::from(date & 0x1f));
+    let (year, month, day) =
+        (1980 + i64::from(date >> 9), i64::from(date >> 5 & 0xf), i64::from(date & 0x1f));
     let (hour, minute, second) = (time >> 11, time >> 5 & 0x3f, (time & 0x1f) * 2);
-    let valid = (1..=12).contains(&month) && day > 0 && hour < 24 && minute < 60 && second < 60 && hundredths < 200;
-    let of_day = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second) + i64::from(hundredths / 100);
+    let valid =
+        (1..=12).contains(&month) && day > 0 && hour < 24 && minute < 60 && second < 60 && hundredths < 200;
+    let of_day =
+        i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second) + i64::from(hundredths / 100);
     valid.then(|| Timestamp {
         seconds: days(year, month, day) * 86_400 + of_day,
         nanoseconds: u32::from(hundredths % 100) * 10_000_000,
@@ -46,7 +49,8 @@ mod tests {
     #[test]
     fn dates_are_those_of_the_calendar() {
         let day = |year: u16, month: u16, day: u16| (year - 1980) << 9 | month << 5 | day;
-        let at = |date, time, hundredths| timestamp(date, time, hundredths).map(|t| (t.seconds, t.nanoseconds));
+        let at =
+            |date, time, hundredths| timestamp(date, time, hundredths).map(|t| (t.seconds, t.nanoseconds));
         assert_eq!(at(day(1980, 1, 1), 0, 0), Some((315_532_800, 0)));
         assert_eq!(at(day(2000, 2, 29), 0, 0), Some((951_782_400, 0)));
         assert_eq!(at(day(2024, 3, 1), 23 << 11 | 59 << 5 | 29, 150), Some((1_709_337_599, 500_000_000)));

@@ -32,7 +32,9 @@ pub enum ExploreError {
     /// The process that read the file system is gone; another can be started.
     #[error("the reader of {volume} ended: {what}; the disk can be opened again")]
     WorkerDied { volume: String, what: String },
-    #[error("the reader of {volume} was asked {action} and did not answer within {seconds} seconds; it was ended")]
+    #[error(
+        "the reader of {volume} was asked {action} and did not answer within {seconds} seconds; it was ended"
+    )]
     WorkerSilent { volume: String, action: &'static str, seconds: u64 },
     #[error("the reader of {volume} broke the protocol: {what}; it was ended")]
     WorkerProtocol { volume: String, what: String },

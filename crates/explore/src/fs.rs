@@ -9,7 +9,7 @@ use std::{fmt, ops::Range};
 use nestling_block::Extent;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExploreError, FileName, Result, detect::Kind};
+use crate::{FileName, Result, detect::Kind};
 
 /// Most entries of one page of a directory.
 pub const PAGE_ENTRIES_MAX: usize = 10_000;
@@ -221,20 +221,6 @@ pub struct StreamInfo {
 pub struct ReparsePoint {
     pub tag: u32,
     pub data: Vec<u8>,
-}
-
-impl Stat {
-    /// An error that tells what it is instead.
-    pub(crate) fn expect(&self, kind: FileKind, volume: &str, wanted: &'static str) -> Result<()> {
-        if self.kind == kind {
-            return Ok(());
-        }
-        Err(ExploreError::WrongKind {
-            volume: volume.to_owned(),
-            what: format!("{} {}", self.kind, self.node.0),
-            wanted,
-        })
-    }
 }
 
 impl Summary {

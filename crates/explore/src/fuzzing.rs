@@ -48,14 +48,16 @@ impl Base {
         let bytes = fs::read(&image).expect("an image");
         fs::remove_dir_all(&directory).expect("our own directory");
         let pieces = bytes.chunks(PIECE_BYTES).enumerate();
-        let pieces = pieces.filter(|(_, piece)| piece.iter().any(|byte| *byte != 0)).map(|(n, _)| n * PIECE_BYTES);
+        let pieces =
+            pieces.filter(|(_, piece)| piece.iter().any(|byte| *byte != 0)).map(|(n, _)| n * PIECE_BYTES);
         Self { pieces: pieces.collect(), bytes }
     }
 
     fn content(directory: &Path) {
         fs::create_dir_all(directory.join("sub/deep")).expect("directories");
         for n in 0..40 {
-            fs::write(directory.join(format!("file with a long name {n}")), vec![n; usize::from(n) * 37]).expect("a file");
+            fs::write(directory.join(format!("file with a long name {n}")), vec![n; usize::from(n) * 37])
+                .expect("a file");
         }
         fs::write(directory.join("sub/deep/text"), b"some text ".repeat(3000)).expect("a file");
         std::os::unix::fs::symlink("sub/deep/text", directory.join("link")).expect("a link");
@@ -79,7 +81,20 @@ impl Base {
 
 fn ext_base() -> &'static Base {
     static BASE: OnceLock<Base> = OnceLock::new();
-    const MAKE: &[&str] = &["mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "inline_data,^resize_inode", "-d", "content", "image"];
+    const MAKE: &[&str] = &[
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "1024",
+        "-O",
+        "inline_data,^resize_inode",
+        "-d",
+        "content",
+        "image",
+    ];
     BASE.get_or_init(|| Base::make("ext", 2 << 20, &[MAKE]))
 }
 
@@ -126,9 +141,12 @@ fn exfat_fill(base: &mut Base) {
 
 fn ntfs_base() -> &'static Base {
     static BASE: OnceLock<Base> = OnceLock::new();
-    const MAKE: &[&str] = &["mkntfs", "-q", "-F", "-Q", "-s", "512", "-c", "512", "-p", "0", "-H", "0", "-S", "0", "image"];
-    const FILL: &[&str] = &["sh", "-c", "for f in content/file*[05]; do ntfscp -q image \"$f\" \"${f#content/}\"; done"];
-    const STREAM: &[&str] = &["ntfscp", "-q", "-N", "stream", "image", "content/sub/deep/text", "file with a long name 0"];
+    const MAKE: &[&str] =
+        &["mkntfs", "-q", "-F", "-Q", "-s", "512", "-c", "512", "-p", "0", "-H", "0", "-S", "0", "image"];
+    const FILL: &[&str] =
+        &["sh", "-c", "for f in content/file*[05]; do ntfscp -q image \"$f\" \"${f#content/}\"; done"];
+    const STREAM: &[&str] =
+        &["ntfscp", "-q", "-N", "stream", "image", "content/sub/deep/text", "file with a long name 0"];
     BASE.get_or_init(|| Base::make("ntfs", 2 << 20, &[MAKE, FILL, STREAM]))
 }
 
@@ -230,11 +248,9 @@ pub fn worker_request_seeds() -> Vec<Vec<u8>> {
 pub fn worker_answers(input: &[u8]) -> bool {
     let mut rest = input;
     let mut taken = false;
-    while let Ok(Some(message)) = protocol::receive::<protocol::Answer>(
-        &mut rest,
-        protocol::ANSWER_BYTES_MAX,
-        protocol::DATA_BYTES_MAX,
-    ) {
+    while let Ok(Some(message)) =
+        protocol::receive::<protocol::Answer>(&mut rest, protocol::ANSWER_BYTES_MAX, protocol::DATA_BYTES_MAX)
+    {
         let mut again = Vec::new();
         protocol::send(&mut again, &message.body, &message.data).expect("it was taken");
         let back = protocol::receive(&mut &again[..], u32::MAX, u32::MAX).expect("our own").expect("our own");

@@ -39,8 +39,8 @@ pub use detect::{Content, Kind, detect};
 pub use error::{ErrorKind, ExploreError, Result};
 pub use file_source::FileSource;
 pub use fs::{
-    Attributes, Cursor, Entry, ExtendedAttribute, FileKind, FileSystem, Node, PAGE_ENTRIES_MAX, Page, ReparsePoint,
-    Stat, StreamInfo, Summary, Times, Timestamp,
+    Attributes, Cursor, Entry, ExtendedAttribute, FileKind, FileSystem, Node, PAGE_ENTRIES_MAX, Page,
+    ReparsePoint, Stat, StreamInfo, Summary, Times, Timestamp,
 };
 pub use name::FileName;
 pub use path::{FilePath, find, follow};
@@ -56,7 +56,10 @@ pub fn open(source: Arc<dyn BlockSource>) -> Result<Arc<dyn FileSystem>> {
         Kind::Fat12 | Kind::Fat16 | Kind::Fat32 => Arc::new(fat::Fat::open(source)?),
         Kind::Exfat => Arc::new(exfat::Exfat::open(source)?),
         other => {
-            return Err(ExploreError::Unreadable { volume: source.name().to_owned(), found: other.to_string() });
+            return Err(ExploreError::Unreadable {
+                volume: source.name().to_owned(),
+                found: other.to_string(),
+            });
         }
     })
 }

@@ -42,7 +42,11 @@ impl FileName {
                 Ok(char) => bytes.extend(char.encode_utf8(&mut [0; 4]).as_bytes()),
                 Err(error) => {
                     let unit = error.unpaired_surrogate();
-                    bytes.extend([0xe0 | (unit >> 12) as u8, 0x80 | (unit >> 6 & 0x3f) as u8, 0x80 | (unit & 0x3f) as u8]);
+                    bytes.extend([
+                        0xe0 | (unit >> 12) as u8,
+                        0x80 | (unit >> 6 & 0x3f) as u8,
+                        0x80 | (unit & 0x3f) as u8,
+                    ]);
                 }
             }
         }
@@ -154,7 +158,10 @@ impl FromStr for FileName {
                 _ => None,
             };
             let Some((high, low)) = digits else {
-                return Err(ExploreError::invalid(text, "a backslash must be followed by x and two hexadecimal digits"));
+                return Err(ExploreError::invalid(
+                    text,
+                    "a backslash must be followed by x and two hexadecimal digits",
+                ));
             };
             bytes.push(high << 4 | low);
             rest = &after[3..];

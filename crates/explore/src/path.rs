@@ -56,7 +56,10 @@ impl FromStr for FilePath {
         let mut names = Vec::new();
         for part in text.split('/').filter(|part| !part.is_empty()) {
             if part == "." || part == ".." {
-                return Err(ExploreError::invalid(text, "a path begins at the volume's root and may not have . or .. in it"));
+                return Err(ExploreError::invalid(
+                    text,
+                    "a path begins at the volume's root and may not have . or .. in it",
+                ));
             }
             names.push(part.parse()?);
         }
@@ -78,7 +81,10 @@ pub fn find(fs: &dyn FileSystem, path: &FilePath) -> Result<Node> {
 
 fn step(fs: &dyn FileSystem, node: Node, name: &FileName, path: &FilePath) -> Result<Node> {
     let found = fs.lookup(node, name.as_bytes())?;
-    found.ok_or_else(|| ExploreError::NotFound { volume: fs.summary().label_or_kind(), what: format!("{name} on the way to {path}") })
+    found.ok_or_else(|| ExploreError::NotFound {
+        volume: fs.summary().label_or_kind(),
+        what: format!("{name} on the way to {path}"),
+    })
 }
 
 /// What a path leads to, through symbolic links, the last one too.

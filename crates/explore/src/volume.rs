@@ -46,9 +46,9 @@ impl Volume {
     pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         #[cfg(any(test, feature = "fuzzing"))]
         STEPS.set(STEPS.get() + 1);
-        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.size_bytes()).ok_or_else(|| {
-            self.damaged(format!("something is said to lie at byte {offset}, outside of the volume"))
-        })?;
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.size_bytes()).ok_or_else(
+            || self.damaged(format!("something is said to lie at byte {offset}, outside of the volume")),
+        )?;
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let inside = at % LINE_BYTES;
@@ -123,7 +123,9 @@ mod tests {
     fn any_piece_is_the_disks_own() {
         let bytes: Vec<u8> = (0..300_001_u32).map(|n| (n * 7 >> 3) as u8).collect();
         let volume = Volume::new(Arc::new(MemoryDisk::from_bytes("v", &bytes)));
-        for (at, length) in [(0, 300_001), (65_535, 2), (65_536, 65_536), (1, 200_000), (299_999, 2), (300_001, 0)] {
+        for (at, length) in
+            [(0, 300_001), (65_535, 2), (65_536, 65_536), (1, 200_000), (299_999, 2), (300_001, 0)]
+        {
             assert_eq!(volume.bytes(at as u64, length).expect("inside"), &bytes[at..at + length]);
         }
         assert!(volume.bytes(300_000, 2).is_err());

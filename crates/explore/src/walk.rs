@@ -73,7 +73,8 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, node: Node, path: FilePath) {
-        let level = Level { node, path, entries: VecDeque::new(), next: Some(Cursor::default()), damage: None };
+        let level =
+            Level { node, path, entries: VecDeque::new(), next: Some(Cursor::default()), damage: None };
         self.levels.push(level);
     }
 

@@ -65,7 +65,8 @@ fn ext4_with_groups_of_descriptors_and_clusters() {
 fn label_and_uuid() {
     let dir = scratch();
     tree(dir.path(), 1);
-    let fs = open_image(&make(dir.path(), "-t ext4 -L 'the label' -U 12345678-1234-1234-1234-123456789abc", 64));
+    let fs =
+        open_image(&make(dir.path(), "-t ext4 -L 'the label' -U 12345678-1234-1234-1234-123456789abc", 64));
     let summary = fs.summary();
     assert_eq!(summary.label, "the label");
     assert_eq!(summary.uuid.as_deref(), Some("12345678-1234-1234-1234-123456789abc"));
@@ -83,7 +84,15 @@ fn extended_attributes_and_access_lists() {
     let set = |name: &str, value: &[u8]| {
         rustix::fs::setxattr(&file, name, value, rustix::fs::XattrFlags::empty()).expect("an attribute");
     };
-    let list: Vec<u8> = [2_u32.to_le_bytes().to_vec(), entry(1, 6, None), entry(2, 4, Some(1234)), entry(4, 4, None), entry(0x10, 6, None), entry(0x20, 4, None)].concat();
+    let list: Vec<u8> = [
+        2_u32.to_le_bytes().to_vec(),
+        entry(1, 6, None),
+        entry(2, 4, Some(1234)),
+        entry(4, 4, None),
+        entry(0x10, 6, None),
+        entry(0x20, 4, None),
+    ]
+    .concat();
     set("user.short", b"value");
     set("user.long", &noise(1, 800));
     set("user.empty", b"");
@@ -91,8 +100,12 @@ fn extended_attributes_and_access_lists() {
     for options in ["-t ext4 -I 256", "-t ext4 -I 1024", "-t ext3 -I 128", "-t ext4 -O ea_inode"] {
         let fs = open_image(&make(dir.path(), options, 64));
         let node = fs.lookup(fs.root(), b"lower.txt").expect("readable").expect("there");
-        let mut found: Vec<(String, Vec<u8>)> =
-            fs.extended_attributes(node).expect("readable").into_iter().map(|a| (a.name.to_string(), a.value)).collect();
+        let mut found: Vec<(String, Vec<u8>)> = fs
+            .extended_attributes(node)
+            .expect("readable")
+            .into_iter()
+            .map(|a| (a.name.to_string(), a.value))
+            .collect();
         found.sort();
         let expected = [
             ("system.posix_acl_access", list.clone()),
@@ -124,7 +137,8 @@ fn holes_are_told() {
         let fs = open_image(&make(dir.path(), options, 64));
         let node = fs.lookup(fs.root(), b"sparse").expect("readable").expect("there");
         let extents = fs.extents(node, b"", 0..50 << 20).expect("a map");
-        let data: u64 = extents.iter().filter(|e| e.kind == nestling_block::ExtentKind::Data).map(|e| e.length).sum();
+        let data: u64 =
+            extents.iter().filter(|e| e.kind == nestling_block::ExtentKind::Data).map(|e| e.length).sum();
         assert!((30_000..60_000).contains(&data), "{options}: {data}");
         let stat = fs.stat(node).expect("there");
         assert!(stat.allocated_bytes < 200_000 && stat.size_bytes == 50 << 20);
@@ -176,7 +190,8 @@ fn walks_and_links() {
     let fs = open_image(&make(dir.path(), "-t ext4", 64));
     let walk = || Walk::new(&*fs, fs.root(), nestling_explore::FilePath::default(), WalkLimits::default());
     let pattern: NamePattern = "entry*7 of?many".parse().expect("a pattern");
-    let found: Vec<String> = walk().search(pattern).map(|f| f.expect("readable").path().to_string()).collect();
+    let found: Vec<String> =
+        walk().search(pattern).map(|f| f.expect("readable").path().to_string()).collect();
     assert_eq!(found, ["/large directory/entry number 7 of many"]);
     let shallow = WalkLimits { depth: 3, ..WalkLimits::default() };
     let walk = Walk::new(&*fs, fs.root(), nestling_explore::FilePath::default(), shallow);
@@ -184,7 +199,10 @@ fn walks_and_links() {
     let at = |path: &str| follow(&*fs, &path.parse().expect("a path"));
     let deep = at("/link to a directory/d/e/f/g/deep").expect("through the link");
     assert_eq!(content(&*fs, deep, b""), noise(99, 10_000));
-    assert_eq!(at("/a/link upwards/UPPER.TXT").expect("not above the root"), at("/UPPER.TXT").expect("there"));
+    assert_eq!(
+        at("/a/link upwards/UPPER.TXT").expect("not above the root"),
+        at("/UPPER.TXT").expect("there")
+    );
     assert!(at("/long link").is_err());
     assert!(nestling_explore::find(&*fs, &"/link to a directory/d".parse().expect("a path")).is_err());
     let link = fs.lookup(fs.root(), b"long link").expect("readable").expect("there");
@@ -208,10 +226,17 @@ fn journal(options: &str, checksums: &str) {
     fs::write(dir.path().join("new"), vec![b'+'; 1024]).expect("written");
     let escaped = [&[0xc0, 0x3b, 0x39, 0x98][..], &[b'!'; 1020]].concat();
     fs::write(dir.path().join("magic"), &escaped).expect("written");
-    fs::write(dir.path().join("commands"), format!(
-        "jo {checksums}\njw -b {} new\njw -b {} new\njw -r {}\njw -b {} magic\njc\n",
-        block("changed"), block("revoked"), block("revoked"), block("escaped"),
-    )).expect("written");
+    fs::write(
+        dir.path().join("commands"),
+        format!(
+            "jo {checksums}\njw -b {} new\njw -b {} new\njw -r {}\njw -b {} magic\njc\n",
+            block("changed"),
+            block("revoked"),
+            block("revoked"),
+            block("escaped"),
+        ),
+    )
+    .expect("written");
     tool(dir.path(), "debugfs -w -f commands image");
     let fs = open_image(&path);
     assert!(fs.summary().notes.iter().any(|note| note.contains("replayed")), "{:?}", fs.summary().notes);
@@ -245,7 +270,8 @@ fn a_journal_with_checksums_is_replayed() {
 
 #[test]
 fn samples() {
-    for (name, kind) in [("ext4", Kind::Ext4), ("ext4_sparse", Kind::Ext4), ("ext4_symlink_test", Kind::Ext4)] {
+    for (name, kind) in [("ext4", Kind::Ext4), ("ext4_sparse", Kind::Ext4), ("ext4_symlink_test", Kind::Ext4)]
+    {
         let Some((_dir, path)) = sample(&format!("fs/{name}.bin.gz")) else { continue };
         let fs = open_image(&path);
         assert_eq!(fs.summary().kind, kind);

@@ -25,13 +25,17 @@ fn copied(options: &str, megabytes: u64, entries: usize, kind: Kind) {
     tool(dir.path(), "LC_ALL=C.UTF-8 mcopy -s -m -i image tree/* ::");
     let fs = open_image(&path);
     let summary = fs.summary();
-    assert_eq!((summary.kind, &summary.label[..], summary.uuid.as_deref()), (kind, "THE LABEL", Some("1234-ABCD")));
+    assert_eq!(
+        (summary.kind, &summary.label[..], summary.uuid.as_deref()),
+        (kind, "THE LABEL", Some("1234-ABCD"))
+    );
     compare(&fs, &root, &[]);
     names(&fs);
 }
 
 fn names(fs: &Arc<dyn FileSystem>) {
-    let at = |path: &str| find(&**fs, &path.parse().expect("a path")).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let at =
+        |path: &str| find(&**fs, &path.parse().expect("a path")).unwrap_or_else(|e| panic!("{path}: {e}"));
     assert_eq!(at("/grüSSE AUS köln.TXT".replace("SS", "ß").as_str()), at("/Grüße aus Köln.txt"));
     assert_eq!(at("/uPPER.txt"), at("/UPPER.TXT"));
     let stat = fs.stat(at("/UPPER.TXT")).expect("there");
@@ -68,7 +72,10 @@ fn what_was_deleted_is_not_there_and_files_lie_in_pieces() {
     for n in 0..200 {
         fs::write(dir.path().join(format!("file number {n}")), noise(n, 5000)).expect("a file");
     }
-    tool(dir.path(), "mcopy -i image 'file number '* :: && for n in $(seq 0 2 198); do mdel -i image \"::file number $n\"; done");
+    tool(
+        dir.path(),
+        "mcopy -i image 'file number '* :: && for n in $(seq 0 2 198); do mdel -i image \"::file number $n\"; done",
+    );
     fs::write(dir.path().join("large"), noise(777, 600_000)).expect("a file");
     tool(dir.path(), "mcopy -i image large :: && mattrib -i image +h +r +s ::large");
     let fs = open_image(&path);
@@ -102,7 +109,9 @@ fn exfat() {
         for n in 0..100 {
             fs::write(mounted.path.join(format!("piece {n}")), noise(n, 20_000)).expect("a file");
         }
-        (0..100).step_by(2).for_each(|n| fs::remove_file(mounted.path.join(format!("piece {n}"))).expect("there"));
+        (0..100)
+            .step_by(2)
+            .for_each(|n| fs::remove_file(mounted.path.join(format!("piece {n}"))).expect("there"));
         fs::write(mounted.path.join("torn"), noise(5, 2_000_000)).expect("a file");
         drop(mounted);
         for n in (1..100).step_by(2) {

@@ -71,10 +71,18 @@ fn compressed_files() {
     let Some(mounted) = mount(dir.path()) else { return };
     let packed = mounted.path.join("packed");
     fs::create_dir(&packed).expect("a directory");
-    rustix::fs::setxattr(&packed, "system.ntfs_attrib_be", &[0, 0, 8, 0], rustix::fs::XattrFlags::empty()).expect("an attribute");
-    let text: Vec<u8> = (0..40_000).flat_map(|n| format!("line {n} of a text that can be packed\n").into_bytes()).collect();
+    rustix::fs::setxattr(&packed, "system.ntfs_attrib_be", &[0, 0, 8, 0], rustix::fs::XattrFlags::empty())
+        .expect("an attribute");
+    let text: Vec<u8> =
+        (0..40_000).flat_map(|n| format!("line {n} of a text that can be packed\n").into_bytes()).collect();
     let mixed = [&text[..100_000], &noise(5, 200_000), &vec![0; 300_000], &text[..70_001]].concat();
-    let contents = [("text", text), ("noise", noise(3, 200_000)), ("mixed", mixed), ("short", b"abc".repeat(500)), ("zero", vec![0; 500_000])];
+    let contents = [
+        ("text", text),
+        ("noise", noise(3, 200_000)),
+        ("mixed", mixed),
+        ("short", b"abc".repeat(500)),
+        ("zero", vec![0; 500_000]),
+    ];
     for (name, bytes) in &contents {
         fs::write(packed.join(name), bytes).expect("a file");
     }
@@ -94,7 +102,12 @@ fn compressed_files() {
     let text = fs.stat(node(&*fs, "/packed/text")).expect("there");
     assert!(text.allocated_bytes < text.size_bytes / 2, "it is packed at all");
     let zero = node(&*fs, "/packed/zero");
-    assert!(fs.extents(zero, b"", 0..500_000).expect("a map").iter().any(|e| e.kind == nestling_block::ExtentKind::Zero));
+    assert!(
+        fs.extents(zero, b"", 0..500_000)
+            .expect("a map")
+            .iter()
+            .any(|e| e.kind == nestling_block::ExtentKind::Zero)
+    );
 }
 
 #[test]
@@ -120,7 +133,8 @@ fn streams_descriptors_and_links() {
     assert_eq!(content(&*fs, file, b"STREAM"), noise(1, 100_000));
     assert_eq!(content(&*fs, file, b""), b"own bytes");
     assert!(fs.read(file, b"other", 0, &mut [0]).is_err());
-    let source = nestling_explore::FileSource::open_stream(Arc::clone(&fs), file, b"stream", "stream").expect("a stream");
+    let source = nestling_explore::FileSource::open_stream(Arc::clone(&fs), file, b"stream", "stream")
+        .expect("a stream");
     assert_eq!(nestling_block::BlockSource::size_bytes(&source), 100_000);
     assert_eq!(fs.security_descriptor(file).expect("readable").as_deref(), Some(&descriptor[..]));
     let stat = fs.stat(file).expect("there");
@@ -137,10 +151,16 @@ fn reparse_points_are_links() {
     let n = target.len() as u16;
     let names = [0_u16, n, 0, n].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let data = [&names[..], &[1, 0, 0, 0], &target].concat();
-    let reparse = [&0xa000_000c_u32.to_le_bytes()[..], &(data.len() as u16).to_le_bytes(), &[0, 0], &data].concat();
+    let reparse =
+        [&0xa000_000c_u32.to_le_bytes()[..], &(data.len() as u16).to_le_bytes(), &[0, 0], &data].concat();
     fs::write(mounted.path.join("link"), "").expect("a file");
-    rustix::fs::setxattr(mounted.path.join("link"), "system.ntfs_reparse_data", &reparse, rustix::fs::XattrFlags::empty())
-        .expect("an attribute");
+    rustix::fs::setxattr(
+        mounted.path.join("link"),
+        "system.ntfs_reparse_data",
+        &reparse,
+        rustix::fs::XattrFlags::empty(),
+    )
+    .expect("an attribute");
     drop(mounted);
     let fs = open_image(&path);
     let link = node(&*fs, "/link");
@@ -174,7 +194,8 @@ fn holes_and_files_in_many_pieces() {
     assert!(content(&*fs, islands_node, b"") == islands);
     let size = islands.len() as u64;
     let extents = fs.extents(islands_node, b"", 0..size).expect("a map");
-    let data: u64 = extents.iter().filter(|e| e.kind == nestling_block::ExtentKind::Data).map(|e| e.length).sum();
+    let data: u64 =
+        extents.iter().filter(|e| e.kind == nestling_block::ExtentKind::Data).map(|e| e.length).sum();
     assert_eq!((extents.len(), data), (5999, 3000 * 4096));
     let file = node(&*fs, "/file");
     assert_eq!(fs.streams(file).expect("readable").len(), 300);
@@ -190,7 +211,9 @@ fn what_was_deleted_is_not_there() {
     let large = mounted.path.join("large");
     fs::create_dir(&large).expect("a directory");
     (0..2000).for_each(|n| fs::write(large.join(format!("file {n}")), "x").expect("a file"));
-    (0..2000).filter(|n| n % 3 != 0).for_each(|n| fs::remove_file(large.join(format!("file {n}"))).expect("there"));
+    (0..2000)
+        .filter(|n| n % 3 != 0)
+        .for_each(|n| fs::remove_file(large.join(format!("file {n}"))).expect("there"));
     drop(mounted);
     let fs = open_image(&path);
     let large = node(&*fs, "/large");
@@ -202,7 +225,8 @@ fn what_was_deleted_is_not_there() {
         let Some(next) = page.next else { break };
         from = next;
     }
-    let expected: std::collections::BTreeSet<String> = (0..2000).step_by(3).map(|n| format!("file {n}")).collect();
+    let expected: std::collections::BTreeSet<String> =
+        (0..2000).step_by(3).map(|n| format!("file {n}")).collect();
     assert_eq!(names, expected);
     assert!(fs.lookup(large, b"file 1").expect("readable").is_none());
     assert!(fs.lookup(large, b"file 1998").expect("readable").is_some());
@@ -220,14 +244,16 @@ fn names_that_are_no_unicode() {
     let mut bytes = fs::read(&path).expect("an image");
     let units = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let (old, prefix) = (units("marker-X"), units("marker-").len());
-    let places: Vec<usize> = bytes.windows(old.len()).enumerate().filter(|(_, w)| **w == old).map(|(n, _)| n).collect();
+    let places: Vec<usize> =
+        bytes.windows(old.len()).enumerate().filter(|(_, w)| **w == old).map(|(n, _)| n).collect();
     for place in places {
         bytes[place + prefix..place + old.len()].copy_from_slice(&0xd83d_u16.to_le_bytes());
     }
     fs::write(&path, bytes).expect("written");
     let fs = open_image(&path);
     let page = fs.list(fs.root(), Cursor::default(), 100).expect("a page");
-    let entry = page.entries.iter().find(|entry| entry.name.as_bytes().starts_with(b"marker-")).expect("listed");
+    let entry =
+        page.entries.iter().find(|entry| entry.name.as_bytes().starts_with(b"marker-")).expect("listed");
     assert_eq!(entry.name.as_bytes(), b"marker-\xed\xa0\xbd");
     assert_eq!(entry.name.to_string(), "marker-\\xed\\xa0\\xbd");
     assert_eq!(fs.lookup(fs.root(), entry.name.as_bytes()).expect("readable"), Some(entry.node));

@@ -57,12 +57,9 @@ fn ntfs_of_a_crate() {
 
 #[test]
 fn fat_and_exfat() {
-    for (name, kind) in [
-        ("fat12", Kind::Fat12),
-        ("fat16", Kind::Fat16),
-        ("fat32", Kind::Fat32),
-        ("exfat", Kind::Exfat),
-    ] {
+    for (name, kind) in
+        [("fat12", Kind::Fat12), ("fat16", Kind::Fat16), ("fat32", Kind::Fat32), ("exfat", Kind::Exfat)]
+    {
         let Some((dir, path)) = sample(&format!("fs/{name}.bin.gz")) else { continue };
         let fs = open_image(&path);
         assert_eq!(fs.summary().kind, kind);
@@ -86,7 +83,8 @@ fn fat_and_exfat() {
 #[test]
 fn ext2_in_an_image() {
     let Some((_dir, path)) = sample("disk/dfvfs_ext2.qcow2") else { return };
-    let disk: Arc<dyn BlockSource> = Arc::new(Qcow2::open(&path, Qcow2Options::new(Links::Refuse)).expect("an image"));
+    let disk: Arc<dyn BlockSource> =
+        Arc::new(Qcow2::open(&path, Qcow2Options::new(Links::Refuse)).expect("an image"));
     let fs = open(disk).expect("ext2");
     assert_eq!((fs.summary().kind, &fs.summary().label[..]), (Kind::Ext2, "ext2_test"));
     check(&*fs, "disk/dfvfs_ext2.qcow2");

@@ -20,8 +20,9 @@ use nestling_block::{
     nbd::{Export, NbdAddress, NbdServer, ServerLimits},
 };
 use nestling_explore::{
-    Cursor, ErrorKind, ExploreError, FileSource, Kind, Result, find, open,
+    Cursor, ErrorKind, ExploreError, FileSource, Kind, Result,
     client::{Disk, Worker, WorkerProgram},
+    find, open,
     worker::{Limits, answer, confine, serve, standard_streams},
 };
 use support::*;
@@ -53,11 +54,18 @@ fn main() -> ExitCode {
             continue;
         }
         let done = arguments.iter().any(|a| a == "--list") || catch_unwind(test).is_ok();
-        if done { passed += 1 } else { failed += 1 }
+        if done {
+            passed += 1
+        } else {
+            failed += 1
+        }
         let _ = writeln!(out, "test {name} ... {}", if done { "ok" } else { "FAILED" });
     }
     let result = if failed == 0 { "ok" } else { "FAILED" };
-    let _ = writeln!(out, "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out");
+    let _ = writeln!(
+        out,
+        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out"
+    );
     ExitCode::from(u8::from(failed > 0))
 }
 
@@ -104,7 +112,10 @@ fn served(source: Arc<dyn BlockSource>) -> Served {
     let dir = scratch();
     let address = NbdAddress::Unix(dir.path().join("socket"));
     let export = Export::read_only("volume", source);
-    Served { _server: NbdServer::start(&address, vec![export], ServerLimits::default()).expect("listening"), dir }
+    Served {
+        _server: NbdServer::start(&address, vec![export], ServerLimits::default()).expect("listening"),
+        dir,
+    }
 }
 
 impl Served {
@@ -152,7 +163,10 @@ fn a_file_system_is_the_same_in_another_process() {
     compare(&fs, &dir.path().join("tree"), &["lost+found"]);
     compare_metadata(&*fs, &dir.path().join("tree"));
     // What is refused is a refusal, and the process lives on.
-    assert_eq!(fs.list(nestling_explore::Node(12345), Cursor::default(), 1).map_err(|e| e.kind()), Err(ErrorKind::NotFound));
+    assert_eq!(
+        fs.list(nestling_explore::Node(12345), Cursor::default(), 1).map_err(|e| e.kind()),
+        Err(ErrorKind::NotFound)
+    );
     assert_eq!(fs.read(fs.root(), b"", 0, &mut [0]).map_err(|e| e.kind()), Err(ErrorKind::WrongKind));
     assert!(fs.stat(fs.root()).is_ok());
 }
@@ -226,7 +240,10 @@ fn a_process_ends_with_its_client() {
     rustix::process::kill_process(id, rustix::process::Signal::KILL).expect("there");
     for _ in 0..2 {
         let error = fs.stat(fs.root()).expect_err("it is dead");
-        assert!(matches!(&error, ExploreError::WorkerDied { what, .. } if what.contains("signal 9")), "{error}");
+        assert!(
+            matches!(&error, ExploreError::WorkerDied { what, .. } if what.contains("signal 9")),
+            "{error}"
+        );
     }
 }
 
@@ -235,7 +252,10 @@ fn a_program_that_is_not_there_is_told() {
     let (socket, _other) = UnixStream::pair().expect("sockets");
     let disk = Disk { socket, export: String::new(), name: "the disk".into() };
     let error = Worker::start(&program, disk, PATIENCE).err().expect("it fails");
-    assert!(matches!(error, ExploreError::WorkerStart { .. }) && error.to_string().contains("/nowhere"), "{error}");
+    assert!(
+        matches!(error, ExploreError::WorkerStart { .. }) && error.to_string().contains("/nowhere"),
+        "{error}"
+    );
 }
 
 /// The most that a process ever had, of a volume whose files are read as a whole.

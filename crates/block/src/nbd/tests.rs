@@ -355,7 +355,8 @@ fn a_stream_that_is_connected_already_is_a_disk() {
     let served = serve();
     let connect = || UnixStream::connect(served.socket()).expect("connected");
     let options = NbdOptions::default();
-    let client = NbdClient::over_streams(vec![connect(), connect()], "the disk", "fixed", &options).expect("agreed");
+    let client =
+        NbdClient::over_streams(vec![connect(), connect()], "the disk", "fixed", &options).expect("agreed");
     assert_eq!((client.connections(), BlockSource::name(&client)), (2, "the disk"));
     let mut bytes = [0; 10];
     client.read_at(&mut bytes, 1 << 20).expect("read");

@@ -41,7 +41,11 @@ pub(super) struct Set {
 
 impl Set {
     pub(super) fn kind(&self) -> FileKind {
-        if u32::from(le16(&self.file, 4)) & Attributes::DOS_DIRECTORY != 0 { FileKind::Directory } else { FileKind::File }
+        if u32::from(le16(&self.file, 4)) & Attributes::DOS_DIRECTORY != 0 {
+            FileKind::Directory
+        } else {
+            FileKind::File
+        }
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -95,7 +99,11 @@ fn to_utc(local: Timestamp, zone: u8) -> Timestamp {
 
 /// A file is known by its directory's place and the number of its first slot there.
 pub(super) fn node_of(directory: Allocation, slot: u64) -> Node {
-    Node(u64::from(directory.first) << (SLOT_BITS + 1) | u64::from(directory.is_contiguous) << SLOT_BITS | slot)
+    Node(
+        u64::from(directory.first) << (SLOT_BITS + 1)
+            | u64::from(directory.is_contiguous) << SLOT_BITS
+            | slot,
+    )
 }
 
 pub(super) fn place_of(node: Node) -> Option<(Allocation, u64)> {
@@ -129,7 +137,9 @@ impl<'a> Reader<'a> {
         }
         let start = number / per_piece * per_piece;
         if self.held.as_ref().is_none_or(|held| held.0 != start) {
-            let Some((at, _)) = self.exfat.stretch(self.place, start * SLOT_BYTES, piece_bytes)? else { return Ok(None) };
+            let Some((at, _)) = self.exfat.stretch(self.place, start * SLOT_BYTES, piece_bytes)? else {
+                return Ok(None);
+            };
             self.held = Some((start, self.exfat.volume.bytes(at, piece_bytes as usize)?));
         }
         let Some((_, bytes)) = &self.held else { return Ok(None) };
@@ -186,7 +196,13 @@ fn label(slot: &[u8]) -> String {
 }
 
 impl Exfat {
-    pub(super) fn page(&self, directory: Allocation, length: Option<u64>, from: Cursor, limit: usize) -> Page {
+    pub(super) fn page(
+        &self,
+        directory: Allocation,
+        length: Option<u64>,
+        from: Cursor,
+        limit: usize,
+    ) -> Page {
         let mut page = Page::default();
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
         let mut reader = Reader::new(self, directory, length, from.0);
@@ -212,13 +228,20 @@ impl Exfat {
         page
     }
 
-    pub(super) fn search(&self, directory: Allocation, length: Option<u64>, name: &[u8]) -> Result<Option<Node>> {
+    pub(super) fn search(
+        &self,
+        directory: Allocation,
+        length: Option<u64>,
+        name: &[u8],
+    ) -> Result<Option<Node>> {
         let mut reader = Reader::new(self, directory, length, 0);
         let mut other_case = None;
         loop {
             match reader.set()? {
                 Step::End => return Ok(other_case),
-                Step::Set(slot, set) if set.name.as_bytes() == name => return Ok(Some(node_of(directory, slot))),
+                Step::Set(slot, set) if set.name.as_bytes() == name => {
+                    return Ok(Some(node_of(directory, slot)));
+                }
                 Step::Set(slot, set) if same_name(set.name.as_bytes(), name) => {
                     other_case.get_or_insert(node_of(directory, slot));
                 }

@@ -64,7 +64,8 @@ impl Geometry {
     /// Where a cluster's bytes lie.
     pub(super) fn place(&self, volume: &Volume, cluster: u64) -> Result<u64> {
         let index = cluster.checked_sub(FIRST).filter(|index| *index < self.clusters);
-        let index = index.ok_or_else(|| volume.damaged(format!("cluster {cluster} is named, and there is none")))?;
+        let index =
+            index.ok_or_else(|| volume.damaged(format!("cluster {cluster} is named, and there is none")))?;
         Ok(self.data + index * self.cluster_bytes)
     }
 

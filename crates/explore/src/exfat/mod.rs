@@ -88,7 +88,10 @@ impl Exfat {
         if allocation.is_contiguous {
             let first = u64::from(allocation.first) + index;
             self.geometry.place(&self.volume, first + clusters - 1)?;
-            return Ok(Some((self.geometry.place(&self.volume, first)? + inside, clusters * cluster_bytes - inside)));
+            return Ok(Some((
+                self.geometry.place(&self.volume, first)? + inside,
+                clusters * cluster_bytes - inside,
+            )));
         }
         self.geometry.place(&self.volume, allocation.first.into())?;
         let next = |cluster| self.geometry.next(&self.volume, cluster);
@@ -196,6 +199,8 @@ impl FileSystem for Exfat {
     }
 
     fn link_target(&self, node: Node) -> Result<Vec<u8>> {
-        Err(self.volume.wrong_kind(format!("the file in slot {:#x}", node.0), "a symbolic link: exFAT has none"))
+        Err(self
+            .volume
+            .wrong_kind(format!("the file in slot {:#x}", node.0), "a symbolic link: exFAT has none"))
     }
 }

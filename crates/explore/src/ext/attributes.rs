@@ -37,7 +37,8 @@ impl Ext {
         let mut found = Vec::new();
         let mut bytes = 0;
         for raw in inside(inode).into_iter().chain(in_block(&block)) {
-            let raw = raw.ok_or_else(|| self.volume.damaged(format!("inode {}: its attributes", inode.number)))?;
+            let raw =
+                raw.ok_or_else(|| self.volume.damaged(format!("inode {}: its attributes", inode.number)))?;
             if raw.index == INDEX_SYSTEM && raw.name == b"data" {
                 continue;
             }
@@ -45,7 +46,9 @@ impl Ext {
             let value = self.value(&raw)?;
             bytes += value.len();
             if bytes > VALUES_BYTES_MAX {
-                return Err(self.volume.limit("extended attributes of one file, in bytes", VALUES_BYTES_MAX as u64));
+                return Err(self
+                    .volume
+                    .limit("extended attributes of one file, in bytes", VALUES_BYTES_MAX as u64));
             }
             let value = if matches!(raw.index, 2 | 3) { access_list(&value).unwrap_or(value) } else { value };
             found.push(ExtendedAttribute { name: FileName::from(name), value });
@@ -174,8 +177,10 @@ mod tests {
     #[test]
     fn access_lists_are_as_linux_gives_them() {
         let disk = [1, 0, 0, 0, 1, 0, 6, 0, 2, 0, 4, 0, 0xe8, 3, 0, 0, 0x20, 0, 4, 0];
-        let expected =
-            [2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0xe8, 3, 0, 0, 0x20, 0, 4, 0, 255, 255, 255, 255];
+        let expected = [
+            2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0xe8, 3, 0, 0, 0x20, 0, 4, 0, 255, 255,
+            255, 255,
+        ];
         assert_eq!(access_list(&disk).as_deref(), Some(&expected[..]));
         assert_eq!(access_list(&disk[..disk.len() - 1]), None);
         assert_eq!(access_list(&[2, 0, 0, 0]), None);

@@ -92,7 +92,11 @@ impl Ext {
     /// A directory has no more blocks than the volume, whatever its size says.
     fn directory_blocks(&self, directory: &Inode) -> u64 {
         let stated = directory.size_bytes.div_ceil(self.superblock.block_bytes);
-        if directory.has(flag::INLINE_DATA) { 2 } else { stated.min(self.volume.size_bytes() / self.superblock.block_bytes) }
+        if directory.has(flag::INLINE_DATA) {
+            2
+        } else {
+            stated.min(self.volume.size_bytes() / self.superblock.block_bytes)
+        }
     }
 
     /// A block of a directory, and how many to go forward; a hole is empty, and passed at once.
@@ -139,7 +143,8 @@ fn list(block: &[u8], has_kind: bool) -> (Vec<Raw<'_>>, bool) {
         let (name_length, kind) =
             if has_kind { (u8_at(entry, 6).into(), u8_at(entry, 7)) } else { (le16(entry, 6).into(), 0) };
         let fits = length >= HEAD_BYTES && length.is_multiple_of(4) && length <= entry.len();
-        let Some(name) = part(entry, HEAD_BYTES, name_length).filter(|_| fits && HEAD_BYTES + name_length <= length)
+        let Some(name) =
+            part(entry, HEAD_BYTES, name_length).filter(|_| fits && HEAD_BYTES + name_length <= length)
         else {
             return (found, false);
         };

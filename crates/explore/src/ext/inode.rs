@@ -91,7 +91,10 @@ impl Inode {
         let seconds = i64::from(le32(&self.bytes, at).cast_signed());
         let there = self.bytes.len() > 128 && extra_at + 4 <= 128 + usize::from(le16(&self.bytes, 0x80));
         let extra = if there { le32(&self.bytes, extra_at) } else { 0 };
-        Timestamp { seconds: seconds + (i64::from(extra & 3) << 32), nanoseconds: (extra >> 2).min(999_999_999) }
+        Timestamp {
+            seconds: seconds + (i64::from(extra & 3) << 32),
+            nanoseconds: (extra >> 2).min(999_999_999),
+        }
     }
 
     fn device(&self) -> Option<(u32, u32)> {
@@ -107,7 +110,8 @@ impl Inode {
     }
 
     pub(super) fn stat(&self, superblock: &SuperBlock) -> Stat {
-        let created = (self.bytes.len() > 128 && le16(&self.bytes, 0x80) >= 24).then(|| self.time(0x90, 0x94));
+        let created =
+            (self.bytes.len() > 128 && le16(&self.bytes, 0x80) >= 24).then(|| self.time(0x90, 0x94));
         Stat {
             node: Node(self.number),
             kind: self.kind(),

@@ -115,16 +115,23 @@ impl<'a> Journal<'a> {
         let features = if kind == block::SUPER_V2 { be32(&bytes, 0x28) } else { 0 };
         let mut notes = Vec::new();
         if features & !feature::KNOWN != 0 {
-            return Err(ext.volume.unsupported(format!("its journal has features that no reader here knows: {features:#x}")));
+            return Err(ext
+                .volume
+                .unsupported(format!("its journal has features that no reader here knows: {features:#x}")));
         }
-        let mut end = be32(&bytes, 0x10).min(BLOCKS_MAX);
+        let mut end = be32(&bytes, 0x10);
+        if end > BLOCKS_MAX {
+            return Err(ext.volume.limit("blocks of the journal", BLOCKS_MAX.into()));
+        }
         if features & feature::FAST_COMMIT != 0 {
             let own = match be32(&bytes, 0x54) {
                 0 => 256,
                 count => count,
             };
             end = end.saturating_sub(own);
-            notes.push("fast commits of its journal are not replayed: the last seconds may be missing".to_owned());
+            notes.push(
+                "fast commits of its journal are not replayed: the last seconds may be missing".to_owned(),
+            );
         }
         let log = be32(&bytes, 0x14)..end;
         let start = be32(&bytes, 0x1c);
@@ -141,7 +148,9 @@ impl<'a> Journal<'a> {
 
     fn place(&self, number: u32) -> Result<u64> {
         let stretch = self.ext.stretch(self.inode, number.into())?;
-        stretch.block.ok_or_else(|| self.ext.volume.damaged("the journal has a hole"))
+        let blocks = self.ext.volume.size_bytes() / self.ext.superblock.block_bytes;
+        let inside = stretch.block.filter(|block| *block < blocks);
+        inside.ok_or_else(|| self.ext.volume.damaged("the journal has a hole, or lies outside of the volume"))
     }
 
     fn next(&self, number: u32) -> u32 {
@@ -178,7 +187,10 @@ impl<'a> Journal<'a> {
                 block::REVOKE if self.tail_holds(&bytes) => {
                     open_revoked.extend(self.revoked(&bytes));
                     if open_revoked.len() + revoked.len() > REVOKED_MAX {
-                        return Err(self.ext.volume.limit("blocks that the journal revokes", REVOKED_MAX as u64));
+                        return Err(self
+                            .ext
+                            .volume
+                            .limit("blocks that the journal revokes", REVOKED_MAX as u64));
                     }
                 }
                 block::COMMIT if self.commit_holds(&bytes) => {
@@ -258,9 +270,15 @@ impl<'a> Journal<'a> {
         }
         let data = self.ext.block(place)?;
         let found = crc32c(crc32c(self.seed, &sequence.to_be_bytes()), &data);
-        let holds = if self.features & feature::CHECKSUM_V3 != 0 { found == checksum } else { found & 0xffff == checksum };
+        let holds = if self.features & feature::CHECKSUM_V3 != 0 {
+            found == checksum
+        } else {
+            found & 0xffff == checksum
+        };
         if !holds && self.notes.len() < NOTES_MAX {
-            self.notes.push(format!("a block of its journal is damaged and was left out (block {place} of the volume)"));
+            self.notes.push(format!(
+                "a block of its journal is damaged and was left out (block {place} of the volume)"
+            ));
         }
         Ok(holds)
     }

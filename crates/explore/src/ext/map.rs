@@ -53,7 +53,8 @@ impl Reader<'_> {
                 return Err(self.damaged("its tree of extents makes no sense"));
             }
             let entry = |index: usize| &node[(index + 1) * ENTRY_BYTES..][..ENTRY_BYTES];
-            let after = (0..entries).find(|index| u64::from(le32(entry(*index), 0)) > number).unwrap_or(entries);
+            let after =
+                (0..entries).find(|index| u64::from(le32(entry(*index), 0)) > number).unwrap_or(entries);
             if after < entries {
                 limit = limit.min(le32(entry(after), 0).into());
             }
@@ -105,7 +106,8 @@ impl Reader<'_> {
     }
 
     fn block(&self, number: u64) -> Result<Vec<u8>> {
-        let offset = number.checked_mul(self.block_bytes).ok_or_else(|| self.damaged("it lies behind all blocks"))?;
+        let offset =
+            number.checked_mul(self.block_bytes).ok_or_else(|| self.damaged("it lies behind all blocks"))?;
         self.volume.bytes(offset, self.block_bytes as usize)
     }
 
@@ -131,6 +133,7 @@ fn run(table: &[u8], index: usize) -> Stretch {
     let pointer = |index: usize| u64::from(le32(table, index * 4));
     let first = pointer(index);
     let step = u64::from(first != 0);
-    let same = (index..table.len() / 4).zip(0_u64..).take_while(|(index, n)| pointer(*index) == first + n * step);
+    let same =
+        (index..table.len() / 4).zip(0_u64..).take_while(|(index, n)| pointer(*index) == first + n * step);
     Stretch { block: (first != 0).then_some(first), blocks: (same.count() as u64).max(1) }
 }

@@ -49,7 +49,8 @@ impl Ext {
         }
         let raw = Self::over(volume, superblock, Vec::new());
         if raw.superblock.journal_is_elsewhere() {
-            let note = "its journal lies on another disk and was not replayed: the last changes may be missing";
+            let note =
+                "its journal lies on another disk and was not replayed: the last changes may be missing";
             return Ok(Self { summary: raw.superblock.summary(vec![note.to_owned()]), ..raw });
         }
         let replay = journal::replay(&raw)?;
@@ -80,7 +81,9 @@ impl Ext {
     fn directory(&self, node: Node) -> Result<Inode> {
         let inode = self.live(node)?;
         if inode.kind() != FileKind::Directory {
-            return Err(self.volume.wrong_kind(format!("{} in inode {}", inode.kind(), node.0), "a directory"));
+            return Err(self
+                .volume
+                .wrong_kind(format!("{} in inode {}", inode.kind(), node.0), "a directory"));
         }
         Ok(inode)
     }
@@ -108,7 +111,8 @@ impl Ext {
                 None => piece.fill(0),
                 Some(block) => {
                     let start = block.checked_mul(block_bytes).and_then(|start| start.checked_add(inside));
-                    let start = start.ok_or_else(|| self.volume.damaged(format!("block {block} is named")))?;
+                    let start =
+                        start.ok_or_else(|| self.volume.damaged(format!("block {block} is named")))?;
                     self.volume.read(piece, start)?;
                 }
             }
@@ -199,7 +203,8 @@ impl FileSystem for Ext {
                 break;
             }
             let stretch = self.stretch(&inode, at / self.superblock.block_bytes)?;
-            let length = stretch.blocks.saturating_mul(self.superblock.block_bytes) - at % self.superblock.block_bytes;
+            let length =
+                stretch.blocks.saturating_mul(self.superblock.block_bytes) - at % self.superblock.block_bytes;
             list.push(length, if stretch.block.is_some() { ExtentKind::Data } else { ExtentKind::Zero });
         }
         Ok(list.finish())
@@ -208,7 +213,9 @@ impl FileSystem for Ext {
     fn link_target(&self, node: Node) -> Result<Vec<u8>> {
         let inode = self.readable(node)?;
         if inode.kind() != FileKind::Link {
-            return Err(self.volume.wrong_kind(format!("{} in inode {}", inode.kind(), node.0), "a symbolic link"));
+            return Err(self
+                .volume
+                .wrong_kind(format!("{} in inode {}", inode.kind(), node.0), "a symbolic link"));
         }
         if inode.size_bytes > LINK_BYTES_MAX {
             return Err(self.volume.limit(format!("the link in inode {}, in bytes", node.0), LINK_BYTES_MAX));

@@ -50,7 +50,7 @@ pub(super) mod ro_compat {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct SuperBlock {
+pub(crate) struct SuperBlock {
     pub(super) block_bytes: u64,
     pub(super) blocks: u64,
     free_blocks: u64,
@@ -113,9 +113,11 @@ impl SuperBlock {
         }
         let unknown = self.incompat & !incompat::KNOWN;
         if unknown != 0 {
-            return Err(volume.unsupported(format!("it uses features of ext that no reader here knows: {unknown:#x}")));
+            return Err(volume
+                .unsupported(format!("it uses features of ext that no reader here knows: {unknown:#x}")));
         }
-        let descriptor_fits = (32..=1024).contains(&self.descriptor_bytes) && self.descriptor_bytes.is_power_of_two();
+        let descriptor_fits =
+            (32..=1024).contains(&self.descriptor_bytes) && self.descriptor_bytes.is_power_of_two();
         let sane = (1024..=65_536).contains(&self.block_bytes)
             && (128..=self.block_bytes).contains(&self.inode_bytes.into())
             && self.inode_bytes.is_power_of_two()
@@ -137,13 +139,16 @@ impl SuperBlock {
         }
         let group = (number - 1) / u64::from(self.inodes_per_group);
         let index = (number - 1) % u64::from(self.inodes_per_group);
-        let descriptor = volume.bytes(self.descriptor_offset(volume, group)?, self.descriptor_bytes as usize)?;
+        let descriptor =
+            volume.bytes(self.descriptor_offset(volume, group)?, self.descriptor_bytes as usize)?;
         let high = if self.descriptor_bytes >= 64 { le32(&descriptor, 0x28) } else { 0 };
         let table = join(high, le32(&descriptor, 8));
         table
             .checked_mul(self.block_bytes)
             .and_then(|at| at.checked_add(index * u64::from(self.inode_bytes)))
-            .ok_or_else(|| volume.damaged(format!("the inodes of group {group} are said to lie at block {table}")))
+            .ok_or_else(|| {
+                volume.damaged(format!("the inodes of group {group} are said to lie at block {table}"))
+            })
     }
 
     fn descriptor_offset(&self, volume: &Volume, group: u64) -> Result<u64> {

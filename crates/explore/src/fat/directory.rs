@@ -7,11 +7,7 @@ use crate::{
     fs::{Attributes, Cursor, Entry, FileKind, Node, PAGE_ENTRIES_MAX, Page, Stat, Times},
 };
 
-use super::{
-    Fat,
-    code_page::CODE_PAGE_437,
-    geometry::SLOT_BYTES,
-};
+use super::{Fat, code_page::CODE_PAGE_437, geometry::SLOT_BYTES};
 
 /// A directory has no more, by its format.
 const SLOTS_MAX: u64 = 1 << 16;
@@ -43,11 +39,17 @@ impl Slot {
     }
 
     pub(super) fn is_label(&self) -> bool {
-        !matches!(self.0[0], 0 | FREE) && self.attributes() & 0x3f != LONG_NAME && self.attributes() & LABEL != 0
+        !matches!(self.0[0], 0 | FREE)
+            && self.attributes() & 0x3f != LONG_NAME
+            && self.attributes() & LABEL != 0
     }
 
     pub(super) fn kind(&self) -> FileKind {
-        if u32::from(self.attributes()) & Attributes::DOS_DIRECTORY != 0 { FileKind::Directory } else { FileKind::File }
+        if u32::from(self.attributes()) & Attributes::DOS_DIRECTORY != 0 {
+            FileKind::Directory
+        } else {
+            FileKind::File
+        }
     }
 
     pub(super) fn first_cluster(&self, wide: bool) -> u32 {
@@ -72,7 +74,8 @@ impl Slot {
                 .map(|byte| if byte < 0x80 { byte.into() } else { CODE_PAGE_437[usize::from(byte) - 0x80] })
                 .collect()
         };
-        let (base, extension) = (text(&raw[..8], self.0[12] & 8 != 0), text(&raw[8..], self.0[12] & 0x10 != 0));
+        let (base, extension) =
+            (text(&raw[..8], self.0[12] & 8 != 0), text(&raw[8..], self.0[12] & 0x10 != 0));
         if extension.is_empty() { base.into_bytes() } else { format!("{base}.{extension}").into_bytes() }
     }
 
@@ -188,7 +191,8 @@ impl<'a> Reader<'a> {
                 FREE => long = LongName::default(),
                 _ if slot.attributes() & 0x3f == LONG_NAME => long.take(&slot, number),
                 _ if slot.is_file() => {
-                    let (first_slot, name) = long.finish(&slot).unwrap_or_else(|| (number, slot.short_name()));
+                    let (first_slot, name) =
+                        long.finish(&slot).unwrap_or_else(|| (number, slot.short_name()));
                     return Ok(Some(Found { first_slot, node: Node(at / SLOT_BYTES), slot, name }));
                 }
                 _ => long = LongName::default(),
@@ -231,7 +235,8 @@ impl LongName {
         }
         let end = self.units.iter().position(|unit| *unit == 0).unwrap_or(self.units.len());
         self.units.truncate(end);
-        Some((self.first_slot, FileName::from_utf16(self.units).into_bytes())).filter(|(_, name)| !name.is_empty())
+        Some((self.first_slot, FileName::from_utf16(self.units).into_bytes()))
+            .filter(|(_, name)| !name.is_empty())
     }
 }
 

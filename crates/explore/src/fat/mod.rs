@@ -39,8 +39,8 @@ impl Fat {
     pub(crate) fn open(source: Arc<dyn BlockSource>) -> Result<Self> {
         let volume = Volume::new(source);
         let sector = volume.bytes(0, 512)?;
-        let geometry =
-            Geometry::parse(&sector).ok_or_else(|| volume.damaged("the first sector of FAT says what cannot be"))?;
+        let geometry = Geometry::parse(&sector)
+            .ok_or_else(|| volume.damaged("the first sector of FAT says what cannot be"))?;
         let summary = Summary {
             kind: geometry.kind,
             label: geometry.label(),
@@ -72,7 +72,11 @@ impl Fat {
     }
 
     fn root_place(&self) -> Place {
-        if self.geometry.kind == Kind::Fat32 { Place::Chain(self.geometry.root_cluster) } else { Place::FixedRoot }
+        if self.geometry.kind == Kind::Fat32 {
+            Place::Chain(self.geometry.root_cluster)
+        } else {
+            Place::FixedRoot
+        }
     }
 
     fn place(&self, cluster: u32) -> Result<u64> {
@@ -92,7 +96,8 @@ impl Fat {
 
     fn slot(&self, node: Node) -> Result<Slot> {
         let lost = || self.volume.not_found(format!("file in slot {}", node.0));
-        let offset = node.0.checked_mul(SLOT_BYTES).filter(|at| self.geometry.holds_slots(*at)).ok_or_else(lost)?;
+        let offset =
+            node.0.checked_mul(SLOT_BYTES).filter(|at| self.geometry.holds_slots(*at)).ok_or_else(lost)?;
         let mut bytes = [0; SLOT_BYTES as usize];
         self.volume.read(&mut bytes, offset)?;
         Some(Slot(bytes)).filter(Slot::is_file).ok_or_else(lost)

@@ -67,7 +67,9 @@ impl File {
             None => record.attributes().map(own).collect(),
             Some(list) => {
                 let bytes = list_bytes(ntfs, &record, list)?;
-                parse_list(&bytes).ok_or_else(|| ntfs.volume.damaged(format!("record {}: its list of attributes", record.number)))?
+                parse_list(&bytes).ok_or_else(|| {
+                    ntfs.volume.damaged(format!("record {}: its list of attributes", record.number))
+                })?
             }
         };
         // By number of cluster, where it is the same attribute.
@@ -98,11 +100,14 @@ impl File {
     /// Does something with an attribute where it lies.
     fn with<T>(&self, ntfs: &Ntfs, place: &Place, act: impl FnOnce(Attribute<'_>) -> Result<T>) -> Result<T> {
         let number = place.piece.record;
-        let other = if number == self.record.number { None } else { Some(ntfs.extension(&self.record, number)?) };
+        let other =
+            if number == self.record.number { None } else { Some(ntfs.extension(&self.record, number)?) };
         let record = other.as_ref().unwrap_or(&self.record);
         let mut attributes = record.attributes();
-        let found = attributes.find(|a| a.kind() == place.kind && a.id() == place.piece.id && a.name() == place.name);
-        let lost = || ntfs.volume.damaged(format!("record {number} lacks an attribute that it is said to have"));
+        let found =
+            attributes.find(|a| a.kind() == place.kind && a.id() == place.piece.id && a.name() == place.name);
+        let lost =
+            || ntfs.volume.damaged(format!("record {number} lacks an attribute that it is said to have"));
         act(found.ok_or_else(lost)?)
     }
 
@@ -115,7 +120,8 @@ impl File {
     pub(super) fn reparse(&self, ntfs: &Ntfs) -> Result<Option<ReparsePoint>> {
         let Some(stream) = self.stream(ntfs, kind::REPARSE_POINT, b"")? else { return Ok(None) };
         let bytes = stream.all(ntfs, REPARSE_BYTES_MAX, "a reparse point")?;
-        let data = part(&bytes, 8, le16(&bytes, 4).into()).unwrap_or_else(|| bytes.get(8..).unwrap_or_default());
+        let data =
+            part(&bytes, 8, le16(&bytes, 4).into()).unwrap_or_else(|| bytes.get(8..).unwrap_or_default());
         Ok(Some(ReparsePoint { tag: le32(&bytes, 0), data: data.to_vec() }))
     }
 
@@ -172,7 +178,9 @@ impl File {
             return Ok(Some(found));
         }
         let same = |other: &&Place| {
-            other.kind == kind::DATA && other.name.len() == exact.len() && ntfs.upcase().same(&other.name, &exact)
+            other.kind == kind::DATA
+                && other.name.len() == exact.len()
+                && ntfs.upcase().same(&other.name, &exact)
         };
         match self.places.iter().find(same) {
             Some(place) => self.stream(ntfs, kind::DATA, &place.name),
@@ -182,8 +190,9 @@ impl File {
 
     pub(super) fn streams(&self, ntfs: &Ntfs) -> Result<Vec<StreamInfo>> {
         let mut found = Vec::new();
-        let mut names: Vec<&Place> = self.places.iter().filter(|p| p.kind == kind::DATA && !p.name.is_empty()).collect();
-        names.dedup_by_key(|place| &place.name);
+        let mut names: Vec<&Place> =
+            self.places.iter().filter(|p| p.kind == kind::DATA && !p.name.is_empty()).collect();
+        names.dedup_by(|a, b| a.name == b.name);
         for place in names {
             let Some(stream) = self.stream(ntfs, kind::DATA, &place.name)? else { continue };
             found.push(StreamInfo {
@@ -201,11 +210,14 @@ impl File {
         let mut found = Vec::new();
         let mut at = 0;
         while at + 8 <= bytes.len() {
-            let (name_length, value_length) = (usize::from(u8_at(&bytes, at + 5)), usize::from(le16(&bytes, at + 6)));
+            let (name_length, value_length) =
+                (usize::from(u8_at(&bytes, at + 5)), usize::from(le16(&bytes, at + 6)));
             let name = part(&bytes, at + 8, name_length);
             let value = part(&bytes, at + 8 + name_length + 1, value_length);
             let Some((name, value)) = name.zip(value) else {
-                return Err(ntfs.volume.damaged(format!("record {}: its extended attributes", self.record.number)));
+                return Err(ntfs
+                    .volume
+                    .damaged(format!("record {}: its extended attributes", self.record.number)));
             };
             found.push(ExtendedAttribute { name: FileName::from(name), value: value.to_vec() });
             match le32(&bytes, at) as usize {
@@ -237,7 +249,8 @@ fn parse_list(bytes: &[u8]) -> Option<Vec<Place>> {
     let mut found = Vec::new();
     let mut at = 0;
     while at + LIST_ENTRY_BYTES <= bytes.len() {
-        let entry = part(bytes, at, le16(bytes, at + 4).into()).filter(|entry| entry.len() >= LIST_ENTRY_BYTES)?;
+        let entry =
+            part(bytes, at, le16(bytes, at + 4).into()).filter(|entry| entry.len() >= LIST_ENTRY_BYTES)?;
         let piece =
             Piece { first: le64(entry, 8), record: le64(entry, 0x10) & RECORD_MASK, id: le16(entry, 0x18) };
         let name = part(entry, u8_at(entry, 7).into(), 2 * usize::from(u8_at(entry, 6)))?.to_vec();

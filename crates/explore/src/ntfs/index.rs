@@ -94,7 +94,8 @@ impl Index {
     pub(super) fn open(ntfs: &Ntfs, file: &File, name: &str) -> Result<Self> {
         let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let damaged = |what: &str| ntfs.volume.damaged(format!("record {}: {what}", file.record.number));
-        let root = file.stream(ntfs, kind::INDEX_ROOT, &name)?.ok_or_else(|| damaged("it lacks its index"))?;
+        let root =
+            file.stream(ntfs, kind::INDEX_ROOT, &name)?.ok_or_else(|| damaged("it lacks its index"))?;
         let root = root.all(ntfs, NODE_BYTES_MAX.into(), "the root of an index")?;
         let node_bytes = le32(&root, 8);
         if !node_bytes.is_power_of_two() || !(512..=NODE_BYTES_MAX).contains(&node_bytes) {

@@ -29,9 +29,7 @@ use crate::{
     FileName, Result,
     bytes::le16,
     detect::Kind,
-    fs::{
-        Cursor, ExtendedAttribute, FileSystem, Node, Page, ReparsePoint, Stat, StreamInfo, Summary,
-    },
+    fs::{Cursor, ExtendedAttribute, FileSystem, Node, Page, ReparsePoint, Stat, StreamInfo, Summary},
     name::to_utf16,
     volume::Volume,
 };
@@ -111,7 +109,8 @@ impl Ntfs {
         let bytes = self.volume.bytes(offset, self.boot.record_bytes as usize)?;
         let record = Record::parse(&self.volume, 0, bytes)?;
         let damaged = |volume: &Volume| volume.damaged("the master file table does not say where it lies");
-        let first = record.attributes().find(|a| a.kind() == kind::DATA && a.name().is_empty() && !a.is_resident());
+        let first =
+            record.attributes().find(|a| a.kind() == kind::DATA && a.name().is_empty() && !a.is_resident());
         let first = first.ok_or_else(|| damaged(&self.volume))?;
         let piece = Piece { first: 0, record: 0, id: first.id() };
         self.table = runs_in(&record, &piece).ok_or_else(|| damaged(&self.volume))?;
@@ -134,7 +133,8 @@ impl Ntfs {
     fn describe(&mut self) {
         let Ok(file) = self.file(Node(VOLUME)) else { return };
         if let Ok(Some(name)) = file.value(self, kind::VOLUME_NAME) {
-            self.summary.label = String::from_utf8_lossy(FileName::from_utf16_bytes(&name).as_bytes()).into_owned();
+            self.summary.label =
+                String::from_utf8_lossy(FileName::from_utf16_bytes(&name).as_bytes()).into_owned();
         }
         let flags = file.value(self, kind::VOLUME_INFORMATION).ok().flatten().map_or(0, |v| le16(&v, 10));
         if flags & 1 != 0 {
@@ -175,7 +175,10 @@ impl Ntfs {
         if record.is_in_use() && record.base() == base.number {
             return Ok(record);
         }
-        Err(self.volume.damaged(format!("record {} is said to go on in record {number}, which is not its own", base.number)))
+        Err(self.volume.damaged(format!(
+            "record {} is said to go on in record {number}, which is not its own",
+            base.number
+        )))
     }
 
     fn file(&self, node: Node) -> Result<File> {
@@ -254,7 +257,10 @@ impl Ntfs {
             tag if tag & 0xffff_0fff == tag::CLOUD => "is kept in a cloud",
             _ => return Ok(()),
         };
-        Err(self.volume.unsupported(format!("the file in record {} {why}; a helper machine can read it", file.record.number)))
+        Err(self.volume.unsupported(format!(
+            "the file in record {} {why}; a helper machine can read it",
+            file.record.number
+        )))
     }
 }
 
@@ -318,7 +324,8 @@ impl FileSystem for Ntfs {
         let all = secure.stream(self, kind::DATA, &name)?;
         let all = all.ok_or_else(|| self.volume.damaged("the table of security descriptors is not there"))?;
         let length = length.checked_sub(SECURITY_HEAD_BYTES).filter(|length| *length <= SECURITY_BYTES_MAX);
-        let length = length.ok_or_else(|| self.volume.damaged(format!("the security descriptor {number}")))?;
+        let length =
+            length.ok_or_else(|| self.volume.damaged(format!("the security descriptor {number}")))?;
         let mut bytes = vec![0; length as usize];
         let count = all.read(self, offset.saturating_add(SECURITY_HEAD_BYTES.into()), &mut bytes)?;
         bytes.truncate(count);

@@ -44,7 +44,9 @@ impl Record {
             return Err(volume.damaged(format!("record {number} of the master file table is none")));
         }
         if !mend(&mut bytes) {
-            return Err(volume.damaged(format!("record {number} of the master file table was not written whole")));
+            return Err(
+                volume.damaged(format!("record {number} of the master file table was not written whole"))
+            );
         }
         Ok(Self { number, bytes })
     }
@@ -125,7 +127,8 @@ impl<'a> Attribute<'a> {
 
     /// UTF-16, as it lies there.
     pub(super) fn name(&self) -> &'a [u8] {
-        part(self.bytes, le16(self.bytes, 0xa).into(), 2 * usize::from(u8_at(self.bytes, 9))).unwrap_or_default()
+        part(self.bytes, le16(self.bytes, 0xa).into(), 2 * usize::from(u8_at(self.bytes, 9)))
+            .unwrap_or_default()
     }
 
     pub(super) fn is_resident(&self) -> bool {
@@ -134,7 +137,8 @@ impl<'a> Attribute<'a> {
 
     /// What lies in the record itself.
     pub(super) fn value(&self) -> Option<&'a [u8]> {
-        part(self.bytes, le16(self.bytes, 0x14).into(), le32(self.bytes, 0x10) as usize).filter(|_| self.is_resident())
+        part(self.bytes, le16(self.bytes, 0x14).into(), le32(self.bytes, 0x10) as usize)
+            .filter(|_| self.is_resident())
     }
 
     pub(super) fn first_cluster(&self) -> u64 {
@@ -163,7 +167,10 @@ impl<'a> Attribute<'a> {
 
     /// Where its clusters lie, encoded.
     pub(super) fn mapping(&self) -> &'a [u8] {
-        self.bytes.get(usize::from(le16(self.bytes, 0x20))..).filter(|_| !self.is_resident()).unwrap_or_default()
+        self.bytes
+            .get(usize::from(le16(self.bytes, 0x20))..)
+            .filter(|_| !self.is_resident())
+            .unwrap_or_default()
     }
 }
 

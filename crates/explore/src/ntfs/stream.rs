@@ -51,13 +51,15 @@ impl Stream {
     /// `first` is the attribute, or its first piece; `pieces` are all of them, in order.
     pub(super) fn new(ntfs: &Ntfs, first: Attribute<'_>, pieces: Vec<Piece>) -> Result<Self> {
         let compressed = first.flags() & flag::COMPRESSED != 0 && first.unit_shift() != 0;
-        let unit_clusters = compressed.then(|| 1_u64.checked_shl(first.unit_shift().into()).unwrap_or(u64::MAX));
+        let unit_clusters =
+            compressed.then(|| 1_u64.checked_shl(first.unit_shift().into()).unwrap_or(u64::MAX));
         if unit_clusters.is_some_and(|unit| unit.saturating_mul(ntfs.boot.cluster_bytes) > UNIT_BYTES_MAX) {
             return Err(ntfs.volume.damaged("a compressed stream has units of a size that cannot be"));
         }
         let flags = first.flags();
         if first.is_resident() {
-            let value = first.value().ok_or_else(|| ntfs.volume.damaged("an attribute is longer than its record"))?;
+            let value =
+                first.value().ok_or_else(|| ntfs.volume.damaged("an attribute is longer than its record"))?;
             let size_bytes = value.len() as u64;
             return Ok(Self {
                 size_bytes,
@@ -93,7 +95,9 @@ impl Stream {
         let count = self.size_bytes.saturating_sub(offset).min(buf.len() as u64) as usize;
         let buf = &mut buf[..count];
         if self.flags & flag::ENCRYPTED != 0 {
-            return Err(ntfs.volume.unsupported("the stream is encrypted (EFS): only its owner's key can open it"));
+            return Err(ntfs
+                .volume
+                .unsupported("the stream is encrypted (EFS): only its owner's key can open it"));
         }
         if let Body::Resident(value) = &self.body {
             buf.copy_from_slice(&value[offset.min(value.len() as u64) as usize..][..count]);
@@ -119,7 +123,9 @@ impl Stream {
             let (piece, rest) = buf.split_at_mut(there.min(buf.len() as u64) as usize);
             match run.place {
                 None => piece.fill(0),
-                Some(place) => ntfs.volume.read(piece, place.saturating_mul(cluster_bytes).saturating_add(inside))?,
+                Some(place) => {
+                    ntfs.volume.read(piece, place.saturating_mul(cluster_bytes).saturating_add(inside))?
+                }
             }
             at += piece.len() as u64;
             buf = rest;
@@ -206,7 +212,9 @@ impl Stream {
 
     fn run(&self, ntfs: &Ntfs, cluster: u64) -> Result<Run> {
         let found = self.find(ntfs, cluster)?;
-        found.ok_or_else(|| ntfs.volume.damaged(format!("nobody says where cluster {cluster} of a stream lies")))
+        found.ok_or_else(|| {
+            ntfs.volume.damaged(format!("nobody says where cluster {cluster} of a stream lies"))
+        })
     }
 
     fn find(&self, ntfs: &Ntfs, cluster: u64) -> Result<Option<Run>> {
@@ -237,6 +245,7 @@ impl Ntfs {
 
 pub(super) fn runs_in(record: &Record, piece: &Piece) -> Option<Vec<Run>> {
     let mut attributes = record.attributes();
-    let attribute = attributes.find(|a| a.id() == piece.id && !a.is_resident() && a.first_cluster() == piece.first)?;
+    let attribute =
+        attributes.find(|a| a.id() == piece.id && !a.is_resident() && a.first_cluster() == piece.first)?;
     runs::decode(attribute.mapping(), piece.first)
 }

@@ -12,12 +12,20 @@ impl Upcase {
 
     /// From the bytes of the table; where it lacks one, a character stands for itself.
     pub(super) fn parse(bytes: &[u8]) -> Self {
-        Self((0..1 << 16).map(|unit| if unit * 2 + 2 <= bytes.len() { le16(bytes, unit * 2) } else { unit as u16 }).collect())
+        Self(
+            (0..1 << 16)
+                .map(|unit| if unit * 2 + 2 <= bytes.len() { le16(bytes, unit * 2) } else { unit as u16 })
+                .collect(),
+        )
     }
 
     /// For volumes whose own table cannot be read.
     pub(super) fn ascii() -> Self {
-        Self((0..=u16::MAX).map(|unit| u8::try_from(unit).map_or(unit, |byte| byte.to_ascii_uppercase().into())).collect())
+        Self(
+            (0..=u16::MAX)
+                .map(|unit| u8::try_from(unit).map_or(unit, |byte| byte.to_ascii_uppercase().into()))
+                .collect(),
+        )
     }
 
     fn units<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = u16> + 'a {

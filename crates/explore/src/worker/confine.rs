@@ -25,10 +25,39 @@ impl Default for Limits {
 
 /// Without regard to arguments.
 const ALLOWED: &[&str] = &[
-    "read", "readv", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg", "poll", "ppoll", "shutdown", "close",
-    "getsockopt", "brk", "munmap", "mremap", "madvise", "futex", "sched_yield", "clock_gettime", "clock_nanosleep",
-    "nanosleep", "getrandom", "getpid", "gettid", "tgkill", "rt_sigprocmask", "rt_sigaction", "rt_sigreturn", "sigaltstack",
-    "restart_syscall", "exit", "exit_group",
+    "read",
+    "readv",
+    "recvfrom",
+    "recvmsg",
+    "write",
+    "writev",
+    "sendto",
+    "sendmsg",
+    "poll",
+    "ppoll",
+    "shutdown",
+    "close",
+    "getsockopt",
+    "brk",
+    "munmap",
+    "mremap",
+    "madvise",
+    "futex",
+    "sched_yield",
+    "clock_gettime",
+    "clock_nanosleep",
+    "nanosleep",
+    "getrandom",
+    "getpid",
+    "gettid",
+    "tgkill",
+    "rt_sigprocmask",
+    "rt_sigaction",
+    "rt_sigreturn",
+    "sigaltstack",
+    "restart_syscall",
+    "exit",
+    "exit_group",
 ];
 const PROT_EXEC: u32 = 4;
 const SOL_SOCKET: u32 = 1;
@@ -48,12 +77,14 @@ pub fn confine(limits: &Limits) -> Result<()> {
     limit(Resource::Nproc, 0)?;
     let dead = |e| failed(format!("it cannot be bound to its parent: {e}"));
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(dead)?;
-    rustix::thread::set_no_new_privs(true).map_err(|e| failed(format!("privileges cannot be given up: {e}")))?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|e| failed(format!("privileges cannot be given up: {e}")))?;
     let arch = TargetArch::try_from(std::env::consts::ARCH)
         .map_err(|e| failed(format!("system calls cannot be filtered on this processor: {e}")))?;
     let filters = compile_from_json(filter().to_string().as_bytes(), arch)
         .map_err(|e| failed(format!("the filter of system calls: {e}")))?;
-    let filter = filters.get("worker").ok_or_else(|| failed("the filter of system calls is empty".to_owned()))?;
+    let filter =
+        filters.get("worker").ok_or_else(|| failed("the filter of system calls is empty".to_owned()))?;
     apply_filter_all_threads(filter).map_err(|e| failed(format!("system calls cannot be filtered: {e}")))
 }
 

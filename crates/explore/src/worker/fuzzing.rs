@@ -20,7 +20,8 @@ pub(crate) fn fuzz_requests(mut input: &[u8], source: Arc<dyn BlockSource>) -> b
         let Ok((answer, data)) = session.answer(message.body) else { continue };
         let mut bytes = Vec::new();
         send(&mut bytes, &answer, &data).expect("memory");
-        let back = receive::<Answer>(&mut &bytes[..], ANSWER_BYTES_MAX, DATA_BYTES_MAX).expect("within the limits");
+        let back =
+            receive::<Answer>(&mut &bytes[..], ANSWER_BYTES_MAX, DATA_BYTES_MAX).expect("within the limits");
         assert_eq!(back.map(|message| message.body), Some(answer));
     }
     taken
@@ -37,7 +38,11 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     let list = Request::List { directory: node, from: Cursor(0), limit: 10 };
     vec![
         encode(&[Request::Detect, Request::Open, list, Request::Lookup { directory: node, name }]),
-        encode(&[Request::Open, Request::Stat { node }, Request::Read { node, stream: stream.clone(), offset: 0, length: 9 }]),
+        encode(&[
+            Request::Open,
+            Request::Stat { node },
+            Request::Read { node, stream: stream.clone(), offset: 0, length: 9 },
+        ]),
         encode(&[
             Request::Open,
             Request::Extents { node, stream, start: 0, end: 9 },
@@ -56,9 +61,22 @@ pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
     let content = Content { kind: Kind::Xfs, label: "label".to_owned(), uuid: None };
     let stream = StreamInfo { name: name.clone(), size_bytes: 1, allocated_bytes: 2 };
     vec![
-        encode(&[Answer::Attached { size_bytes: 7 }, Answer::Detected(content), Answer::Found(Some(Node(3)))]),
-        encode(&[Answer::Listed(Page::default()), Answer::Bytes, Answer::Nothing, Answer::Reparse { tag: 1 }]),
-        encode(&[Answer::Extents(vec![(4, true)]), Answer::Attributes(vec![(name, 0)]), Answer::Streams(vec![stream])]),
+        encode(&[
+            Answer::Attached { size_bytes: 7 },
+            Answer::Detected(content),
+            Answer::Found(Some(Node(3))),
+        ]),
+        encode(&[
+            Answer::Listed(Page::default()),
+            Answer::Bytes,
+            Answer::Nothing,
+            Answer::Reparse { tag: 1 },
+        ]),
+        encode(&[
+            Answer::Extents(vec![(4, true)]),
+            Answer::Attributes(vec![(name, 0)]),
+            Answer::Streams(vec![stream]),
+        ]),
         encode(&[Answer::Refused { kind: ErrorKind::Damaged, what: "why".to_owned() }]),
     ]
 }

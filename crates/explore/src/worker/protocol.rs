@@ -24,19 +24,51 @@ pub(crate) const PAGE_ENTRIES_MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Agrees with the server of the disk. The first one, once.
-    Attach { export: String, name: String },
+    Attach {
+        export: String,
+        name: String,
+    },
     Detect,
     Open,
-    Lookup { directory: Node, name: FileName },
-    List { directory: Node, from: Cursor, limit: usize },
-    Stat { node: Node },
-    Read { node: Node, stream: FileName, offset: u64, length: u32 },
-    Extents { node: Node, stream: FileName, start: u64, end: u64 },
-    LinkTarget { node: Node },
-    ExtendedAttributes { node: Node },
-    Streams { node: Node },
-    SecurityDescriptor { node: Node },
-    ReparsePoint { node: Node },
+    Lookup {
+        directory: Node,
+        name: FileName,
+    },
+    List {
+        directory: Node,
+        from: Cursor,
+        limit: usize,
+    },
+    Stat {
+        node: Node,
+    },
+    Read {
+        node: Node,
+        stream: FileName,
+        offset: u64,
+        length: u32,
+    },
+    Extents {
+        node: Node,
+        stream: FileName,
+        start: u64,
+        end: u64,
+    },
+    LinkTarget {
+        node: Node,
+    },
+    ExtendedAttributes {
+        node: Node,
+    },
+    Streams {
+        node: Node,
+    },
+    SecurityDescriptor {
+        node: Node,
+    },
+    ReparsePoint {
+        node: Node,
+    },
 }
 
 impl Request {
@@ -62,9 +94,14 @@ impl Request {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Attached { size_bytes: u64 },
+    Attached {
+        size_bytes: u64,
+    },
     Detected(Content),
-    Opened { summary: Summary, root: Node },
+    Opened {
+        summary: Summary,
+        root: Node,
+    },
     Found(Option<Node>),
     Listed(Page),
     Stat(Stat),
@@ -77,8 +114,13 @@ pub(crate) enum Answer {
     Streams(Vec<StreamInfo>),
     /// There is no descriptor or reparse point.
     Nothing,
-    Reparse { tag: u32 },
-    Refused { kind: ErrorKind, what: String },
+    Reparse {
+        tag: u32,
+    },
+    Refused {
+        kind: ErrorKind,
+        what: String,
+    },
 }
 
 /// A message and its data.
@@ -133,7 +175,8 @@ pub(crate) fn receive<T: DeserializeOwned>(
     from.read_exact(&mut json)?;
     let mut bytes = vec![0; data as usize];
     from.read_exact(&mut bytes)?;
-    let body = serde_json::from_slice(&json).map_err(|e| ProtocolError::Broken(format!("no message: {e}")))?;
+    let body =
+        serde_json::from_slice(&json).map_err(|e| ProtocolError::Broken(format!("no message: {e}")))?;
     Ok(Some(Message { body, data: bytes }))
 }
 

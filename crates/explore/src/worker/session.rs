@@ -10,8 +10,8 @@ use nestling_block::{
 use crate::{ErrorKind, ExploreError, FileSystem, Result, detect, open};
 
 use super::protocol::{
-    Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, REQUEST_BYTES_MAX, Request, pack_extents,
-    receive, send,
+    Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, REQUEST_BYTES_MAX, Request,
+    pack_extents, receive, send,
 };
 
 pub(super) struct Session {

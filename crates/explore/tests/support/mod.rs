@@ -57,10 +57,23 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// What any file system can hold: files of many sizes, names of many kinds, a large directory, depth.
 pub fn plain_tree(root: &Path, entries: usize) {
     fs::create_dir_all(root).expect("a directory");
-    for (n, size) in [0, 1, 59, 60, 61, 160, 511, 512, 513, 4095, 4096, 4097, 65_535, 65_537, 300_000, 3 << 20].into_iter().enumerate() {
+    for (n, size) in
+        [0, 1, 59, 60, 61, 160, 511, 512, 513, 4095, 4096, 4097, 65_535, 65_537, 300_000, 3 << 20]
+            .into_iter()
+            .enumerate()
+    {
         fs::write(root.join(format!("file of {size} bytes")), noise(n as u64, size)).expect("a file");
     }
-    for name in ["Grüße aus Köln.txt", "日本語のファイル名", "emoji 🦀 crab", "UPPER.TXT", "lower.txt", "Mixed Case.Text", "a.b.c.d", "no-extension"] {
+    for name in [
+        "Grüße aus Köln.txt",
+        "日本語のファイル名",
+        "emoji 🦀 crab",
+        "UPPER.TXT",
+        "lower.txt",
+        "Mixed Case.Text",
+        "a.b.c.d",
+        "no-extension",
+    ] {
         fs::write(root.join(name), name).expect("a file");
     }
     fs::write(root.join("n".repeat(120) + &"ü".repeat(60)), "long name").expect("a file");
@@ -90,8 +103,11 @@ pub fn unix_tree(root: &Path) {
     }
     let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o4751));
     fs::set_permissions(root.join("UPPER.TXT"), mode).expect("a mode");
-    tool(root, "mkfifo fifo; touch -h -d '2001-02-03 04:05:06.123456789 UTC' lower.txt; \
-        touch -d '2040-01-01 00:00:00 UTC' a.b.c.d; touch -d '1950-06-07 08:09:10 UTC' no-extension");
+    tool(
+        root,
+        "mkfifo fifo; touch -h -d '2001-02-03 04:05:06.123456789 UTC' lower.txt; \
+        touch -d '2040-01-01 00:00:00 UTC' a.b.c.d; touch -d '1950-06-07 08:09:10 UTC' no-extension",
+    );
     if rustix::process::geteuid().is_root() {
         tool(root, "mknod null c 1 3; mknod disk b 259 70000; chown 70000:80000 lower.txt");
     }
@@ -115,7 +131,8 @@ pub fn all_below(root: &Path) -> BTreeMap<Vec<Vec<u8>>, PathBuf> {
     while let Some(directory) = rest.pop() {
         for entry in fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
-            let names = path.strip_prefix(root).expect("below").iter().map(|name| name.as_bytes().to_vec()).collect();
+            let names =
+                path.strip_prefix(root).expect("below").iter().map(|name| name.as_bytes().to_vec()).collect();
             if path.symlink_metadata().expect("metadata").is_dir() {
                 rest.push(path.clone());
             }
@@ -147,7 +164,9 @@ pub fn compare(fs: &Arc<dyn FileSystem>, root: &Path, skip: &[&str]) {
     let expected = all_below(root);
     let mut found = all(&**fs);
     found.retain(|path, _| !skip.iter().any(|name| path[0] == name.as_bytes()));
-    let names = |path: &Vec<Vec<u8>>| FilePath::from(path.iter().map(|n| FileName::from(&n[..])).collect::<Vec<_>>()).to_string();
+    let names = |path: &Vec<Vec<u8>>| {
+        FilePath::from(path.iter().map(|n| FileName::from(&n[..])).collect::<Vec<_>>()).to_string()
+    };
     let missing: Vec<String> = expected.keys().filter(|path| !found.contains_key(*path)).map(names).collect();
     let more: Vec<String> = found.keys().filter(|path| !expected.contains_key(*path)).map(names).collect();
     assert!(missing.is_empty() && more.is_empty(), "missing: {missing:?}\nmore: {more:?}");
@@ -164,7 +183,10 @@ pub fn compare(fs: &Arc<dyn FileSystem>, root: &Path, skip: &[&str]) {
             assert_eq!(sha256(&bytes), sha256(&fs::read(host).expect("a file")), "{}", names(path));
             compare_pieces(fs, node, &bytes);
         }
-        assert_eq!(nestling_explore::find(&**fs, &names(path).parse().expect("our own")).expect("found"), node);
+        assert_eq!(
+            nestling_explore::find(&**fs, &names(path).parse().expect("our own")).expect("found"),
+            node
+        );
     }
 }
 
@@ -178,7 +200,9 @@ fn compare_pieces(fs: &Arc<dyn FileSystem>, node: Node, bytes: &[u8]) {
         assert!(extent.kind == ExtentKind::Data || part.iter().all(|byte| *byte == 0), "a hole that is none");
     }
     let length = bytes.len();
-    for (start, end) in [(length / 3, length / 2), (length.saturating_sub(5), length), (length / 7, length / 7 + length / 9)] {
+    for (start, end) in
+        [(length / 3, length / 2), (length.saturating_sub(5), length), (length / 7, length / 7 + length / 9)]
+    {
         let mut part = vec![0xaa; end - start];
         source.read_at(&mut part, start as u64).expect("inside");
         assert!(part == bytes[start..end], "{start}..{end}");
@@ -195,13 +219,21 @@ pub fn compare_metadata(fs: &dyn FileSystem, root: &Path) {
         assert_eq!(u32::from(stat.mode.expect("a mode")), metadata.mode() & 0o7777, "{name}");
         assert_eq!((stat.uid, stat.gid), (Some(metadata.uid()), Some(metadata.gid())), "{name}");
         let modified = stat.times.modified.expect("a time");
-        assert_eq!((modified.seconds, i64::from(modified.nanoseconds)), (metadata.mtime(), metadata.mtime_nsec()), "{name}");
+        assert_eq!(
+            (modified.seconds, i64::from(modified.nanoseconds)),
+            (metadata.mtime(), metadata.mtime_nsec()),
+            "{name}"
+        );
         if metadata.is_symlink() {
             let target = fs::read_link(&host).expect("a link");
             assert_eq!(fs.link_target(stat.node).expect("a link"), target.as_os_str().as_bytes(), "{name}");
         }
         if let Some((major, minor)) = stat.device {
-            assert_eq!((major, minor), (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())), "{name}");
+            assert_eq!(
+                (major, minor),
+                (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())),
+                "{name}"
+            );
         }
     }
 }
