@@ -88,7 +88,7 @@ fn what_was_deleted_is_not_there_and_files_lie_in_pieces() {
     let large = found[&vec![b"large".to_vec()]].0;
     assert!(content(&*fs, large, b"") == noise(777, 600_000));
     // From behind to the front.
-    for at in (0..600_000_u64).step_by(40_000).rev() {
+    for at in (0..15).rev().map(|n| n * 40_000_u64) {
         let mut part = vec![0; 1000];
         assert_eq!(fs.read(large, b"", at, &mut part).expect("readable"), 1000);
         assert!(part == noise(777, 600_000)[at as usize..at as usize + 1000]);

@@ -76,7 +76,7 @@ impl Ext {
             return Err(self.volume.limit("an extended attribute, in bytes", VALUE_BYTES_MAX.into()));
         }
         let inode = self.inode(raw.inode.into())?;
-        if !inode.has(flag::EA_INODE) || inode.size_bytes != raw.size.into() {
+        if !inode.has(flag::EA_INODE) || inode.size_bytes != u64::from(raw.size) {
             return Err(self.volume.damaged(format!("inode {} is said to hold an attribute", raw.inode)));
         }
         let mut value = vec![0; raw.size as usize];

@@ -299,7 +299,7 @@ mod tests {
             (b"README  TXT", 0x18, "readme.txt"),
             (b"A B     C  ", 8, "a b.C"),
             (b"NOEXT      ", 0, "NOEXT"),
-            (b"\x05\x81 2   \xe1  ", 0, "\u{3c3}\u{fc} 2.\u{df}"),
+            (b"\x05\x81 2    \xe1  ", 0, "\u{3c3}\u{fc} 2.\u{df}"),
         ] {
             assert_eq!(String::from_utf8_lossy(&slot(raw, 0x20, case).short_name()), name);
         }
