@@ -5,16 +5,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use quick_cache::sync::Cache;
-
-use crate::Result;
+use crate::{
+    Result,
+    kept::{Kept, kept},
+};
 
 /// Chains that are remembered; each with at most a quarter of a million places.
 const KEPT: usize = 16;
 const INTERVAL: u64 = 1024;
 
 pub(crate) struct Chains {
-    kept: Cache<u32, Arc<Mutex<Steps>>>,
+    kept: Kept<u32, Arc<Mutex<Steps>>>,
 }
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(crate) struct ClusterRun {
 
 impl Chains {
     pub(crate) fn new() -> Self {
-        Self { kept: Cache::new(KEPT) }
+        Self { kept: kept(KEPT) }
     }
 
     /// The run that begins at number `index` of the chain from `first` on, and is looked at for `wanted` clusters; None when
@@ -57,7 +58,7 @@ impl Chains {
         while clusters < wanted {
             match next(last)? {
                 Some(following) if following == last.wrapping_add(1) => {
-                    (last, clusters) = (following, clusters + 1)
+                    (last, clusters) = (following, clusters + 1);
                 }
                 _ => break,
             }

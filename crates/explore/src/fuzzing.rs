@@ -152,19 +152,19 @@ fn ntfs_base() -> &'static Base {
 
 pub fn ext(input: &[u8]) -> bool {
     let base = if input.first().is_some_and(|first| first & 1 != 0) { ext_tables_base() } else { ext_base() };
-    volume(base.change(input.get(1..).unwrap_or_default()))
+    volume(&base.change(input.get(1..).unwrap_or_default()))
 }
 
 pub fn fat(input: &[u8]) -> bool {
-    volume(fat_base().change(input))
+    volume(&fat_base().change(input))
 }
 
 pub fn exfat(input: &[u8]) -> bool {
-    volume(exfat_base().change(input))
+    volume(&exfat_base().change(input))
 }
 
 pub fn ntfs(input: &[u8]) -> bool {
-    volume(ntfs_base().change(input))
+    volume(&ntfs_base().change(input))
 }
 
 /// Changes nothing, and something.
@@ -174,8 +174,8 @@ pub fn volume_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Opens any volume and looks at all that is there. Whether it was opened.
-pub fn volume(bytes: Vec<u8>) -> bool {
-    let source: Arc<dyn BlockSource> = Arc::new(MemoryDisk::from_bytes("volume", &bytes));
+pub fn volume(bytes: &[u8]) -> bool {
+    let source: Arc<dyn BlockSource> = Arc::new(MemoryDisk::from_bytes("volume", bytes));
     let Ok(fs) = bounded(|| open(source)) else { return false };
     let root = fs.root();
     let mut walk = Walk::new(&*fs, root, FilePath::default(), WALK);

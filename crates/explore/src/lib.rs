@@ -23,6 +23,7 @@ mod file_source;
 mod fs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod kept;
 mod name;
 mod ntfs;
 mod path;

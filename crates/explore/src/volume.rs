@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
+use crate::{
+    ExploreError, Result,
+    kept::{Kept, kept},
+};
 use nestling_block::BlockSource;
-use quick_cache::sync::Cache;
-
-use crate::{ExploreError, Result};
 
 pub(crate) const LINE_BYTES: u64 = 64 << 10;
 const CACHE_BYTES: u64 = 32 << 20;
@@ -22,12 +23,12 @@ thread_local! {
 
 pub(crate) struct Volume {
     source: Arc<dyn BlockSource>,
-    lines: Cache<u64, Arc<[u8]>>,
+    lines: Kept<u64, Arc<[u8]>>,
 }
 
 impl Volume {
     pub(crate) fn new(source: Arc<dyn BlockSource>) -> Self {
-        Self { source, lines: Cache::new((CACHE_BYTES / LINE_BYTES) as usize) }
+        Self { source, lines: kept((CACHE_BYTES / LINE_BYTES) as usize) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn any_piece_is_the_disks_own() {
-        let bytes: Vec<u8> = (0..300_001_u32).map(|n| (n * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..300_001_u32).map(|n| ((n * 7) >> 3) as u8).collect();
         let volume = Volume::new(Arc::new(MemoryDisk::from_bytes("v", &bytes)));
         for (at, length) in
             [(0, 300_001), (65_535, 2), (65_536, 65_536), (1, 200_000), (299_999, 2), (300_001, 0)]

@@ -100,7 +100,7 @@ fn be_a_worker(word: &str) -> Result<()> {
         _ => panic!("no such word"),
     }
     // Whoever gets here was not stopped: it goes on as if nothing had been.
-    answer(disk, control)
+    answer(disk, &control)
 }
 
 struct Served {

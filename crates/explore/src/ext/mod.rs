@@ -191,7 +191,7 @@ impl FileSystem for Ext {
         self.no_streams(stream)?;
         let inode = self.readable(node)?;
         let range = range.start.min(inode.size_bytes)..range.end.min(inode.size_bytes);
-        let mut list = ExtentList::new(range.clone());
+        let mut list = ExtentList::new(range);
         if inode.has(flag::INLINE_DATA) || inode.is_short_link(&self.superblock) {
             list.push(u64::MAX, ExtentKind::Data);
             return Ok(list.finish());

@@ -65,8 +65,8 @@ impl Geometry {
         let kind = match clusters {
             0 => return None,
             _ if is_32 => Kind::Fat32,
-            ..4085 => Kind::Fat12,
-            ..65_525 => Kind::Fat16,
+            1..4085 => Kind::Fat12,
+            4085..65_525 => Kind::Fat16,
             _ => return None,
         };
         if is_32 == (root_bytes != 0) {

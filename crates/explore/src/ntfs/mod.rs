@@ -23,13 +23,13 @@ use std::{
 };
 
 use nestling_block::{BlockSource, Extent};
-use quick_cache::sync::Cache;
 
 use crate::{
     FileName, Result,
     bytes::le16,
     detect::Kind,
     fs::{Cursor, ExtendedAttribute, FileSystem, Node, Page, ReparsePoint, Stat, StreamInfo, Summary},
+    kept::{Kept, kept},
     name::to_utf16,
     volume::Volume,
 };
@@ -66,7 +66,7 @@ pub(crate) struct Ntfs {
     table_bytes: u64,
     root: Node,
     upcase: OnceLock<Upcase>,
-    streams: Cache<(u64, Vec<u8>), Arc<Stream>>,
+    streams: Kept<(u64, Vec<u8>), Arc<Stream>>,
     summary: Summary,
 }
 
@@ -90,7 +90,7 @@ impl Ntfs {
             table_bytes: 0,
             root: Node(ROOT),
             upcase: OnceLock::new(),
-            streams: Cache::new(STREAMS_KEPT),
+            streams: kept(STREAMS_KEPT),
             summary,
         };
         ntfs.open_table()?;

@@ -50,7 +50,8 @@ pub(super) struct Piece {
 impl Stream {
     /// `first` is the attribute, or its first piece; `pieces` are all of them, in order.
     pub(super) fn new(ntfs: &Ntfs, first: Attribute<'_>, pieces: Vec<Piece>) -> Result<Self> {
-        let compressed = first.flags() & flag::COMPRESSED != 0 && first.unit_shift() != 0;
+        let packed = !first.is_resident() && first.flags() & flag::COMPRESSED != 0;
+        let compressed = packed && first.unit_shift() != 0;
         let unit_clusters =
             compressed.then(|| 1_u64.checked_shl(first.unit_shift().into()).unwrap_or(u64::MAX));
         if unit_clusters.is_some_and(|unit| unit.saturating_mul(ntfs.boot.cluster_bytes) > UNIT_BYTES_MAX) {
@@ -124,7 +125,7 @@ impl Stream {
             match run.place {
                 None => piece.fill(0),
                 Some(place) => {
-                    ntfs.volume.read(piece, place.saturating_mul(cluster_bytes).saturating_add(inside))?
+                    ntfs.volume.read(piece, place.saturating_mul(cluster_bytes).saturating_add(inside))?;
                 }
             }
             at += piece.len() as u64;
@@ -176,7 +177,7 @@ impl Stream {
     /// What lies in a range, as far as it is told at once.
     pub(super) fn extents(&self, ntfs: &Ntfs, range: Range<u64>) -> Result<Vec<Extent>> {
         let range = range.start.min(self.size_bytes)..range.end.min(self.size_bytes);
-        let mut list = ExtentList::new(range.clone());
+        let mut list = ExtentList::new(range);
         let unit = match &self.body {
             Body::Resident(_) => {
                 list.push(u64::MAX, ExtentKind::Data);

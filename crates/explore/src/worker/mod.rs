@@ -27,7 +27,7 @@ pub(crate) use fuzzing::{answer_seeds, fuzz_requests, request_seeds};
 pub fn serve(limits: &Limits) -> Result<()> {
     let (disk, control) = standard_streams()?;
     confine(limits)?;
-    answer(disk, control)
+    answer(disk, &control)
 }
 
 /// What [`serve`] begins with: the disk's socket and the client's.
@@ -45,6 +45,6 @@ pub fn standard_streams() -> Result<(UnixStream, UnixStream)> {
 }
 
 /// Answers until the client closes.
-pub fn answer(disk: UnixStream, control: UnixStream) -> Result<()> {
+pub fn answer(disk: UnixStream, control: &UnixStream) -> Result<()> {
     Session::new(disk).run(control)
 }

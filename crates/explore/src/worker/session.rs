@@ -32,13 +32,13 @@ impl Session {
         Self { socket: None, source: Some(source), fs: None }
     }
 
-    pub(super) fn run(mut self, control: UnixStream) -> Result<()> {
+    pub(super) fn run(mut self, control: &UnixStream) -> Result<()> {
         let lost = |error: ProtocolError| ExploreError::WorkerProtocol {
             volume: "a disk".to_owned(),
             what: format!("its client: {error}"),
         };
-        let mut from = BufReader::new(&control);
-        let mut to = &control;
+        let mut from = BufReader::new(control);
+        let mut to = control;
         while let Some(Message { body, .. }) = receive(&mut from, REQUEST_BYTES_MAX, 0).map_err(lost)? {
             let (answer, data) = self.answer(body).unwrap_or_else(|error| refusal(&error));
             send(&mut to, &answer, &data).map_err(lost)?;
