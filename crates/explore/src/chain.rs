@@ -1,7 +1,7 @@
 //! Chains of clusters, as FAT and exFAT have them: each cluster's entry in a table names the next.
 //!
-//! Places on the way are remembered at intervals, so that reading on, or anywhere in a large file, does not begin at the
-//! front each time. A chain that is longer than the volume has clusters goes round.
+//! Places on the way are remembered at intervals, so that reading on, or anywhere in a large file, does not begin at
+//! the front each time. A chain that is longer than the volume has clusters goes round.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,8 +38,9 @@ impl Chains {
         Self { kept: kept(KEPT) }
     }
 
-    /// The run that begins at number `index` of the chain from `first` on, and is looked at for `wanted` clusters; None when
-    /// the chain has ended before. `next` tells what follows a cluster. The caller bounds `index` and `wanted`.
+    /// The run that begins at number `index` of the chain from `first` on, and is looked at for `wanted` clusters;
+    /// None when the chain has ended before. `next` tells what follows a cluster. The caller bounds `index` and
+    /// `wanted`.
     pub(crate) fn run(
         &self,
         first: u32,

@@ -1,8 +1,8 @@
 //! The other side of [`worker`](crate::worker): starts a reader's process, asks it, and ends it.
 //!
-//! What a process says that has read a hostile disk is as hostile as the disk: it is bounded, and checked before it is used. A process that
-//! dies, is silent or breaks the protocol is ended, and every later question gets the same error; it is never started
-//! again unasked, because what killed it lies on the disk.
+//! What a process says that has read a hostile disk is as hostile as the disk: it is bounded, and checked before it
+//! is used. A process that dies, is silent or breaks the protocol is ended, and every later question gets the same
+//! error; it is never started again unasked, because what killed it lies on the disk.
 
 use std::{
     ffi::OsString,
@@ -73,7 +73,8 @@ enum End {
 }
 
 impl Worker {
-    /// Starts a process and has it connect to the disk. `timeout` is for each answer, whatever it takes to read the disk included.
+    /// Starts a process and has it connect to the disk. `timeout` is for each answer, whatever it takes to read the
+    /// disk included.
     pub fn start(program: &WorkerProgram, disk: Disk, timeout: Duration) -> Result<Self> {
         let Disk { socket, export, name } = disk;
         let failed = |e: io::Error| ExploreError::WorkerStart {

@@ -1,8 +1,8 @@
 //! What a volume holds, by what is written where each kind of content has its mark.
 //!
-//! Also kinds that no reader here reads: whoever asks is to be told what it is, and what reads it. Marks come first of what
-//! lies below other things: a member of an array or an encrypted volume may have a file system's mark at its front that
-//! is not its own.
+//! Also kinds that no reader here reads: whoever asks is to be told what it is, and what reads it. Marks come first
+//! of what lies below other things: a member of an array or an encrypted volume may have a file system's mark at its
+//! front that is not its own.
 
 use std::{fmt, sync::Arc};
 
@@ -175,8 +175,8 @@ impl Look<'_> {
         self.array()
     }
 
-    /// A member of an array keeps its superblock at the front, or at the end. A mirror of the latter kind is a volume like
-    /// any other, and read as one.
+    /// A member of an array keeps its superblock at the front, or at the end. A mirror of the latter kind is a volume
+    /// like any other, and read as one.
     fn array(&self) -> Result<Option<Content>> {
         const MAGIC: u32 = 0xa92b_4efc;
         const MIRROR: u32 = 1;

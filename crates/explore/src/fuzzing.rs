@@ -1,8 +1,9 @@
 //! What the fuzz targets and the tests of damage drive: every reader, and the worker's protocol.
 //!
-//! An input for a reader is a list of changes to a volume that the tools of its file system made, so that a run begins behind the
-//! marks and sizes that rubbish never gets right: three bytes say where, one how many, then come the bytes. Places
-//! count only what is not zero, where structures are. Each function panics where a promise is broken.
+//! An input for a reader is a list of changes to a volume that the tools of its file system made, so that a run
+//! begins behind the marks and sizes that rubbish never gets right: three bytes say where, one how many, then come
+//! the bytes. Places count only what is not zero, where structures are. Each function panics where a promise is
+//! broken.
 
 use std::{
     fs,

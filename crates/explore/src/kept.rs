@@ -1,7 +1,8 @@
 //! Caches of so many entries.
 //!
-//! With a fixed number of shards: left to itself, the cache asks how many processors there are, for which the standard library opens
-//! files of the kernel, and that is the end of a process that may open none (`worker/confine.rs`).
+//! With a fixed number of shards: left to itself, the cache asks how many processors there are, for which the
+//! standard library opens files of the kernel, and that is the end of a process that may open none
+//! (`worker/confine.rs`).
 
 use std::hash::Hash;
 

@@ -1,12 +1,13 @@
 //! What lies on disks: file systems, read from any [`BlockSource`](nestling_block::BlockSource), whatever is below it.
 //!
-//! [`detect`] says what a volume holds, [`open`] gives a [`FileSystem`] to list, look up and read. A file in it is a disk
-//! again ([`FileSource`]), so that disks inside disks are read the same way to any depth. Readers are written here, because what is read
-//! may be hostile and no crate promises to be bounded whatever a volume says.
+//! [`detect`] says what a volume holds, [`open`] gives a [`FileSystem`] to list, look up and read. A file in it is a
+//! disk again ([`FileSource`]), so that disks inside disks are read the same way to any depth. Readers are written
+//! here, because what is read may be hostile and no crate promises to be bounded whatever a volume says.
 //!
-//! It must never write; never believe a size, a place or a name on the disk; never follow anything round a circle; never take more than
-//! 128 MiB, whatever the volume is; never use a name from a disk as a path. Because a reader can still have a fault,
-//! programs read disks of others in a process of its own: [`client`] starts it, [`worker`] is what runs in it.
+//! It must never write; never believe a size, a place or a name on the disk; never follow anything round a circle;
+//! never take more than 128 MiB, whatever the volume is; never use a name from a disk as a path. Because a reader can
+//! still have a fault, programs read disks of others in a process of its own: [`client`] starts it, [`worker`] is
+//! what runs in it.
 
 #![forbid(unsafe_code)]
 

@@ -1,14 +1,14 @@
 //! Names as they lie on disk, and their text for people.
 //!
-//! A name is bytes. On ext they are what lies there. Where the disk has UTF-16 (NTFS, FAT's long names, exFAT) they are
-//! its UTF-8, and a surrogate without its partner, which no UTF-8 has, becomes the three bytes that the same rule gives for
-//! it (known as WTF-8): every sequence of 16-bit units has exactly one such name and comes back from it. A short name of FAT is
-//! read as code page 437, of which every byte is another character.
+//! A name is bytes. On ext they are what lies there. Where the disk has UTF-16 (NTFS, FAT's long names, exFAT) they
+//! are its UTF-8, and a surrogate without its partner, which no UTF-8 has, becomes the three bytes that the same rule
+//! gives for it (known as WTF-8): every sequence of 16-bit units has exactly one such name and comes back from it. A
+//! short name of FAT is read as code page 437, of which every byte is another character.
 //!
 //! The text of a name is one line without anything that moves a cursor or ends a path: what is no readable character,
-//! `/` and `\` are written as `\xNN` for each byte. Every name has one text and comes back from it. A name that cannot be the name
-//! of a file (`.`, `..`, with `/` or NUL, too long) is data like any other, but is never to be used as a path:
-//! [`FileName::is_usable`] says so.
+//! `/` and `\` are written as `\xNN` for each byte. Every name has one text and comes back from it. A name that
+//! cannot be the name of a file (`.`, `..`, with `/` or NUL, too long) is data like any other, but is never to be
+//! used as a path: [`FileName::is_usable`] says so.
 
 use std::{fmt, str::FromStr};
 

@@ -1,9 +1,9 @@
 //! Paths inside a volume, and finding what they lead to.
 //!
-//! A path is a list of names. As text, names are escaped (`name.rs`) and separated by `/`; it always begins at the root, and
-//! `.` and `..` are refused in it: what a volume holds under such names is reached by its escaped name or by its node.
-//! Symbolic links are followed only when asked for, inside the volume alone: `..` at the root stays there, and an
-//! absolute link begins at the volume's own root.
+//! A path is a list of names. As text, names are escaped (`name.rs`) and separated by `/`; it always begins at the
+//! root, and `.` and `..` are refused in it: what a volume holds under such names is reached by its escaped name or
+//! by its node. Symbolic links are followed only when asked for, inside the volume alone: `..` at the root stays
+//! there, and an absolute link begins at the volume's own root.
 
 use std::{fmt, str::FromStr};
 

@@ -1,7 +1,7 @@
 //! Going through a tree.
 //!
-//! Depth first, page by page: what is kept is the way down, not what was seen. A directory that is on the way down already
-//! is not entered again, which ends every circle. What cannot be read is told and left out; the walk goes on.
+//! Depth first, page by page: what is kept is the way down, not what was seen. A directory that is on the way down
+//! already is not entered again, which ends every circle. What cannot be read is told and left out; the walk goes on.
 
 use std::collections::VecDeque;
 
@@ -40,8 +40,8 @@ impl Found {
     }
 }
 
-/// What is below a directory, as an iterator: each entry, then what is below it. An error is one of a single directory, unless it
-/// is the last item.
+/// What is below a directory, as an iterator: each entry, then what is below it. An error is one of a single
+/// directory, unless it is the last item.
 pub struct Walk<'a> {
     fs: &'a dyn FileSystem,
     limits: WalkLimits,

@@ -133,7 +133,8 @@ fn chains_that_go_round_end() {
     assert!(fs.lookup(large, b"none").expect("it ends").is_none());
 }
 
-/// Every size, count and place at the front of a volume is all ones in turn, then all zeroes: opening ends, and so does all else.
+/// Every size, count and place at the front of a volume is all ones in turn, then all zeroes: opening ends, and so
+/// does all else.
 #[test]
 fn absurd_numbers_are_refused_or_harmless() {
     let dir = scratch();

@@ -1,6 +1,7 @@
 //! `nestling explore-worker`: the process that reads a disk of others, started by whoever wants to look into one.
 //!
-//! Its standard input and output are sockets, and nobody but that program reads what it says, so it talks past the printer.
+//! Its standard input and output are sockets, and nobody but that program reads what it says, so it talks past the
+//! printer.
 
 use std::io::{Write, stderr};
 

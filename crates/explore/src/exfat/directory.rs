@@ -1,4 +1,5 @@
-//! Directories: slots of 32 bytes. A file is a set of them: its own, one with its size and place, and those with its name.
+//! Directories: slots of 32 bytes. A file is a set of them: its own, one with its size and place, and those with its
+//! name.
 
 use crate::{
     FileName, Result,

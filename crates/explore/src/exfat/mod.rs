@@ -1,7 +1,7 @@
 //! exFAT.
 //!
-//! Written here because it is small and no crate reads it without the whole volume in memory. Checksums of sets of slots are not asked
-//! for: what is damaged is to be read as far as it can be.
+//! Written here because it is small and no crate reads it without the whole volume in memory. Checksums of sets of
+//! slots are not asked for: what is damaged is to be read as far as it can be.
 
 mod directory;
 mod geometry;

@@ -1,5 +1,5 @@
-//! Directories: lists of entries in blocks. An index that some have beside them lies in blocks that look like empty lists, so
-//! it needs no regard.
+//! Directories: lists of entries in blocks. An index that some have beside them lies in blocks that look like empty
+//! lists, so it needs no regard.
 
 use crate::{
     FileName, Result,

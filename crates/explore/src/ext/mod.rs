@@ -1,9 +1,9 @@
 //! ext2, ext3 and ext4.
 //!
-//! A journal that was not yet written back is replayed in memory first (`journal.rs`), so that what is read is what a mount
-//! would show; nothing is ever written. Checksums of metadata are not asked for, except in the journal, where they say
-//! how far it goes: what is damaged is to be read as far as it can be, and no structure is believed because of a checksum.
-//! Names and bytes of encrypted directories stay as they are on disk; reading such a file is refused.
+//! A journal that was not yet written back is replayed in memory first (`journal.rs`), so that what is read is what a
+//! mount would show; nothing is ever written. Checksums of metadata are not asked for, except in the journal, where
+//! they say how far it goes: what is damaged is to be read as far as it can be, and no structure is believed because
+//! of a checksum. Names and bytes of encrypted directories stay as they are on disk; reading such a file is refused.
 
 mod attributes;
 mod directory;

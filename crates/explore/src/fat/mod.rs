@@ -1,7 +1,7 @@
 //! FAT12, FAT16 and FAT32, with long names.
 //!
-//! Written here and not taken from a crate, because those that exist follow a chain that goes round without end. A file is known by
-//! the place of its slot on the volume. Times have no zone and are taken as UTC.
+//! Written here and not taken from a crate, because those that exist follow a chain that goes round without end. A
+//! file is known by the place of its slot on the volume. Times have no zone and are taken as UTC.
 
 mod code_page;
 mod directory;

@@ -1,8 +1,8 @@
 //! Indexes: directories (`$I30`) and the table of security descriptors (`$SII`).
 //!
-//! An index is a tree, but all its nodes lie in one stream, and a bitmap says which of them are in use. So a directory is
-//! listed node by node in the order of that stream: each entry comes once, and no tree that leads back to itself can be
-//! followed round. Only searching follows the tree, down a bounded number of levels.
+//! An index is a tree, but all its nodes lie in one stream, and a bitmap says which of them are in use. So a
+//! directory is listed node by node in the order of that stream: each entry comes once, and no tree that leads back
+//! to itself can be followed round. Only searching follows the tree, down a bounded number of levels.
 
 use std::{cmp::Ordering, sync::Arc};
 

@@ -1,12 +1,13 @@
 //! NTFS.
 //!
-//! Written here because no crate reads what is compressed, and none is made for volumes that lie. Files of the file system
-//! itself (`$MFT` and its like) are not listed, but can be looked up. Names in the old form of 8.3 are not listed either, and can be
-//! looked up, too. The volume's own journal is not replayed: it is about structures that are rewritten when Windows
-//! mounts the volume, so a volume that was in use may lack the last changes, and says so (`Summary::notes`).
+//! Written here because no crate reads what is compressed, and none is made for volumes that lie. Files of the file
+//! system itself (`$MFT` and its like) are not listed, but can be looked up. Names in the old form of 8.3 are not
+//! listed either, and can be looked up, too. The volume's own journal is not replayed: it is about structures that
+//! are rewritten when Windows mounts the volume, so a volume that was in use may lack the last changes, and says so
+//! (`Summary::notes`).
 //!
-//! Refused, with the reason: what is encrypted (EFS), what Windows packed as a whole (WOF: it lies in another form in another
-//! stream), what is elsewhere (deduplicated, in a cloud).
+//! Refused, with the reason: what is encrypted (EFS), what Windows packed as a whole (WOF: it lies in another form in
+//! another stream), what is elsewhere (deduplicated, in a cloud).
 
 mod boot;
 mod file;
@@ -103,7 +104,8 @@ impl Ntfs {
         Ok(ntfs)
     }
 
-    /// The master file table says itself where it lies, piece by piece: each piece is in records that lie in those before.
+    /// The master file table says itself where it lies, piece by piece: each piece is in records that lie in those
+    /// before.
     fn open_table(&mut self) -> Result<()> {
         let offset = self.boot.table_cluster.saturating_mul(self.boot.cluster_bytes);
         let bytes = self.volume.bytes(offset, self.boot.record_bytes as usize)?;

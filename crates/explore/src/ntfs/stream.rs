@@ -1,7 +1,8 @@
 //! Streams: attributes with bytes, wherever these lie.
 //!
-//! A stream that lies in many places is described piece by piece in many records. Which record says what is kept; the list of
-//! clusters is decoded one record at a time, so that a file of a million pieces takes no more memory than another.
+//! A stream that lies in many places is described piece by piece in many records. Which record says what is kept; the
+//! list of clusters is decoded one record at a time, so that a file of a million pieces takes no more memory than
+//! another.
 
 use std::{
     ops::Range,
@@ -149,8 +150,8 @@ impl Stream {
         Ok(())
     }
 
-    /// The bytes of the unit that begins at a cluster: a hole, or as they are when none of its clusters is missing, or packed
-    /// into those at its front.
+    /// The bytes of the unit that begins at a cluster: a hole, or as they are when none of its clusters is missing,
+    /// or packed into those at its front.
     fn unit(&self, ntfs: &Ntfs, first: u64, out: &mut [u8]) -> Result<()> {
         let unit = out.len() as u64 / ntfs.boot.cluster_bytes;
         let mut packed = Vec::new();

@@ -1,7 +1,7 @@
 //! What a reader's process gives up before it looks at a byte of a disk.
 //!
-//! What is left is to read and write the sockets that it was given, and to use memory, within limits. Anything else ends it at
-//! once: a reader that was taken over by what it reads can only lie about that disk.
+//! What is left is to read and write the sockets that it was given, and to use memory, within limits. Anything else
+//! ends it at once: a reader that was taken over by what it reads can only lie about that disk.
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use seccompiler::{TargetArch, apply_filter_all_threads, compile_from_json};

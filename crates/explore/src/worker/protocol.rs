@@ -1,7 +1,7 @@
 //! What a reader's process and its client say to each other.
 //!
-//! A message is two lengths, JSON, and bytes that are none of it (what a file holds, values). Each side takes the other for hostile,
-//! and takes nothing longer than its limits. Questions are answered one by one, in order.
+//! A message is two lengths, JSON, and bytes that are none of it (what a file holds, values). Each side takes the
+//! other for hostile, and takes nothing longer than its limits. Questions are answered one by one, in order.
 
 use std::{
     io::{self, Read, Write},

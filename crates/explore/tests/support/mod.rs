@@ -1,5 +1,5 @@
-//! What the tests of readers share: a tree of files of many kinds, the tools that put it on a volume, and the comparison
-//! of what lies there with what is read.
+//! What the tests of readers share: a tree of files of many kinds, the tools that put it on a volume, and the
+//! comparison of what lies there with what is read.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
