@@ -37,11 +37,12 @@ use std::{
 };
 
 pub use self::{
-    bitmaps::{BitmapName, BitmapReport, DiskBitmaps},
+    bitmaps::{BitmapName, BitmapReport, DiskBitmaps, GRANULARITY},
     end::Cleared,
     error::CaptureError,
     names::DiskPlace,
 };
+pub(crate) use self::end::Captures;
 use crate::Machine;
 
 /// What is to be captured; all disks at one instant.

@@ -74,6 +74,10 @@ impl DiskPlace {
         self.named("file")
     }
 
+    pub(super) fn export(self) -> String {
+        self.named("export")
+    }
+
     /// The copy of a bitmap as it was at the instant.
     pub(super) fn changed(self) -> String {
         self.named("changed")
