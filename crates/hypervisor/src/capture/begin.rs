@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -56,8 +57,7 @@ async fn begin(machine: &Machine, request: CaptureRequest) -> Result<Capture, Ca
         files.push(fleecing::make(machine, plan, &request.fleecing).await?);
     }
     let socket = machine.nbd_socket();
-    let addr = json!({"type": "unix", "data": {"path": socket}});
-    machine.execute("nbd-server-start", json!({"addr": addr, "max-connections": CONNECTIONS_MAX})).await?;
+    start_serving(machine, &socket).await?;
     if runs {
         sync_images(&plans).await;
     }
@@ -78,6 +78,24 @@ async fn begin(machine: &Machine, request: CaptureRequest) -> Result<Capture, Ca
     let number = machine.captures().activate(plans.iter().map(|p| p.disk).collect());
     let machine = machine.clone();
     Ok(Capture { machine, number, socket, disks, request, stopped_for, files, finished: false })
+}
+
+/// A node that reads nothing and says something.
+async fn mark(machine: &Machine, name: &str) -> Result<(), CaptureError> {
+    machine.execute("blockdev-add", json!({"driver": "null-co", "node-name": name, "size": 0})).await?;
+    Ok(())
+}
+
+async fn start_serving(machine: &Machine, socket: &Path) -> Result<(), CaptureError> {
+    mark(machine, names::SERVER).await?;
+    let addr = json!({"type": "unix", "data": {"path": socket}});
+    let server = json!({"addr": addr, "max-connections": CONNECTIONS_MAX});
+    let started = machine.execute("nbd-server-start", server).await;
+    if let Err(MachineError::Qmp(QmpError::Refused { .. })) = started {
+        // What runs already is another's, and must not be stopped.
+        end::delete(machine, names::SERVER).await?;
+    }
+    Ok(started.map(drop)?)
 }
 
 /// QEMU writes everything out when it stops a guest. What is written out before need not be waited for then.
@@ -116,7 +134,7 @@ async fn instant(
         first_refusal(machine, machine.execute_all(commands, INSTANT_TIMEOUT).await?)?;
         return Ok(None);
     }
-    machine.execute("blockdev-add", json!({"driver": "null-co", "node-name": names::STOPPED, "size": 0})).await?;
+    mark(machine, names::STOPPED).await?;
     commands.insert(0, ("stop", json!({})));
     commands.push(("cont", json!({})));
     let stopped = Instant::now();

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::MutexGuard as TurnGuard;
 
 use super::{
@@ -179,9 +179,11 @@ pub(super) async fn tear_down(machine: &Machine) -> Result<Cleared, CaptureError
     if nodes.iter().any(|n| n.node_name == names::STOPPED) {
         cleared.resumed = go_on(machine).await?;
     }
-    if nodes.iter().any(Node::is_of_a_capture) {
-        cleared.found = true;
+    cleared.found = nodes.iter().any(Node::is_of_a_capture);
+    if nodes.iter().any(|n| n.node_name == names::SERVER) {
         stop_serving(machine).await?;
+    }
+    if cleared.found {
         remove_nodes(machine, &nodes).await?;
     }
     for (disk, node) in answers::disks(&nodes) {
@@ -209,9 +211,9 @@ async fn stop_serving(machine: &Machine) -> Result<(), CaptureError> {
         Err(MachineError::Qmp(QmpError::Refused { reason, .. })) if reason.contains("not running") => {}
         stopped => drop(stopped?),
     }
-    // QEMU removes it, too, unless it died before.
+    // QEMU removes it itself, unless something went wrong.
     std::fs::remove_file(machine.nbd_socket()).ok();
-    Ok(())
+    delete(machine, names::SERVER).await
 }
 
 /// From the readers' side to the disks': a node goes when nothing is left that uses it.
@@ -235,6 +237,6 @@ async fn remove_nodes(machine: &Machine, nodes: &[Node]) -> Result<(), CaptureEr
     Ok(())
 }
 
-async fn delete(machine: &Machine, node: &str) -> Result<Value, CaptureError> {
-    Ok(machine.execute("blockdev-del", json!({"node-name": node})).await?)
+pub(super) async fn delete(machine: &Machine, node: &str) -> Result<(), CaptureError> {
+    Ok(machine.execute("blockdev-del", json!({"node-name": node})).await.map(drop)?)
 }

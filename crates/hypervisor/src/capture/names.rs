@@ -12,6 +12,9 @@ pub(super) const PREFIX: &str = "capture-";
 /// There while the guest stands still for an instant, so that a node that comes back knows who stopped it.
 pub(super) const STOPPED: &str = "capture-stopped";
 
+/// There while QEMU's one NBD server is a capture's, and not another's.
+pub(super) const SERVER: &str = "capture-server";
+
 /// Where a disk sits, which is what names it while a machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DiskPlace {

@@ -14,7 +14,7 @@ mod process;
 mod save;
 mod state_file;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     path::{Path, PathBuf},
