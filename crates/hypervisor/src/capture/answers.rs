@@ -151,7 +151,7 @@ pub(super) fn disks<'a>(nodes: &'a [Node]) -> Vec<(DiskPlace, &'a Node)> {
 }
 
 #[cfg(feature = "fuzzing")]
-pub(crate) fn read_any(answer: &Value) {
+pub(crate) fn read_answer(answer: &Value) {
     if let Ok(nodes) = Vec::<Node>::deserialize(answer) {
         for (_, node) in disks(&nodes) {
             super::bitmaps::of_node(node);

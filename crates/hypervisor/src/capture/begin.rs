@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -10,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    Capture, CaptureError, CaptureRequest, CapturedDisk, ChangedMap, answers, end, fleecing, names,
+    Capture, CaptureError, CaptureRequest, CapturedDisk, ChangedMap, Held, Outcome, PreparedCapture, answers, end,
+    fleecing, names,
     plan::{self, DiskPlan},
 };
 use crate::{Machine, MachineError, RunState, qmp::QmpError};
@@ -22,8 +22,11 @@ const INSTANT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Readers of all disks together.
 const CONNECTIONS_MAX: u32 = 128;
 
-/// In a task of its own, so that a caller that goes away leaves a capture that ends, and not half of one.
-pub(super) async fn capture(machine: &Machine, request: CaptureRequest) -> Result<Capture, CaptureError> {
+/// Both steps are tasks of their own, so that a caller that goes away leaves a capture that ends, and not half of one.
+pub(super) async fn prepare(
+    machine: &Machine,
+    request: CaptureRequest,
+) -> Result<PreparedCapture, CaptureError> {
     let machine = machine.clone();
     let task = tokio::spawn(async move {
         let captures = machine.captures();
@@ -31,53 +34,72 @@ pub(super) async fn capture(machine: &Machine, request: CaptureRequest) -> Resul
         if captures.is_active() {
             return Err(CaptureError::Busy);
         }
-        let begun = begin(&machine, request).await;
-        if begun.is_err() {
-            // Whatever came of it. What cannot be removed now is removed before the next capture.
+        let ready = make_ready(&machine, request).await;
+        if ready.is_err() {
+            // What cannot be removed now is removed before the next capture.
             if let Err(error) = end::tear_down(&machine).await {
-                tracing::warn!(%error, "a capture that could not be begun left something behind");
+                tracing::warn!(%error, "a capture that could not be made ready left something behind");
             }
         }
-        begun
+        ready
     });
     task.await.unwrap_or_else(|e| Err(CaptureError::Ended { why: e.to_string() }))
 }
 
-async fn begin(machine: &Machine, request: CaptureRequest) -> Result<Capture, CaptureError> {
+async fn make_ready(machine: &Machine, request: CaptureRequest) -> Result<PreparedCapture, CaptureError> {
     fleecing::check(&request.fleecing)?;
     end::tear_down(machine).await?;
-    let runs = match machine.run_state().await? {
-        RunState::Running => true,
-        RunState::Paused | RunState::DiskError => false,
-        other => return Err(CaptureError::State { state: format!("{other:?}").to_lowercase() }),
-    };
+    runs(machine).await?;
     let plans = plan::plan(&request, &answers::nodes(machine).await?, &answers::devices(machine).await?)?;
     let mut files = Vec::new();
     for plan in plans.iter().filter(|p| p.device.is_some()) {
         files.push(fleecing::make(machine, plan, &request.fleecing).await?);
     }
-    let socket = machine.nbd_socket();
-    start_serving(machine, &socket).await?;
-    if runs {
-        sync_images(&plans).await;
-    }
-    let stopped_for = match instant(machine, &plans, runs).await {
-        Ok(stopped_for) => stopped_for,
-        Err(error) => {
-            forget(machine, &plans).await;
-            return Err(error);
-        }
-    };
-    let disks = match export(machine, &plans).await {
-        Ok(disks) => disks,
-        Err(error) => {
-            forget(machine, &plans).await;
-            return Err(error);
-        }
-    };
+    start_serving(machine).await?;
+    sync_images(&plans).await;
+    let begun = plans.iter().filter_map(|p| Some((p.disk, p.begin?.0))).collect();
     let number = machine.captures().activate(plans.iter().map(|p| p.disk).collect());
-    let machine = machine.clone();
-    Ok(Capture { machine, number, socket, disks, request, stopped_for, files, finished: false })
+    let held = Held { machine: machine.clone(), number, begun, files, finished: false };
+    Ok(PreparedCapture { held, plans })
+}
+
+/// Whether the guest must be stopped for an instant.
+async fn runs(machine: &Machine) -> Result<bool, CaptureError> {
+    match machine.run_state().await? {
+        RunState::Running => Ok(true),
+        RunState::Paused | RunState::DiskError => Ok(false),
+        RunState::Other(state) => Err(CaptureError::State { state }),
+        other => Err(CaptureError::State { state: format!("{other:?}").to_lowercase() }),
+    }
+}
+
+pub(super) async fn instant(prepared: PreparedCapture) -> Result<Capture, CaptureError> {
+    let task = tokio::spawn(async move {
+        let PreparedCapture { mut held, plans } = prepared;
+        match make_instant(&held, &plans).await {
+            Ok((stopped_for, disks)) => {
+                let socket = held.machine.nbd_socket();
+                Ok(Capture { held, socket, disks, stopped_for })
+            }
+            Err(error) => {
+                // If this fails, too, dropping it tries once more.
+                end::finish(&mut held, &Outcome::Failed).await.ok();
+                Err(error)
+            }
+        }
+    });
+    task.await.unwrap_or_else(|e| Err(CaptureError::Ended { why: e.to_string() }))
+}
+
+async fn make_instant(
+    held: &Held,
+    plans: &[DiskPlan],
+) -> Result<(Option<Duration>, Vec<CapturedDisk>), CaptureError> {
+    let machine = &held.machine;
+    let _turn = machine.captures().turn().await;
+    machine.captures().check(held.number)?;
+    let stopped_for = stand_still(machine, plans).await?;
+    Ok((stopped_for, export(machine, plans).await?))
 }
 
 /// A node that reads nothing and says something.
@@ -86,9 +108,9 @@ async fn mark(machine: &Machine, name: &str) -> Result<(), CaptureError> {
     Ok(())
 }
 
-async fn start_serving(machine: &Machine, socket: &Path) -> Result<(), CaptureError> {
+async fn start_serving(machine: &Machine) -> Result<(), CaptureError> {
     mark(machine, names::SERVER).await?;
-    let addr = json!({"type": "unix", "data": {"path": socket}});
+    let addr = json!({"type": "unix", "data": {"path": machine.nbd_socket()}});
     let server = json!({"addr": addr, "max-connections": CONNECTIONS_MAX});
     let started = machine.execute("nbd-server-start", server).await;
     if let Err(MachineError::Qmp(QmpError::Refused { .. })) = started {
@@ -114,11 +136,7 @@ async fn sync_images(plans: &[DiskPlan]) {
 }
 
 /// The instant itself, sent to QEMU in one piece: it lets the guest go on even if this process ends meanwhile.
-async fn instant(
-    machine: &Machine,
-    plans: &[DiskPlan],
-    runs: bool,
-) -> Result<Option<Duration>, CaptureError> {
+async fn stand_still(machine: &Machine, plans: &[DiskPlan]) -> Result<Option<Duration>, CaptureError> {
     let mut commands: Vec<(&str, Value)> = Vec::new();
     for plan in plans {
         if let Some(device) = &plan.device {
@@ -130,7 +148,7 @@ async fn instant(
     if bitmaps["actions"].as_array().is_some_and(|actions| !actions.is_empty()) {
         commands.push(("transaction", bitmaps));
     }
-    if !runs {
+    if !runs(machine).await? {
         first_refusal(machine, machine.execute_all(commands, INSTANT_TIMEOUT).await?)?;
         return Ok(None);
     }
@@ -149,14 +167,6 @@ fn first_refusal(machine: &Machine, answers: Vec<Result<Value, QmpError>>) -> Re
     match answers.into_iter().find_map(Result::err) {
         Some(error) => Err(machine.gone_or(error).into()),
         None => Ok(()),
-    }
-}
-
-/// Removes the bitmaps that were begun for a capture that did not come about; the older ones are as they were.
-async fn forget(machine: &Machine, plans: &[DiskPlan]) {
-    let begun: Vec<_> = plans.iter().filter_map(|p| Some((p.disk, p.begin?.0))).collect();
-    if let Err(error) = machine.remove_bitmaps(&begun).await {
-        tracing::warn!(%error, "bitmaps of a capture that could not be begun are left");
     }
 }
 

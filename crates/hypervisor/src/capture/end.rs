@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::MutexGuard as TurnGuard;
 
 use super::{
-    BitmapName, Capture, CaptureError, DiskPlace, Outcome,
+    BitmapName, CaptureError, DiskPlace, Held, Outcome,
     answers::{self, Node},
     bitmaps, names,
 };
@@ -70,8 +70,18 @@ impl Captures {
         self.state().active.as_ref().is_some_and(|active| active.disks.contains(&disk))
     }
 
-    fn is(&self, number: u64) -> bool {
-        self.state().active.as_ref().is_some_and(|active| active.number == number)
+    /// Whether this one is still under way.
+    pub(super) fn check(&self, number: u64) -> Result<(), CaptureError> {
+        if self.state().active.as_ref().is_some_and(|active| active.number == number) {
+            return Ok(());
+        }
+        let why = self.why_ended(number).unwrap_or_else(|| "its machine was found again".to_owned());
+        Err(CaptureError::Ended { why })
+    }
+
+    fn forget(&self, number: u64) {
+        let mut state = self.state();
+        state.active.take_if(|active| active.number == number);
     }
 
     fn why_ended(&self, number: u64) -> Option<String> {
@@ -81,52 +91,48 @@ impl Captures {
     }
 }
 
-pub(super) async fn finish(capture: &mut Capture, outcome: &Outcome) -> Result<(), CaptureError> {
-    if capture.finished {
+pub(super) async fn finish(held: &mut Held, outcome: &Outcome) -> Result<(), CaptureError> {
+    if held.finished {
         return Ok(());
     }
-    let (machine, number) = (&capture.machine, capture.number);
-    let captures = machine.captures();
-    let _turn = captures.turn().await;
-    if captures.is(number) {
-        tear_down(machine).await?;
-        captures.state().active = None;
-    }
     let removed = match outcome {
-        Outcome::Durable { remove } => remove.clone(),
-        Outcome::Failed => begun(capture),
+        Outcome::Durable { remove } => remove,
+        Outcome::Failed => &held.begun,
     };
-    bitmaps::remove(machine, &removed).await?;
-    capture.finished = true;
+    give_back(&held.machine, held.number, removed).await?;
+    held.finished = true;
     Ok(())
 }
 
-fn begun(capture: &Capture) -> Vec<(DiskPlace, BitmapName)> {
-    capture.request.disks.iter().filter_map(|d| Some((d.disk, d.begin?))).collect()
+async fn give_back(
+    machine: &Machine,
+    number: u64,
+    removed: &[(DiskPlace, BitmapName)],
+) -> Result<(), CaptureError> {
+    let captures = machine.captures();
+    let _turn = captures.turn().await;
+    if captures.check(number).is_ok() {
+        tear_down(machine).await?;
+        captures.state().active = None;
+    }
+    bitmaps::remove(machine, removed).await
 }
 
 /// A capture that nobody holds any more has failed.
-pub(super) fn dropped(capture: &mut Capture) {
-    if capture.finished {
-        return;
-    }
-    capture.finished = true;
+pub(super) fn dropped(held: &mut Held) {
     // Without a runtime the process is ending, and the next one clears up.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let (machine, number, begun) = (capture.machine.clone(), capture.number, begun(capture));
+    if held.finished {
+        return;
+    }
+    let (machine, number, begun) = (held.machine.clone(), held.number, std::mem::take(&mut held.begun));
     runtime.spawn(async move {
-        let captures = machine.captures();
-        let _turn = captures.turn().await;
-        let ended = async {
-            if captures.is(number) {
-                tear_down(&machine).await?;
-                captures.state().active = None;
-            }
-            bitmaps::remove(&machine, &begun).await
-        };
-        match ended.await {
+        match give_back(&machine, number, &begun).await {
             Ok(()) | Err(CaptureError::Gone(_)) => {}
-            Err(error) => tracing::warn!(%error, "a capture that was dropped could not be ended"),
+            Err(error) => {
+                tracing::warn!(%error, "a capture that was dropped could not be ended; the next one clears up");
+                machine.captures().forget(number);
+            }
         }
     });
 }
@@ -143,14 +149,14 @@ pub(super) async fn by_machine(machine: &Machine, why: &str) -> Result<(), Captu
     Ok(())
 }
 
-pub(super) fn trouble(capture: &Capture) -> Option<CaptureError> {
-    if let Some(exit) = capture.machine.exit_now() {
+pub(super) fn trouble(held: &Held) -> Option<CaptureError> {
+    if let Some(exit) = held.machine.exit_now() {
         return Some(CaptureError::Gone(exit.reason));
     }
-    if let Some(why) = capture.machine.captures().why_ended(capture.number) {
+    if let Some(why) = held.machine.captures().why_ended(held.number) {
         return Some(CaptureError::Ended { why });
     }
-    capture.files.iter().find_map(super::fleecing::KeptFile::full)
+    held.files.iter().find_map(super::fleecing::KeptFile::full)
 }
 
 pub(super) async fn clear(machine: &Machine) -> Result<Cleared, CaptureError> {

@@ -42,6 +42,8 @@ pub use self::{
     error::CaptureError,
     names::DiskPlace,
 };
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::answers::read_answer;
 pub(crate) use self::end::Captures;
 use crate::Machine;
 
@@ -70,17 +72,32 @@ pub struct Fleecing {
     pub bytes_max: u64,
 }
 
+/// All that a capture needs, made ready while the guest runs, so that the instant itself is short: what is frozen for it
+/// is to be frozen after this. Dropped, it is undone.
+#[derive(Debug)]
+pub struct PreparedCapture {
+    held: Held,
+    plans: Vec<plan::DiskPlan>,
+}
+
 /// A capture under way. What it serves stays the same until [`Capture::finish`]; if it is dropped instead, it ends as
 /// failed.
 #[derive(Debug)]
 pub struct Capture {
+    held: Held,
+    socket: PathBuf,
+    disks: Vec<CapturedDisk>,
+    stopped_for: Option<Duration>,
+}
+
+/// What must be given back, in whatever state it is.
+#[derive(Debug)]
+struct Held {
     machine: Machine,
     /// Tells this capture from others of the same machine.
     number: u64,
-    socket: PathBuf,
-    disks: Vec<CapturedDisk>,
-    request: CaptureRequest,
-    stopped_for: Option<Duration>,
+    /// What begins, or has begun, at the instant.
+    begun: Vec<(DiskPlace, BitmapName)>,
     files: Vec<fleecing::KeptFile>,
     finished: bool,
 }
@@ -123,12 +140,16 @@ pub struct FleecingUse {
 }
 
 impl Machine {
-    /// Makes an instant of a machine whose guest runs or is paused. One at a time: a second is refused.
+    /// Makes a capture ready, of a machine whose guest runs or is paused. One at a time: a second is refused.
     ///
-    /// Whole or not at all: when this fails, nothing of it is left in QEMU and the guest goes on as before. Not to be
-    /// given up halfway by the caller; if it is, [`Machine::clear_captures`] removes what is left.
+    /// Whole or not at all: when this or the instant fails, nothing of it is left in QEMU and the guest goes on as before.
+    pub async fn prepare_capture(&self, request: CaptureRequest) -> Result<PreparedCapture, CaptureError> {
+        begin::prepare(self, request).await
+    }
+
+    /// A capture without anything to be done between its preparation and its instant.
     pub async fn capture(&self, request: CaptureRequest) -> Result<Capture, CaptureError> {
-        begin::capture(self, request).await
+        self.prepare_capture(request).await?.instant().await
     }
 
     /// Whether a capture is under way.
@@ -160,6 +181,13 @@ impl Machine {
     }
 }
 
+impl PreparedCapture {
+    /// The instant: all disks as they are now, and whatever bitmaps begin.
+    pub async fn instant(self) -> Result<Capture, CaptureError> {
+        begin::instant(self).await
+    }
+}
+
 impl Capture {
     /// Where QEMU serves it; only processes of this user get there.
     pub fn socket(&self) -> &Path {
@@ -176,23 +204,23 @@ impl Capture {
     }
 
     pub fn fleecing(&self) -> Vec<FleecingUse> {
-        self.files.iter().map(fleecing::KeptFile::in_use).collect()
+        self.held.files.iter().map(fleecing::KeptFile::in_use).collect()
     }
 
     /// Why reading fails, as far as it can be told: asked when a read has failed. `None`: the capture knows of nothing,
     /// so the read's own error is all that is known.
     pub fn trouble(&self) -> Option<CaptureError> {
-        end::trouble(self)
+        end::trouble(&self.held)
     }
 
     /// Ends it and does with the bitmaps what the outcome says. May be tried again as long as it fails; the machine's
     /// end ends the capture too ([`CaptureError::Gone`]), and the bitmaps are then in the images.
     pub async fn finish(&mut self, outcome: &Outcome) -> Result<(), CaptureError> {
-        end::finish(self, outcome).await
+        end::finish(&mut self.held, outcome).await
     }
 }
 
-impl Drop for Capture {
+impl Drop for Held {
     fn drop(&mut self) {
         end::dropped(self);
     }
