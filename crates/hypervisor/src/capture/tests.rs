@@ -242,6 +242,31 @@ async fn a_failed_capture_loses_no_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_made_ready_shows_the_later_instant_or_is_undone() {
+    let Some(nest) = nest().await else { return };
+    let prepared = nest.machine.prepare_capture(nest.request(Some(1), None)).await.unwrap();
+    assert!(nest.machine.is_captured());
+    nest.guest(0, "write -P 1 0 1M").await;
+    let mut capture = prepared.instant().await.unwrap();
+    nest.guest(0, "write -P 2 0 1M").await;
+    holds(&nest, &capture, 0, 1, "0 1M").await.unwrap();
+    capture.finish(&Outcome::Failed).await.unwrap();
+    let prepared = nest.machine.prepare_capture(nest.request(Some(2), None)).await.unwrap();
+    nest.machine.end_capture("of a test").await.unwrap();
+    let ended = prepared.instant().await.unwrap_err();
+    assert!(matches!(&ended, CaptureError::Ended { why } if why == "of a test"), "{ended}");
+    drop(nest.machine.prepare_capture(nest.request(Some(3), None)).await.unwrap());
+    let undone = async {
+        while nest.machine.is_captured() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, undone).await.unwrap();
+    nest.nothing_is_left().await;
+    assert!(nest.ours().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_fleecing_image_ends_the_capture_and_no_write() {
     let Some(nest) = nest().await else { return };
     nest.guest(0, "write -P 1 0 40M").await;

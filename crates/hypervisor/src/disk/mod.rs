@@ -263,4 +263,6 @@ fn io_error(done: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskEr
 }
 
 #[cfg(test)]
+mod bitmap_tests;
+#[cfg(test)]
 mod tests;

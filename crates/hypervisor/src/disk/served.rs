@@ -63,6 +63,11 @@ impl ServedDisk {
         self.ended.borrow().clone()
     }
 
+    #[cfg(test)]
+    pub(super) fn ended_for_tests(&self) -> watch::Receiver<Option<String>> {
+        self.ended.clone()
+    }
+
     /// Ends it; done when the image is free again.
     pub async fn stop(mut self) -> Result<(), DiskError> {
         self.kill();
