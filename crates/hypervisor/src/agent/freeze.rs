@@ -38,7 +38,9 @@ pub enum FreezeError {
     Agent(#[from] AgentError),
     #[error("the guest did not freeze its file systems within {} seconds", within.as_secs_f32())]
     Slow { within: Duration },
-    #[error("the guest agent froze nothing; look whether the file systems that are asked for are mounted there")]
+    #[error(
+        "the guest agent froze nothing; look whether the file systems that are asked for are mounted there"
+    )]
     Nothing,
     #[error("the guest agent says that it froze {file_systems} file systems, and then that none is frozen")]
     Denied { file_systems: u64 },
@@ -141,7 +143,8 @@ impl Agent {
     /// Thaws what is frozen, whoever froze it: for a node that comes back to a guest of which it knows nothing.
     pub async fn thaw(&self, within: Duration) -> Result<Thawed, FreezeError> {
         let wished = Instant::now();
-        let slow = || FreezeError::StillFrozen { tries: 0, within, why: "another freeze is under way".to_owned() };
+        let slow =
+            || FreezeError::StillFrozen { tries: 0, within, why: "another freeze is under way".to_owned() };
         let _turn = timeout(within, self.freezing.lock()).await.map_err(|_| slow())?;
         Thawing { agent: self, began: wished, wished, within }.run().await
     }
@@ -216,7 +219,10 @@ async fn keep(
         // Without anybody left to wish, it is thawed all the same.
         Ok(wish) => thawing(wish.unwrap_or(THAW_UNASKED)).run().await,
         Err(_) => {
-            tracing::warn!(seconds = request.hold_max.as_secs_f32(), "a guest was frozen too long and is thawed");
+            tracing::warn!(
+                seconds = request.hold_max.as_secs_f32(),
+                "a guest was frozen too long and is thawed"
+            );
             thawing(THAW_UNASKED).run().await.map(|thawed| Thawed { held: false, ..thawed })
         }
     };
@@ -282,7 +288,9 @@ impl Thawing<'_> {
                 *held = Held::No;
                 Ok(0)
             }
-            (Ok(_), FreezeStatus::Frozen) => Err("the guest agent says that it thaws and stays frozen".to_owned()),
+            (Ok(_), FreezeStatus::Frozen) => {
+                Err("the guest agent says that it thaws and stays frozen".to_owned())
+            }
             (Err(error), FreezeStatus::Frozen) => Err(error.to_string()),
         }
     }

@@ -93,7 +93,11 @@ impl Ways {
                 if self.restarts.swap(false, Ordering::SeqCst) {
                     return None;
                 }
-                if self.stubborn.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+                if self
+                    .stubborn
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                    .is_ok()
+                {
                     return refused();
                 }
                 self.frozen.store(false, Ordering::SeqCst);
@@ -164,13 +168,17 @@ async fn an_agent_that_hangs_while_it_freezes_is_thawed() {
     let guest = guest(Ways { silent_freeze: true, ..Ways::default() });
     let within = Duration::from_millis(100);
     let refused = guest.agent.freeze(FreezeRequest { within, ..request() }).await.unwrap_err();
-    assert!(matches!(refused, FreezeError::Slow { .. } | FreezeError::Agent(AgentError::Timeout { .. })), "{refused}");
+    assert!(
+        matches!(refused, FreezeError::Slow { .. } | FreezeError::Agent(AgentError::Timeout { .. })),
+        "{refused}"
+    );
     assert!(!guest.ways.frozen.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
 async fn an_agent_that_lies_is_not_believed() {
-    for (count, expected) in [(0, "froze nothing"), (-1, "makes no sense"), (1 << 40, "makes no sense"), (2, "none is frozen")]
+    for (count, expected) in
+        [(0, "froze nothing"), (-1, "makes no sense"), (1 << 40, "makes no sense"), (2, "none is frozen")]
     {
         let guest = guest(Ways { lies: Some(count), ..Ways::default() });
         let refused = guest.agent.freeze(request()).await.unwrap_err().to_string();
@@ -191,7 +199,10 @@ async fn a_thaw_is_tried_again_until_it_works_or_the_time_is_up() {
     let stuck = guest(ways);
     let frozen = stuck.agent.freeze(request()).await.unwrap();
     let refused = frozen.thaw(Duration::from_millis(300)).await.unwrap_err();
-    assert!(matches!(&refused, FreezeError::StillFrozen { tries: 2.., why, .. } if why.contains("busy")), "{refused}");
+    assert!(
+        matches!(&refused, FreezeError::StillFrozen { tries: 2.., why, .. } if why.contains("busy")),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -203,7 +203,9 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_none_is_refused() {
-        for bad in [json!({}), json!([1]), json!([{"node-name": 7}]), json!([{"dirty-bitmaps": [{"count": -1}]}])] {
+        for bad in
+            [json!({}), json!([1]), json!([{"node-name": 7}]), json!([{"dirty-bitmaps": [{"count": -1}]}])]
+        {
             assert!(typed::<Vec<Node>>("query-named-block-nodes", bad).is_err());
         }
     }

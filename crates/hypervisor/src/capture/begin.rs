@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    Capture, CaptureError, CaptureRequest, CapturedDisk, ChangedMap, Held, Outcome, PreparedCapture, answers, end,
-    fleecing, names,
+    Capture, CaptureError, CaptureRequest, CapturedDisk, ChangedMap, Held, Outcome, PreparedCapture, answers,
+    end, fleecing, names,
     plan::{self, DiskPlan},
 };
 use crate::{Machine, MachineError, RunState, qmp::QmpError};

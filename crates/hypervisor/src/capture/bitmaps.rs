@@ -127,9 +127,8 @@ fn removals(nodes: &[Node], bitmaps: &[(DiskPlace, BitmapName)]) -> Vec<Value> {
     }
     there.sort_unstable();
     there.dedup();
-    let action = |(_, node, name)| {
-        json!({"type": "block-dirty-bitmap-remove", "data": {"node": node, "name": name}})
-    };
+    let action =
+        |(_, node, name)| json!({"type": "block-dirty-bitmap-remove", "data": {"node": node, "name": name}});
     there.into_iter().map(action).collect()
 }
 
@@ -174,7 +173,8 @@ mod tests {
         let gone = BitmapName(Uuid::from_u128(7));
         let elsewhere = DiskPlace { location: 1, ..disk };
         let asked = [(disk, broken), (disk, mine), (disk, mine), (disk, gone), (elsewhere, mine)];
-        let removed: Vec<Value> = removals(&[node], &asked).into_iter().map(|a| a["data"]["name"].clone()).collect();
+        let removed: Vec<Value> =
+            removals(&[node], &asked).into_iter().map(|a| a["data"]["name"].clone()).collect();
         assert_eq!(removed, [json!(mine.to_string()), json!(broken.to_string())]);
     }
 }

@@ -17,11 +17,15 @@ pub enum CaptureError {
     NoDisk { disk: DiskPlace },
     #[error("disk {disk} is read-only: nothing in it can change, so that no change can be recorded")]
     ReadOnly { disk: DiskPlace },
-    #[error("the virtual machine is {state}, in which no disk can be captured; try again when it runs or is paused")]
+    #[error(
+        "the virtual machine is {state}, in which no disk can be captured; try again when it runs or is paused"
+    )]
     State { state: String },
     #[error("disk {disk} has no bitmap {bitmap}; compare the whole disk instead")]
     NoBitmap { disk: DiskPlace, bitmap: BitmapName },
-    #[error("bitmap {bitmap} of disk {disk} cannot be believed: {why}; remove it and compare the whole disk instead")]
+    #[error(
+        "bitmap {bitmap} of disk {disk} cannot be believed: {why}; remove it and compare the whole disk instead"
+    )]
     BadBitmap { disk: DiskPlace, bitmap: BitmapName, why: &'static str },
     #[error("disk {disk} has a bitmap {bitmap} already; choose another number")]
     BitmapExists { disk: DiskPlace, bitmap: BitmapName },

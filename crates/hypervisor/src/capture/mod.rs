@@ -36,15 +36,15 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::answers::read_answer;
+pub(crate) use self::end::Captures;
 pub use self::{
     bitmaps::{BitmapName, BitmapReport, DiskBitmaps, GRANULARITY},
     end::Cleared,
     error::CaptureError,
     names::DiskPlace,
 };
-#[cfg(feature = "fuzzing")]
-pub(crate) use self::answers::read_answer;
-pub(crate) use self::end::Captures;
 use crate::Machine;
 
 /// What is to be captured; all disks at one instant.

@@ -110,7 +110,18 @@ mod tests {
 
     #[test]
     fn what_is_no_disk_of_ours_is_none() {
-        for other in ["", "scsi", "scsi-", "scsi-01", "scsi-+1", "scsi-256", "ide--1", "sata-0", "pflash0", "#block123"] {
+        for other in [
+            "",
+            "scsi",
+            "scsi-",
+            "scsi-01",
+            "scsi-+1",
+            "scsi-256",
+            "ide--1",
+            "sata-0",
+            "pflash0",
+            "#block123",
+        ] {
             assert_eq!(DiskPlace::parse(other), None, "{other}");
         }
     }

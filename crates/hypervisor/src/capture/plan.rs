@@ -93,7 +93,8 @@ pub(super) fn transaction(plans: &[DiskPlan]) -> Value {
         }
         if let Some(since) = plan.since {
             let copy = plan.disk.changed();
-            actions.push(add(json!({"node": node, "name": copy, "granularity": GRANULARITY, "disabled": true})));
+            actions
+                .push(add(json!({"node": node, "name": copy, "granularity": GRANULARITY, "disabled": true})));
             let data = json!({"node": node, "target": copy, "bitmaps": [since.to_string()]});
             actions.push(json!({"type": "block-dirty-bitmap-merge", "data": data}));
         }

@@ -76,7 +76,8 @@ impl Nest {
     }
 
     fn request(&self, begin: Option<u128>, since: Option<u128>) -> CaptureRequest {
-        let ask = |location| DiskRequest { disk: scsi(location), begin: begin.map(name), since: since.map(name) };
+        let ask =
+            |location| DiskRequest { disk: scsi(location), begin: begin.map(name), since: since.map(name) };
         CaptureRequest { disks: vec![ask(0), ask(3)], fleecing: self.fleecing() }
     }
 
@@ -88,7 +89,8 @@ impl Nest {
     async fn guest(&self, location: u8, does: &str) {
         let device = format!("{}/virtio-backend", scsi(location).device());
         let line = format!("qemu-io -d {device} \"{does}\"");
-        let said = self.machine.execute("human-monitor-command", json!({"command-line": line})).await.unwrap();
+        let said =
+            self.machine.execute("human-monitor-command", json!({"command-line": line})).await.unwrap();
         assert_eq!(said, "", "{line}");
     }
 
@@ -100,7 +102,10 @@ impl Nest {
         let disks = self.machine.bitmaps().await.unwrap();
         let of = |disk: &DiskBitmaps| {
             let location = disk.disk.location;
-            disk.bitmaps.iter().map(move |b| (location, b.name.0.as_u128(), b.changed_bytes)).collect::<Vec<_>>()
+            disk.bitmaps
+                .iter()
+                .map(move |b| (location, b.name.0.as_u128(), b.changed_bytes))
+                .collect::<Vec<_>>()
         };
         disks.iter().flat_map(of).collect()
     }
@@ -142,7 +147,8 @@ async fn look(nest: &Nest, image: &str, format: &str, byte: u8, at: &str) -> Res
     let read = format!("read -P {byte} {at}");
     let ran = tool(nest, "qemu-io").args(["-r", "-f", format, "-c", &read, image]).output().await.unwrap();
     let said = text(&ran);
-    let good = ran.status.success() && said.contains("read ") && !said.contains("Pattern verification failed");
+    let good =
+        ran.status.success() && said.contains("read ") && !said.contains("Pattern verification failed");
     if good { Ok(()) } else { Err(said) }
 }
 

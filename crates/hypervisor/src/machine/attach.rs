@@ -68,7 +68,9 @@ impl Machine {
     /// A backup that the earlier node had under way holds memory, disk space, and at worst the guest itself.
     async fn clear_after_another(&self) {
         match timeout(CLEAR_TIMEOUT, self.clear_captures()).await {
-            Ok(Ok(cleared)) if cleared.found => tracing::info!(?cleared, "a backup that was cut off is cleared away"),
+            Ok(Ok(cleared)) if cleared.found => {
+                tracing::info!(?cleared, "a backup that was cut off is cleared away")
+            }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "what a backup left could not be cleared away"),
             Err(_) => tracing::warn!("what a backup left takes too long to be cleared away"),

@@ -145,7 +145,10 @@ impl Qmp {
         let command = "add-fd";
         let answer = self.send(command, json!({"opaque": label}), Some(fd), QUICK).await?;
         let set = answer["fdset-id"].as_u64();
-        set.ok_or_else(|| QmpError::Nonsense { command: command.to_owned(), why: "it names no set".to_owned() })
+        set.ok_or_else(|| QmpError::Nonsense {
+            command: command.to_owned(),
+            why: "it names no set".to_owned(),
+        })
     }
 
     /// Sends commands in one piece, which QEMU carries out in their order, each whether or not those before it were
