@@ -28,7 +28,7 @@ pub(super) struct DiskPlan {
 impl DiskPlan {
     /// The node that is exported.
     pub fn exported(&self) -> String {
-        if self.device.is_some() { self.disk.view() } else { self.disk.node() }
+        if self.device.is_some() { self.disk.kept() } else { self.disk.node() }
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
         let disks = vec![asked(0, Some(2), Some(1)), asked(1, Some(2), None), asked(2, None, None)];
         let plans = plan(&request(disks), &nodes, &devices()).unwrap();
         assert_eq!((plans[0].begin, plans[0].since), (Some((name(2), true)), Some(name(1))));
-        assert_eq!(plans[0].exported(), "capture-view-scsi-0");
+        assert_eq!(plans[0].exported(), "capture-kept-scsi-0");
         assert_eq!(plans[1].begin, Some((name(2), false)), "a raw image keeps no bitmap");
         assert_eq!((plans[2].device.as_deref(), plans[2].exported().as_str()), (None, "scsi-2"));
         let actions = transaction(&plans);
