@@ -72,13 +72,16 @@ mod tests {
 
     async fn answered(greeting: &[u8], after_option: &[u8], reply: &[u8]) -> io::Result<bool> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (greeting, rest) = (greeting.to_vec(), [after_option, reply].concat());
+        let (greeting, after_option, reply) = (greeting.to_vec(), after_option.to_vec(), reply.to_vec());
         let server = tokio::spawn(async move {
             theirs.write_all(&greeting).await.ok();
             let mut option = [0; 20 + 1];
             if theirs.read_exact(&mut option).await.is_ok() {
                 assert_eq!(option[20], b'x');
-                theirs.write_all(&rest).await.ok();
+                theirs.write_all(&after_option).await.ok();
+                if !after_option.is_empty() && theirs.read_exact(&mut [0; 28]).await.is_ok() {
+                    theirs.write_all(&reply).await.ok();
+                }
             }
         });
         let answer = read_sector(ours, "x").await;

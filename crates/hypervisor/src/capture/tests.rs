@@ -213,7 +213,7 @@ async fn the_instant_stays_and_what_changed_since_the_last_is_told() {
     assert_eq!(nest.ours().await, [(0, 1, MIB + 2 * KIB64), (3, 1, KIB64)]);
 
     nest.guest(0, "write -P 3 60M 1k").await;
-    let mut second = nest.capture(Some(2), Some(1)).await;
+    let second = nest.capture(Some(2), Some(1)).await;
     // Of the next run, not of this one.
     nest.guest(0, "write -P 4 20M 64k").await;
     let expected = [(MIB, MIB), (3 * MIB, KIB64), (5 * MIB, KIB64), (60 * MIB, KIB64)];
@@ -247,7 +247,7 @@ async fn a_failed_capture_loses_no_change() {
     };
     tokio::time::timeout(SOON, ended).await.unwrap();
     nest.nothing_is_left().await;
-    let mut third = nest.capture(Some(4), Some(1)).await;
+    let third = nest.capture(Some(4), Some(1)).await;
     assert_eq!(changed_of(&nest, &third, 0).await, [(0, KIB64), (MIB, KIB64)]);
     done(third, &[1]).await;
     assert_eq!(nest.ours().await, [(0, 4, 0), (3, 4, 0)]);
@@ -343,7 +343,7 @@ fn what_a_dead_node_left_is_cleared_when_the_machine_is_found_again() {
         assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Running);
         assert_eq!(nest.machine.clear_captures().await.unwrap(), Cleared::default());
         nest.machine.remove_bitmaps(&[(scsi(0), name(2)), (scsi(3), name(2))]).await.unwrap();
-        let mut capture = nest.capture(Some(3), Some(1)).await;
+        let capture = nest.capture(Some(3), Some(1)).await;
         assert_eq!(changed_of(&nest, &capture, 0).await, [(0, KIB64), (MIB, KIB64)]);
         done(capture, &[1]).await;
         assert_eq!(nest.ours().await, [(0, 3, 0), (3, 3, 0)]);
@@ -463,7 +463,7 @@ async fn a_paused_machine_stays_paused_and_a_raw_disk_forgets() {
     assert!(matches!(nest.machine.capture(request.clone()).await, Err(CaptureError::ReadOnly { .. })));
     nest.nothing_is_left().await;
     request.disks[1].begin = None;
-    let mut capture = nest.machine.capture(request).await.unwrap();
+    let capture = nest.machine.capture(request).await.unwrap();
     assert_eq!(capture.stopped_for(), None);
     assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Paused);
     nest.machine.cont().await.unwrap();
