@@ -1,10 +1,14 @@
 //! From a request to an instant: all that takes time is made ready while the guest runs, and only then it stands still.
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -125,7 +129,7 @@ async fn sync_images(plans: &[DiskPlan]) {
     let files: Vec<String> = plans.iter().map(|p| p.file.clone()).filter(|f| f.starts_with('/')).collect();
     let synced = tokio::task::spawn_blocking(move || {
         for path in files {
-            if let Err(error) = File::open(&path).and_then(|file| file.sync_data()) {
+            if let Err(error) = sync_image(Path::new(&path)) {
                 tracing::debug!(%error, path, "an image could not be written out before its capture");
             }
         }
@@ -133,6 +137,15 @@ async fn sync_images(plans: &[DiskPlan]) {
     if timeout(SYNC_TIMEOUT, synced).await.is_err() {
         tracing::warn!("the host takes long to write out disk images; the guest may stand still for longer");
     }
+}
+
+/// QEMU may name anything: only a plain file is opened, and nothing is waited for.
+fn sync_image(path: &Path) -> io::Result<()> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(());
+    }
+    let no_wait = OFlags::NONBLOCK | OFlags::NOCTTY;
+    File::options().read(true).custom_flags(no_wait.bits().cast_signed()).open(path)?.sync_data()
 }
 
 /// The instant itself, sent to QEMU in one piece: it lets the guest go on even if this process ends meanwhile.

@@ -47,7 +47,8 @@ impl DiskPlace {
         devices::node_name(self.controller, self.location)
     }
 
-    /// The device's place in QEMU's object tree.
+    /// The device's place in QEMU's object tree, as tests write through it.
+    #[cfg(test)]
     pub(super) fn device(self) -> String {
         format!("/machine/peripheral/{}", devices::disk_name(self.controller, self.location))
     }

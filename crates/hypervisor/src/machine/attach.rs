@@ -69,7 +69,7 @@ impl Machine {
     async fn clear_after_another(&self) {
         match timeout(CLEAR_TIMEOUT, self.clear_captures()).await {
             Ok(Ok(cleared)) if cleared.found => {
-                tracing::info!(?cleared, "a backup that was cut off is cleared away")
+                tracing::info!(?cleared, "a backup that was cut off is cleared away");
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "what a backup left could not be cleared away"),
