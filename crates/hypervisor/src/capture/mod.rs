@@ -71,6 +71,8 @@ pub struct DiskRequest {
 /// Where the old bytes of what a guest overwrites are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleecing {
+    /// On a disk of this host. One that fails ends the capture; one that never answers would in the end hold up QEMU itself,
+    /// as a guest's disk on it would.
     pub dir: PathBuf,
     /// For each disk; a guest that overwrites more ends the capture.
     pub bytes_max: u64,
