@@ -200,7 +200,8 @@ mod tests {
         assert!(scsi.bitmap("c").is_none());
         assert!(nodes[2].is_of_a_capture() && !scsi.is_of_a_capture());
         assert!(scsi.keeps_bitmaps() && !found[0].1.keeps_bitmaps());
-        let old = json!([{"drv": "qcow2", "image": {"format-specific": {"type": "qcow2", "data": {"compat": "0.10"}}}}]);
+        let first_version = json!({"format-specific": {"type": "qcow2", "data": {"compat": "0.10"}}});
+        let old = json!([{"drv": "qcow2", "image": first_version}]);
         assert!(!typed::<Vec<Node>>("query-named-block-nodes", old).unwrap()[0].keeps_bitmaps());
     }
 
