@@ -32,6 +32,9 @@ pub(super) struct Node {
 pub(super) struct Image {
     #[serde(default)]
     pub virtual_size: u64,
+    /// Of qcow2, the version of the format among other things.
+    #[serde(default)]
+    format_specific: Value,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -51,6 +54,11 @@ pub(super) struct Bitmap {
 impl Node {
     pub fn is_of_a_capture(&self) -> bool {
         self.node_name.starts_with(names::PREFIX)
+    }
+
+    /// Whether its image can keep bitmaps: qcow2 can, but not in its first version.
+    pub fn keeps_bitmaps(&self) -> bool {
+        self.driver == "qcow2" && self.image.format_specific["data"]["compat"] != "0.10"
     }
 
     pub fn bitmap(&self, name: &str) -> Option<&Bitmap> {
@@ -191,6 +199,10 @@ mod tests {
         assert!(bitmap.recording && bitmap.persistent && !bitmap.inconsistent && bitmap.count == 131_072);
         assert!(scsi.bitmap("c").is_none());
         assert!(nodes[2].is_of_a_capture() && !scsi.is_of_a_capture());
+        assert!(scsi.keeps_bitmaps() && !found[0].1.keeps_bitmaps());
+        let first_version = json!({"format-specific": {"type": "qcow2", "data": {"compat": "0.10"}}});
+        let old = json!([{"drv": "qcow2", "image": first_version}]);
+        assert!(!typed::<Vec<Node>>("query-named-block-nodes", old).unwrap()[0].keeps_bitmaps());
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(super) fn plan(
             bytes: node.image.virtual_size,
             file: node.file.clone(),
             device: (!node.read_only).then(|| device.path.clone()),
-            begin: asked.begin.map(|bitmap| (bitmap, node.driver == "qcow2")),
+            begin: asked.begin.map(|bitmap| (bitmap, node.keeps_bitmaps())),
             since: asked.since,
         });
     }

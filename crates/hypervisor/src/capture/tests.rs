@@ -375,6 +375,8 @@ async fn a_paused_machine_stays_paused_and_a_raw_disk_forgets() {
     add_disk(&mut bench, 0, DiskFormat::Raw).await;
     add_disk(&mut bench, 3, DiskFormat::Qcow2).await;
     bench.vm.disks[1].read_only = true;
+    add_disk(&mut bench, 9, DiskFormat::Qcow2).await;
+    (bench.vm.disks[2].controller, bench.vm.disks[2].location) = (Controller::Ide, 1);
     std::fs::create_dir(bench.dir.path().join("f")).unwrap();
     let nest = Nest::launch(bench).await;
     nest.guest(0, "write -P 1 0 1M").await;
@@ -383,6 +385,8 @@ async fn a_paused_machine_stays_paused_and_a_raw_disk_forgets() {
     assert!(matches!(nest.machine.capture(request.clone()).await, Err(CaptureError::ReadOnly { .. })));
     nest.nothing_is_left().await;
     request.disks[1].begin = None;
+    let ide = DiskPlace { controller: Controller::Ide, location: 1 };
+    request.disks.push(DiskRequest { disk: ide, begin: Some(name(1)), since: None });
     let capture = nest.machine.capture(request).await.unwrap();
     assert_eq!(capture.stopped_for(), None);
     assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Paused);
@@ -393,8 +397,9 @@ async fn a_paused_machine_stays_paused_and_a_raw_disk_forgets() {
     done(capture, &[]).await;
     nest.nothing_is_left().await;
     let report = nest.machine.bitmaps().await.unwrap();
-    assert!(!report[0].bitmaps[0].persistent && report[0].bitmaps[0].changed_bytes == KIB64);
-    assert!(report[1].read_only && report[1].bitmaps.is_empty());
+    assert!(report[0].disk == ide && report[0].bitmaps[0].persistent);
+    assert!(!report[1].bitmaps[0].persistent && report[1].bitmaps[0].changed_bytes == KIB64);
+    assert!(report[2].read_only && report[2].bitmaps.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
