@@ -40,7 +40,7 @@ pub fn vhdx(bytes: &[u8]) -> bool {
         vhdx::sample::seal(&file);
     }
     let Ok(disk) = Vhdx::over(Arc::new(file), below(*what)) else { return false };
-    assert!(disk.metadata().parent.is_some() == (what & HAS_BELOW != 0));
+    assert_eq!(disk.metadata().parent.is_some(), what & HAS_BELOW != 0);
     look(&disk);
     true
 }

@@ -58,7 +58,7 @@ enum Content {
     Zero,
     /// From this byte of the file on.
     Flat(Arc<dyn BlockSource>, u64),
-    Sparse(Sparse),
+    Sparse(Box<Sparse>),
 }
 
 /// One image, before what is below it is known.
@@ -109,7 +109,7 @@ impl Layer {
             let what = format!("is one of {} parts, and has the descriptor of all", descriptor.extents.len());
             return Err(BlockError::unsupported(&name, what));
         }
-        let content = Content::Sparse(Sparse::new(file, header, TABLE_CACHE_BYTES)?);
+        let content = Content::Sparse(Box::new(Sparse::new(file, header, TABLE_CACHE_BYTES)?));
         Ok(Self { name, descriptor, parts: vec![Part { range: 0..header.size_bytes, content }] })
     }
 
@@ -139,7 +139,7 @@ impl Layer {
                         let what = format!("it holds {} bytes, and {name} says more", header.size_bytes);
                         return Err(BlockError::damaged(file.name(), 12, what));
                     }
-                    Content::Sparse(Sparse::new(file, header, budget_bytes)?)
+                    Content::Sparse(Box::new(Sparse::new(file, header, budget_bytes)?))
                 }
             };
             if !range.is_empty() {

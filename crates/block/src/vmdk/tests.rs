@@ -48,7 +48,7 @@ fn tables_tell_what_is_where() {
 #[test]
 fn packed_grains() {
     let image = packed(&descriptor(""), &[true, false, true, true, false, false, false, true]);
-    let disk = open(&[image.clone()]).expect("open");
+    let disk = open(std::slice::from_ref(&image)).expect("open");
     assert_eq!(sectors(&disk), [1, 0, 3, 4, 0, 0, 0, 8]);
     assert_eq!(map(&disk), "D-DD---D");
     let mut part = [0; 700];
