@@ -164,7 +164,7 @@ fn a_raw_disk_is_not_taken_for_one_that_it_looks_like() {
     for name in ["/d/disk.img", "/d/disk", "/d/disk.vhd.raw"] {
         assert_eq!(probe(name, &image), ImageFormat::Raw, "{name}");
     }
-    let mut damaged = image.clone();
+    let mut damaged = image;
     damaged[4096 + 100] = 1;
     assert_eq!(probe("/d/disk.vhd", &damaged), ImageFormat::Raw);
     let shorter = [&[7; 4096][..], &footer(2, 4000, 1)].concat();
