@@ -14,7 +14,7 @@ use std::{
 use nestling_block::{
     BlockSource, ImageFormat, OpenImage, PartitionKind, PartitionTable, RawDisk, TableKind,
 };
-use peers::{MIB, sample, tool};
+use peers::{MIB, sample, skipped, tool};
 
 /// Where administrators' tools are is not always where a test looks for programs.
 fn program(name: &str) -> Option<String> {
@@ -23,7 +23,7 @@ fn program(name: &str) -> Option<String> {
         .map(|dir| format!("{dir}/{name}"))
         .find(|path| Path::new(path).exists());
     if found.is_none() {
-        eprintln!("skipped: {name} is not there");
+        skipped(name);
     }
     found
 }

@@ -1,6 +1,7 @@
 //! What our readers of images are held against: QEMU's own tools.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::print_stderr, reason = "what is skipped is told to who runs the tests")]
 
 use std::{
     fs::{self, File},
@@ -126,12 +127,16 @@ pub fn compare_bytes(disk: &dyn BlockSource, expected: &[u8], image: &str) -> Ve
     zero
 }
 
+pub fn skipped(what: &str) {
+    eprintln!("skipped: {what} is not there");
+}
+
 /// A sample that others made, unpacked; none, with a word about it, where the samples are not.
 pub fn sample(dir: &Path, name: &str) -> Option<String> {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/disk");
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     let Ok(bytes) = fs::read(samples.join(name)) else {
-        eprintln!("skipped: {name} is not there");
+        skipped(name);
         return None;
     };
     let bytes = if plain == name {
