@@ -82,6 +82,9 @@ pub enum Command {
     Events(events::Events),
     Vault(vault::Vault),
     Node(node::Node),
+    /// Read file systems for the program that started this; no command for people
+    #[command(hide = true)]
+    ExploreWorker,
 }
 
 /// The command with its help complete.

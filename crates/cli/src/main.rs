@@ -30,6 +30,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(not_parsed(&error)),
     };
+    // Before anything else: what it is to give up is everything that the others need.
+    if matches!(cli.command, Some(Command::ExploreWorker)) {
+        return ExitCode::from(commands::explore_worker::run());
+    }
     let printer = Printer::new(cli.global.json);
     ExitCode::from(match run(cli, printer) {
         // Whoever closed our output has what they wanted: `nestling vm list | head -1` is no failure.
@@ -75,6 +79,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Host(host) => on_one_thread(host.run(&session)),
         Command::Events(events) => on_one_thread(events.run(&session)),
         Command::Vault(vault) => vault.run(&session),
+        Command::ExploreWorker => Err(Failure::Told(status::USAGE)),
     }
 }
 

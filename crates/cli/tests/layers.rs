@@ -9,6 +9,7 @@ use cargo_metadata::MetadataCommand;
 const LAYERS: &[(&str, &[&str], &str)] = &[
     ("model", &[], "rules that need nothing but values can be tested without a machine"),
     ("block", &["model"], "it moves bytes of disks, whoever they belong to"),
+    ("explore", &["model", "block"], "it reads file systems on any disk, whoever asks and wherever the disk lies"),
     ("vault", &["model", "block"], "it keeps disks, whoever they belong to and whatever runs them"),
     ("mount", &["block", "vault"], "it shows what a vault holds, to whoever mounts it"),
     ("hypervisor", &["model"], "it is the only crate that knows QEMU, and knows nothing else"),
@@ -29,7 +30,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("shell", &["model", "api"], "it can do nothing that the API cannot"),
     (
         "cli",
-        &["model", "block", "vault", "mount", "node", "api", "shell"],
+        &["model", "block", "explore", "vault", "mount", "node", "api", "shell"],
         "it wires the program and holds no logic; the vault's commands work without a node",
     ),
 ];

@@ -6,14 +6,16 @@
 
 use std::{
     ops::Range,
+    os::unix::net::UnixStream,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use super::{
     NbdUri,
-    client_handshake::Agreed,
+    client_handshake::{Agreed, Wanted},
     connection::Connection,
+    socket::Stream,
     wire::{SHORT_LENGTH_MAX, STATE_ZERO, Status, Style, command, flag},
 };
 use crate::{BlockError, BlockSource, BlockTarget, Extent, ExtentKind, ExtentList, ExtentSet, check_range};
@@ -83,6 +85,37 @@ impl NbdClient {
             connections.push(next);
         }
         Ok(Self::over(name, connections, agreed))
+    }
+
+    /// Over streams that lead to one server already, as a process has them that may not connect to anything. There are as
+    /// many connections as streams.
+    pub fn over_streams(
+        streams: Vec<UnixStream>,
+        name: &str,
+        export: &str,
+        options: &NbdOptions,
+    ) -> Result<Self, BlockError> {
+        let context = options.dirty_bitmap.as_ref().map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}"));
+        let several = streams.len() > 1;
+        let mut connections = Vec::new();
+        for stream in streams {
+            let wanted = Wanted {
+                name,
+                export,
+                context: context.as_deref(),
+                extended_headers: options.extended_headers,
+            };
+            connections.push(Connection::over(Stream::Unix(stream), wanted, options.timeout)?);
+        }
+        let Some(agreed) = connections.first().map(|first| first.agreed().clone()) else {
+            return Err(BlockError::unsupported(name, "there is no connection to it"));
+        };
+        let same = connections.iter().all(|connection| *connection.agreed() == agreed);
+        if !same || several && agreed.flags & flag::CAN_MULTI_CONN == 0 {
+            let what = "it does not take several connections to be one disk".to_owned();
+            return Err(BlockError::Protocol { name: name.to_owned(), what });
+        }
+        Ok(Self::over(name.to_owned(), connections, agreed))
     }
 
     /// Over connections that have all agreed to this.

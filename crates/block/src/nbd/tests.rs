@@ -349,3 +349,18 @@ proptest! {
         let _ = ask_hostile(structured, [&magic.to_be_bytes()[..], &rubbish].concat(), status);
     }
 }
+
+#[test]
+fn a_stream_that_is_connected_already_is_a_disk() {
+    let served = serve();
+    let connect = || UnixStream::connect(served.socket()).expect("connected");
+    let options = NbdOptions::default();
+    let client =
+        NbdClient::over_streams(vec![connect(), connect()], "the disk", "fixed", &options).expect("agreed");
+    assert_eq!((client.connections(), BlockSource::name(&client)), (2, "the disk"));
+    let mut bytes = [0; 10];
+    client.read_at(&mut bytes, 1 << 20).expect("read");
+    assert_eq!(bytes, [7; 10]);
+    assert!(NbdClient::over_streams(Vec::new(), "none", "fixed", &options).is_err());
+    assert!(NbdClient::over_streams(vec![connect()], "other", "none of this name", &options).is_err());
+}

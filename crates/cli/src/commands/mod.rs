@@ -4,6 +4,7 @@ pub mod console;
 pub mod disk;
 pub mod doctor;
 pub mod events;
+pub mod explore_worker;
 pub mod guest;
 pub mod host;
 pub mod image;

@@ -1,0 +1,126 @@
+//! Questions of one client, answered.
+
+use std::{io::BufReader, os::unix::net::UnixStream, sync::Arc};
+
+use nestling_block::{
+    BlockSource,
+    nbd::{NbdClient, NbdOptions},
+};
+
+use crate::{ErrorKind, ExploreError, FileSystem, Result, detect, open};
+
+use super::protocol::{
+    Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, REQUEST_BYTES_MAX, Request,
+    pack_extents, receive, send,
+};
+
+pub(super) struct Session {
+    /// Until it is attached.
+    socket: Option<UnixStream>,
+    source: Option<Arc<dyn BlockSource>>,
+    fs: Option<Arc<dyn FileSystem>>,
+}
+
+impl Session {
+    pub(super) fn new(disk: UnixStream) -> Self {
+        Self { socket: Some(disk), source: None, fs: None }
+    }
+
+    /// With a volume that is attached already.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn over(source: Arc<dyn BlockSource>) -> Self {
+        Self { socket: None, source: Some(source), fs: None }
+    }
+
+    pub(super) fn run(mut self, control: &UnixStream) -> Result<()> {
+        let lost = |error: ProtocolError| ExploreError::WorkerProtocol {
+            volume: "a disk".to_owned(),
+            what: format!("its client: {error}"),
+        };
+        let mut from = BufReader::new(control);
+        let mut to = control;
+        while let Some(Message { body, .. }) = receive(&mut from, REQUEST_BYTES_MAX, 0).map_err(lost)? {
+            let (answer, data) = self.answer(body).unwrap_or_else(|error| refusal(&error));
+            send(&mut to, &answer, &data).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn answer(&mut self, request: Request) -> Result<(Answer, Vec<u8>)> {
+        let plain = |answer| Ok((answer, Vec::new()));
+        match request {
+            Request::Attach { export, name } => self.attach(&export, &name),
+            Request::Detect => plain(Answer::Detected(detect(self.source()?)?)),
+            Request::Open => {
+                let fs = open(Arc::clone(self.source()?))?;
+                let answer = Answer::Opened { summary: fs.summary().clone(), root: fs.root() };
+                self.fs = Some(fs);
+                plain(answer)
+            }
+            Request::Lookup { directory, name } => {
+                plain(Answer::Found(self.fs()?.lookup(directory, name.as_bytes())?))
+            }
+            Request::List { directory, from, limit } => {
+                plain(Answer::Listed(self.fs()?.list(directory, from, limit.min(PAGE_ENTRIES_MAX))?))
+            }
+            Request::Stat { node } => plain(Answer::Stat(self.fs()?.stat(node)?)),
+            Request::Read { node, stream, offset, length } => {
+                let mut bytes = vec![0; length.min(DATA_BYTES_MAX) as usize];
+                let count = self.fs()?.read(node, stream.as_bytes(), offset, &mut bytes)?;
+                bytes.truncate(count);
+                Ok((Answer::Bytes, bytes))
+            }
+            Request::Extents { node, stream, start, end } => {
+                let extents = self.fs()?.extents(node, stream.as_bytes(), start..end)?;
+                plain(Answer::Extents(pack_extents(&extents)))
+            }
+            Request::Streams { node } => plain(Answer::Streams(self.fs()?.streams(node)?)),
+            Request::LinkTarget { node } => Ok((Answer::Bytes, self.fs()?.link_target(node)?)),
+            Request::ExtendedAttributes { node } => {
+                let found = self.fs()?.extended_attributes(node)?;
+                let names = found.iter().map(|a| (a.name.clone(), a.value.len() as u32)).collect();
+                Ok((Answer::Attributes(names), found.into_iter().flat_map(|a| a.value).collect()))
+            }
+            Request::SecurityDescriptor { node } => Ok(match self.fs()?.security_descriptor(node)? {
+                Some(bytes) => (Answer::Bytes, bytes),
+                None => (Answer::Nothing, Vec::new()),
+            }),
+            Request::ReparsePoint { node } => Ok(match self.fs()?.reparse_point(node)? {
+                Some(found) => (Answer::Reparse { tag: found.tag }, found.data),
+                None => (Answer::Nothing, Vec::new()),
+            }),
+        }
+    }
+
+    fn attach(&mut self, export: &str, name: &str) -> Result<(Answer, Vec<u8>)> {
+        let socket = self.socket.take().ok_or_else(|| out_of_turn("it has its disk already"))?;
+        let disk = NbdClient::over_streams(vec![socket], name, export, &NbdOptions::default());
+        let disk = disk.map_err(|source| ExploreError::Disk { volume: name.to_owned(), source })?;
+        let size_bytes = BlockSource::size_bytes(&disk);
+        self.source = Some(Arc::new(disk));
+        Ok((Answer::Attached { size_bytes }, Vec::new()))
+    }
+
+    fn source(&self) -> Result<&Arc<dyn BlockSource>> {
+        self.source.as_ref().ok_or_else(|| out_of_turn("it has no disk yet"))
+    }
+
+    fn fs(&self) -> Result<&dyn FileSystem> {
+        self.fs.as_deref().ok_or_else(|| out_of_turn("no file system was opened"))
+    }
+}
+
+fn out_of_turn(what: &str) -> ExploreError {
+    ExploreError::Told { kind: ErrorKind::Invalid, what: what.to_owned() }
+}
+
+/// The whole reason as one text: the chain of causes does not cross to the other process.
+fn refusal(error: &ExploreError) -> (Answer, Vec<u8>) {
+    let mut what = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        what = format!("{what}: {error}");
+        cause = error.source();
+    }
+    (Answer::Refused { kind: error.kind(), what }, Vec::new())
+}

@@ -1,0 +1,8 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nestling_explore::fuzzing::{ext, volume_seeds};
+
+fuzz_target!(init: nestling_fuzz::plant(volume_seeds()), |bytes: &[u8]| {
+    ext(bytes);
+});
