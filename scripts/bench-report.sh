@@ -77,6 +77,13 @@ scale() {
 END
 }
 
+# How often each figure was measured.
+runs() {
+  awk -F'\t' '!/\tfacts?\t|_facts\t/ {n[$2 FS $3 FS $4]++} END {
+    for (k in n) { if (!min || n[k] < min) min = n[k]; if (n[k] > max) max = n[k] }
+    print (min == max ? max : min " to " max) (max == 1 ? " run" : " runs") " of each" }' "$RESULTS"
+}
+
 about() {
   local processor memory
   processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
@@ -84,7 +91,7 @@ about() {
   cat <<END
 | | |
 |---|---|
-| command | \`${COMMAND_LINE:?}\`, $RUNS runs of each, ${SECONDS_TAKEN:?} s |
+| command | \`${COMMAND_LINE:?}\`, $(runs), ${SECONDS_TAKEN:?} s |
 | date | $(date -u +%Y-%m-%d), commit $(git -C "$(dirname "$TEMPLATE")" rev-parse --short HEAD 2>/dev/null || echo unknown) |
 | machine | $(nproc) processors ($processor), $memory |
 | load before it began | $LOAD |

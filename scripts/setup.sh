@@ -49,12 +49,13 @@ install_packages() {
   fi
   [ ${#missing[@]} = 0 ] && return
   say "Installing from the distribution: ${missing[*]}"
-  as_root apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 && return
+  # Nothing is removed for it: apt would rather do without a qemu-utils that is there already.
+  as_root apt-get install -y -q --no-install-recommends --no-remove "${missing[@]}" >&2 && return
   # A qemu-utils from another release than the rest of QEMU keeps QEMU out: bring them together.
   local version
   version=$(apt-cache policy qemu-system-x86 | awk '/Candidate:/ {print $2}')
   say "Bringing qemu-utils to version $version, that of the distribution's QEMU"
-  as_root apt-get install -y -q --no-install-recommends --allow-downgrades "${missing[@]}" "qemu-utils=$version" >&2
+  as_root apt-get install -y -q --no-install-recommends --no-remove --allow-downgrades "${missing[@]}" "qemu-utils=$version" >&2
 }
 
 # The oldest Rust that can build this: rust-version in Cargo.toml.

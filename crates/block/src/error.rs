@@ -43,3 +43,21 @@ impl BlockError {
         Self::Unsupported { name: name.to_owned(), what: what.into() }
     }
 }
+
+/// Why bytes are refused by a parser that knows neither whose they are nor where they lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// At this byte of what was parsed.
+    Damaged(u64, String),
+    Unsupported(String),
+}
+
+impl Fault {
+    /// Of the file `name`, in which the bytes began at `base`.
+    pub(crate) fn of(self, name: &str, base: u64) -> BlockError {
+        match self {
+            Self::Damaged(offset, what) => BlockError::damaged(name, base.saturating_add(offset), what),
+            Self::Unsupported(what) => BlockError::unsupported(name, what),
+        }
+    }
+}

@@ -3,8 +3,11 @@
 //! Each takes any bytes, panics where a promise is broken, and says whether the bytes were taken for what they should
 //! be. Its seeds are, so that a run does not begin with rubbish; the tests hold them to it.
 
+mod formats;
+
 use std::{ops::Range, sync::Arc};
 
+pub use formats::{partitions, partitions_seeds, vhd, vhd_seeds, vhdx, vhdx_seeds, vmdk, vmdk_seeds};
 use serde_json::{Map, Value};
 
 pub use crate::nbd::fuzzing::{
@@ -55,16 +58,21 @@ pub fn qcow2(bytes: &[u8]) -> bool {
     let size = disk.size_bytes();
     assert_eq!(Header::parse(image).expect("it was opened").size_bytes, size);
     assert!(disk.read_at(&mut [0; 2], size - 1.min(size)).is_err(), "behind the end");
-    look(&disk, 0..size.min(WINDOW_BYTES));
-    look(&disk, size.saturating_sub(WINDOW_BYTES)..size);
+    look_at_both_ends(&disk);
     true
+}
+
+fn look_at_both_ends(disk: &dyn BlockSource) {
+    let size = disk.size_bytes();
+    look(disk, 0..size.min(WINDOW_BYTES));
+    look(disk, size.saturating_sub(WINDOW_BYTES)..size);
 }
 
 /// As much of a disk is looked at.
 const WINDOW_BYTES: u64 = 64 << 10;
 
 /// What is called zero reads as zero, and the whole reads as its parts do.
-fn look(disk: &Qcow2, window: Range<u64>) {
+fn look(disk: &dyn BlockSource, window: Range<u64>) {
     let mut whole = vec![9; (window.end - window.start) as usize];
     let outcome = disk.read_at(&mut whole, window.start);
     let mut at = window.start;
@@ -99,5 +107,9 @@ mod tests {
     fn seeds_are_taken() {
         assert!(changed_seeds().iter().all(|seed| changed(seed)));
         assert!(qcow2_seeds().iter().all(|seed| qcow2(seed)));
+        assert!(vhdx_seeds().iter().all(|seed| vhdx(seed)));
+        assert!(vhd_seeds().iter().all(|seed| vhd(seed)));
+        assert!(vmdk_seeds().iter().all(|seed| vmdk(seed)));
+        assert!(partitions_seeds().iter().all(|seed| partitions(seed)));
     }
 }

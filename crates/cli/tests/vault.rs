@@ -225,6 +225,38 @@ fn several_disks_in_any_format_make_one_point() {
 }
 
 #[test]
+fn disks_of_other_hypervisors_are_taken_as_they_lie() {
+    let place = Place::new();
+    let image = place.image("disk.img");
+    for (name, format, options, guessed) in [
+        ("disk.vhdx", "vhdx", "subformat=dynamic", true),
+        ("disk.vhd", "vpc", "subformat=fixed,force_size=on", true),
+        ("stream.vmdk", "vmdk", "subformat=streamOptimized", true),
+        ("flat.vmdk", "vmdk", "subformat=monolithicFlat", false),
+    ] {
+        let convert = Command::new("qemu-img")
+            .args(["convert", "-O", format, "-o", options, "disk.img", name])
+            .current_dir(place.0.path())
+            .status();
+        if !convert.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: qemu-img does not make {name}");
+            continue;
+        }
+        let ours = name.rsplit('.').next().expect("an extension");
+        if guessed {
+            let said = place.run(&format!("save repo {ours} {name}"));
+            assert!(said.talk.contains(&format!("{name} is taken for {ours}")), "{}", said.talk);
+            said.ok();
+        } else {
+            place.run(&format!("save repo {ours} {name}")).refused(1, &["may not be followed", "--format"]);
+            place.run(&format!("save repo {ours} {name} --format {ours}")).ok();
+        }
+        place.run(&format!("restore repo {ours} back.img --force")).ok();
+        assert!(place.read("back.img") == image, "{name}");
+    }
+}
+
+#[test]
 fn passwords_come_and_go_and_never_show() {
     let place = Place::new();
     place.write("second", b"another one\n");

@@ -1,33 +1,24 @@
 //! Opening an image with what it is made of: its backing file, that one's, and so on.
 //!
-//! Names in images come from whoever made them, and a guest that owns a raw disk can make it look like a qcow2 image.
-//! So names are followed only if the caller said so, and never out of an image whose format was guessed.
+//! A backing file's format is what the image above says; one that was only guessed names no other files.
 
 use std::{
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{Header, Qcow2, read_header};
-use crate::{BlockError, BlockSource, RawDisk};
-
-/// Images above each other, the first included.
-pub const CHAIN_MAX: usize = 200;
-
-/// Whether names that an image states are opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Links {
-    /// An image with a backing file or a data file of its own is refused: for what comes from outside.
-    Refuse,
-    /// They are opened, by any path: for images that this host made.
-    Follow,
-}
+use crate::{
+    BlockError, BlockSource, ImageFormat,
+    files::{Family, ImageFiles, Links, LocalFiles},
+    mapped::read_padded,
+    open::open_as,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Qcow2Options {
     pub links: Links,
-    /// See [`RawDisk::drop_behind`].
+    /// See [`RawDisk::drop_behind`](crate::RawDisk::drop_behind).
     pub drop_behind: bool,
 }
 
@@ -38,32 +29,35 @@ impl Qcow2Options {
     }
 }
 
-/// What is open already, as device and inode.
-type Seen = Vec<(u64, u64)>;
-
 impl Qcow2 {
-    /// An image that is a file, for reading.
+    /// An image that is a file of this host, for reading.
     pub fn open(path: &Path, options: Qcow2Options) -> Result<Self, BlockError> {
+        Self::open_in(&LocalFiles { drop_behind: options.drop_behind }, path, options.links)
+    }
+
+    /// An image with the files that it names, wherever they are.
+    pub fn open_in(files: &dyn ImageFiles, path: &Path, links: Links) -> Result<Self, BlockError> {
+        Self::open_family(&mut Family::new(files, links), path)
+    }
+
+    pub(crate) fn open_family(family: &mut Family<'_>, path: &Path) -> Result<Self, BlockError> {
         let mut images = Vec::new();
-        let mut seen = Seen::new();
-        let mut next = Some((path.to_owned(), Format::Qcow2));
+        let mut next = Some((path.to_owned(), Some(ImageFormat::Qcow2)));
         let mut below: Option<Arc<dyn BlockSource>> = None;
         // Down to the lowest first, then up again: no recursion that an image could make deep.
         while let Some((path, format)) = next.take() {
-            let file = open_file(&path, options, &mut seen)?;
-            let guessed = format == Format::Guess;
-            let is_qcow2 = match format {
-                Format::Raw => false,
-                Format::Qcow2 => true,
-                Format::Guess => begins_as_qcow2(&file)?,
-            };
-            if !is_qcow2 {
-                below = Some(Arc::new(file));
+            if let Some(other) = format.filter(|format| *format != ImageFormat::Qcow2) {
+                below = Some(open_as(other, family, &path)?);
                 break;
             }
-            let header = read_header(&file)?;
-            allowed(&header, file.name(), options, guessed)?;
-            let data = data_file(&header, &path, options, &mut seen)?;
+            let file = family.open(&path)?;
+            if format.is_none() && !begins_as_qcow2(&*file)? {
+                below = Some(file);
+                break;
+            }
+            let header = read_header(&*file)?;
+            allowed(&header, file.name(), family, format.is_none())?;
+            let data = data_file(&header, &path, family)?;
             if let Some(name) = &header.backing_name {
                 next = Some((beside(&path, name, file.name())?, backing_format(&header, file.name())?));
             }
@@ -74,52 +68,23 @@ impl Qcow2 {
             if let Some(done) = image.take() {
                 below = Some(Arc::new(done));
             }
-            image = Some(Self::over(Arc::new(file), data, below.take())?);
+            image = Some(Self::over(file, data, below.take())?);
         }
         image.ok_or_else(|| BlockError::unsupported(&path.display().to_string(), "is no qcow2 image"))
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Raw,
-    Qcow2,
-    Guess,
-}
-
-fn open_file(path: &Path, options: Qcow2Options, seen: &mut Seen) -> Result<RawDisk, BlockError> {
-    let file = RawDisk::open(path)?;
-    let about = file.file().metadata().map_err(|e| BlockError::io(file.name(), "look", 0, e))?;
-    let id = (about.dev(), about.ino());
-    if seen.contains(&id) {
-        return Err(BlockError::unsupported(file.name(), "is below itself: its backing files form a circle"));
-    }
-    if seen.len() >= CHAIN_MAX {
-        return Err(BlockError::unsupported(
-            file.name(),
-            format!("has more than {CHAIN_MAX} images above it"),
-        ));
-    }
-    seen.push(id);
-    Ok(if options.drop_behind { file.drop_behind() } else { file })
-}
-
-fn begins_as_qcow2(file: &RawDisk) -> Result<bool, BlockError> {
+fn begins_as_qcow2(file: &dyn BlockSource) -> Result<bool, BlockError> {
     let mut magic = [0; 4];
-    if BlockSource::size_bytes(file) < 4 {
-        return Ok(false);
-    }
-    file.read_at(&mut magic, 0)?;
+    read_padded(file, &mut magic, 0)?;
     Ok(Header::is_magic(&magic))
 }
 
-fn allowed(header: &Header, name: &str, options: Qcow2Options, guessed: bool) -> Result<(), BlockError> {
+fn allowed(header: &Header, name: &str, family: &Family<'_>, guessed: bool) -> Result<(), BlockError> {
     if header.backing_name.is_none() && !header.external_data {
         return Ok(());
     }
-    if options.links == Links::Refuse {
-        return Err(BlockError::unsupported(name, "names other files, which may not be followed here"));
-    }
+    family.may_follow(name)?;
     if guessed {
         let what = "names other files, but the image above does not say that this is qcow2; \
                     say so with `qemu-img rebase -u -F qcow2`";
@@ -131,8 +96,7 @@ fn allowed(header: &Header, name: &str, options: Qcow2Options, guessed: bool) ->
 fn data_file(
     header: &Header,
     path: &Path,
-    options: Qcow2Options,
-    seen: &mut Seen,
+    family: &mut Family<'_>,
 ) -> Result<Option<Arc<dyn BlockSource>>, BlockError> {
     if !header.external_data {
         return Ok(None);
@@ -141,19 +105,23 @@ fn data_file(
     let Some(name) = &header.data_file_name else {
         return Err(BlockError::unsupported(&image, "does not say where its external data file is"));
     };
-    Ok(Some(Arc::new(open_file(&beside(path, name, &image)?, options, seen)?)))
+    family.open(&beside(path, name, &image)?).map(Some)
 }
 
-fn backing_format(header: &Header, image: &str) -> Result<Format, BlockError> {
-    match header.backing_format.as_deref() {
-        None => Ok(Format::Guess),
-        Some("raw" | "file" | "host_device") => Ok(Format::Raw),
-        Some("qcow2") => Ok(Format::Qcow2),
-        Some(other) => Err(BlockError::unsupported(
-            image,
-            format!("has a backing file in format {other:?}, which is not read here"),
-        )),
-    }
+/// None if the image does not say it.
+fn backing_format(header: &Header, image: &str) -> Result<Option<ImageFormat>, BlockError> {
+    Ok(Some(match header.backing_format.as_deref() {
+        None => return Ok(None),
+        Some("raw" | "file" | "host_device") => ImageFormat::Raw,
+        Some("qcow2") => ImageFormat::Qcow2,
+        Some("vhdx") => ImageFormat::Vhdx,
+        Some("vpc") => ImageFormat::Vhd,
+        Some("vmdk") => ImageFormat::Vmdk,
+        Some(other) => {
+            let what = format!("has a backing file in format {other:?}, which is not read here");
+            return Err(BlockError::unsupported(image, what));
+        }
+    }))
 }
 
 /// A name in an image is meant from where the image is.

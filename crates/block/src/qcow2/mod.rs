@@ -19,11 +19,17 @@ pub(crate) mod sample;
 
 use std::{borrow::Cow, io::Read, ops::Range, sync::Arc};
 
-pub use chain::{CHAIN_MAX, Links, Qcow2Options};
+pub use chain::Qcow2Options;
 pub use entry::{Entry, Place, l2_offset};
 pub use header::{Compression, HEADER_BYTES_MAX, Header, HeaderError};
 
-use crate::{BlockError, BlockSource, Extent, ExtentKind, ExtentList, cache::Cache, check_range};
+pub use crate::files::{CHAIN_MAX, Links};
+use crate::{
+    BlockError, BlockSource, Extent, ExtentKind, ExtentList,
+    cache::Cache,
+    check_range,
+    mapped::{push_other, read_padded},
+};
 
 /// Tables are read in pieces of this, so that one small read does not load 2 MiB.
 const SLICE_BYTES_MAX: u64 = 64 << 10;
@@ -199,29 +205,6 @@ impl Qcow2 {
             }
         }
     }
-
-    /// Adds what another source says of `range`, which may end behind it: there are zeroes.
-    fn push_other(
-        list: &mut ExtentList,
-        other: &dyn BlockSource,
-        range: &Range<u64>,
-    ) -> Result<(), BlockError> {
-        let size = other.size_bytes();
-        let known = range.start.min(size)..range.end.min(size);
-        let mut at = range.start;
-        if !known.is_empty() {
-            for extent in other.extents(known.clone())? {
-                at = extent.end();
-                if !list.push(extent.length, extent.kind) {
-                    return Ok(());
-                }
-            }
-        }
-        if at >= known.end {
-            list.push(range.end - at, ExtentKind::Zero);
-        }
-        Ok(())
-    }
 }
 
 /// Whether `next` goes on with what begins at `first`, `length` bytes further on.
@@ -235,14 +218,6 @@ fn goes_on(first: Place, next: Place, length: u64) -> bool {
 
 fn words(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks::<8>().0.iter().map(|word| u64::from_be_bytes(*word)).collect()
-}
-
-/// Reads what is there; behind the end there are zeroes.
-fn read_padded<S: BlockSource + ?Sized>(source: &S, buf: &mut [u8], offset: u64) -> Result<(), BlockError> {
-    let there = source.size_bytes().saturating_sub(offset).min(buf.len() as u64) as usize;
-    let (inside, behind) = buf.split_at_mut(there);
-    behind.fill(0);
-    if inside.is_empty() { Ok(()) } else { source.read_at(inside, offset) }
 }
 
 fn read_header(file: &dyn BlockSource) -> Result<Header, BlockError> {
@@ -343,14 +318,14 @@ impl BlockSource for Qcow2 {
                 (Place::Zero, _) | (Place::Below, None) => {
                     list.push(length, ExtentKind::Zero);
                 }
-                (Place::Below, Some(below)) => Self::push_other(&mut list, below, &(at..at + length))?,
+                (Place::Below, Some(below)) => push_other(&mut list, &**below, &(at..at + length))?,
                 (Place::Packed { .. }, _) => {
                     list.push(length, ExtentKind::Data);
                 }
                 // A cluster that was allocated and never written is a hole in the file.
                 (Place::At(place), _) => {
                     self.check_place(place, length)?;
-                    Self::push_other(&mut list, &*self.data, &(place..place + length))?;
+                    push_other(&mut list, &*self.data, &(place..place + length))?;
                 }
             }
         }

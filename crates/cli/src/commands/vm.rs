@@ -181,7 +181,7 @@ fn table(vms: &[v1::Vm]) -> String {
         let switches: Vec<&str> = vm.adapters.iter().filter_map(|a| a.switch.as_deref()).collect();
         table.row([
             vm.name.clone(),
-            format!("{:?}", vm.state),
+            state(vm),
             if runs { format!("{}%", vm.cpu_usage_percent) } else { String::new() },
             vm.processor_count.to_string(),
             text::size(vm.memory_startup_bytes),
@@ -192,20 +192,24 @@ fn table(vms: &[v1::Vm]) -> String {
     table.text()
 }
 
+/// The state, with the reason for one that nobody asked for.
+fn state(vm: &v1::Vm) -> String {
+    match &vm.state_reason {
+        Some(reason) => format!("{:?} ({reason})", vm.state),
+        None => format!("{:?}", vm.state),
+    }
+}
+
 fn details(vm: &v1::Vm) -> String {
     let boot = match &vm.boot {
         v1::Boot::Firmware => if vm.generation == 2 { "UEFI" } else { "BIOS" }.to_owned(),
         v1::Boot::Kernel { kernel, append, .. } => format!("{kernel} {append}"),
     };
-    let state = match &vm.state_reason {
-        Some(reason) => format!("{:?} ({reason})", vm.state),
-        None => format!("{:?}", vm.state),
-    };
     let running = |text: String| if vm.memory_assigned_bytes > 0 { text } else { String::new() };
     let mut out = fields(&[
         ("Name", vm.name.clone()),
         ("Id", vm.id.to_string()),
-        ("State", state),
+        ("State", state(vm)),
         ("Generation", vm.generation.to_string()),
         ("Version", vm.version.clone()),
         ("Processors", vm.processor_count.to_string()),

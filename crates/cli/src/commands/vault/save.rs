@@ -30,13 +30,13 @@ pub struct Save {
     repo: String,
     #[arg(value_name = "NAME", help = "The machine's name, which may have folders: Server2016/Web01")]
     name: PointName,
-    /// Raw or qcow2 files, block devices or NBD addresses, called disk0, disk1 and so on in the point
+    /// Raw, qcow2, VHDX, VHD or VMDK files, block devices or NBD addresses, called disk0, disk1 and so on in the point
     #[arg(value_name = "IMAGE", required_unless_present = "disks")]
     images: Vec<PathBuf>,
     /// An image and what it is called in the point
     #[arg(long = "disk", value_name = "DISK=IMAGE", value_parser = named)]
     disks: Vec<(String, PathBuf)>,
-    /// What the images are [default: qcow2 if they start like one, else raw]
+    /// What the images are [default: what they start like, else raw]
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Read only what this file lists, and take the rest from the parent: [{"offset": 0, "length": 65536}, ...]
@@ -62,6 +62,9 @@ pub struct Save {
 enum Format {
     Raw,
     Qcow2,
+    Vhdx,
+    Vhd,
+    Vmdk,
 }
 
 impl From<Format> for ImageFormat {
@@ -69,6 +72,9 @@ impl From<Format> for ImageFormat {
         match format {
             Format::Raw => Self::Raw,
             Format::Qcow2 => Self::Qcow2,
+            Format::Vhdx => Self::Vhdx,
+            Format::Vhd => Self::Vhd,
+            Format::Vmdk => Self::Vmdk,
         }
     }
 }
