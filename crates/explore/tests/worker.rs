@@ -55,9 +55,9 @@ fn main() -> ExitCode {
         }
         let done = arguments.iter().any(|a| a == "--list") || catch_unwind(test).is_ok();
         if done {
-            passed += 1
+            passed += 1;
         } else {
-            failed += 1
+            failed += 1;
         }
         let _ = writeln!(out, "test {name} ... {}", if done { "ok" } else { "FAILED" });
     }

@@ -101,7 +101,7 @@ pub fn unix_tree(root: &Path) {
     for at in [1 << 20, 17 << 20, (40 << 20) + 5] {
         sparse.write_all_at(&noise(at, 10_000), at).expect("written");
     }
-    let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o4751));
+    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o4751);
     fs::set_permissions(root.join("UPPER.TXT"), mode).expect("a mode");
     tool(
         root,
