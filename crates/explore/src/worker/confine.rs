@@ -89,8 +89,7 @@ pub fn confine(limits: &Limits) -> Result<()> {
 }
 
 fn filter() -> Value {
-    let argument =
-        |index: u32, op: Value, value: u32| json!([{"index": index, "type": "dword", "op": op, "val": value}]);
+    let argument = |index: u32, op: Value, value: u32| json!([{"index": index, "type": "dword", "op": op, "val": value}]);
     let mut rules: Vec<Value> = ALLOWED.iter().map(|name| json!({ "syscall": name })).collect();
     // Memory is never made executable.
     for name in ["mmap", "mprotect"] {
