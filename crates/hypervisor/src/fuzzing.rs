@@ -14,12 +14,15 @@ fn block_on<F: Future>(future: F) {
     }
 }
 
-/// A monitor's lines, and the messages in them.
+/// A monitor's lines, the messages in them, and what is read of its disks.
 pub fn qmp(bytes: &[u8]) {
     block_on(async {
         let mut lines = Lines::new(bytes);
         while let Ok(Some(line)) = lines.next(LINE_BYTES_MAX).await {
             crate::qmp::read_message(&line);
+            if let Ok(answer) = serde_json::from_slice(&line) {
+                crate::capture::read_answer(&answer);
+            }
         }
     });
 }
@@ -52,6 +55,7 @@ pub fn disk(bytes: &[u8]) {
         let _ = disk::parents(&PATH, DiskFormat::Qcow2);
         let _ = disk::recognise(&PATH);
         disk::read_info(bytes);
+        disk::read_bitmaps(bytes);
     }
 }
 

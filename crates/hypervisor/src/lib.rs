@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod base64;
+pub mod capture;
 pub mod channel;
 mod cmdline;
 mod console;

@@ -146,6 +146,11 @@ impl Qemu {
         &self.0.img
     }
 
+    /// It comes with qemu-img.
+    pub fn nbd(&self) -> PathBuf {
+        self.0.img.with_file_name("qemu-nbd")
+    }
+
     pub fn version(&self) -> Version {
         self.0.version
     }

@@ -122,6 +122,11 @@ impl RunDir {
         self.0.join("ch.sock")
     }
 
+    /// Where QEMU serves disks as they were at an instant.
+    pub fn nbd(&self) -> PathBuf {
+        self.0.join("nbd.sock")
+    }
+
     pub fn pid(&self) -> PathBuf {
         self.0.join("pid")
     }

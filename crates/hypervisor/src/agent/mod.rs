@@ -5,6 +5,9 @@
 
 mod exec;
 mod facts;
+mod freeze;
+#[cfg(test)]
+mod freeze_tests;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -17,6 +20,7 @@ use tokio::sync::Mutex;
 
 pub use exec::{ExecOutcome, ExecRequest};
 pub use facts::{AgentInfo, GuestInterface, OsInfo};
+pub use freeze::{FreezeError, FreezeRequest, FreezeStatus, Frozen, MOUNTPOINTS_MAX, Thawed};
 use wire::Wire;
 #[cfg(feature = "fuzzing")]
 pub(crate) use wire::read_answer;
@@ -63,17 +67,19 @@ pub enum ShutdownMode {
 pub struct Agent {
     qmp: Option<Qmp>,
     wire: Arc<Mutex<Wire>>,
+    /// Held as long as the guest is frozen.
+    freezing: Arc<Mutex<()>>,
 }
 
 impl Agent {
     pub(crate) fn new(socket: &Path, qmp: Qmp) -> Self {
-        Self { qmp: Some(qmp), wire: Arc::new(Mutex::new(Wire::new(socket))) }
+        Self { qmp: Some(qmp), wire: Arc::new(Mutex::new(Wire::new(socket))), freezing: Arc::default() }
     }
 
     /// An agent that is taken to be there without asking QEMU.
     #[cfg(test)]
     fn at(socket: &Path) -> Self {
-        Self { qmp: None, wire: Arc::new(Mutex::new(Wire::new(socket))) }
+        Self { qmp: None, wire: Arc::new(Mutex::new(Wire::new(socket))), freezing: Arc::default() }
     }
 
     /// Asks the guest to end by itself. Done when the agent has accepted; the end comes later, or never.
@@ -104,10 +110,20 @@ impl Agent {
         arguments: Value,
         bytes_max: usize,
     ) -> Result<T, AgentError> {
+        self.ask_for(command, arguments, ANSWER_TIMEOUT, bytes_max).await
+    }
+
+    async fn ask_for<T: DeserializeOwned>(
+        &self,
+        command: &str,
+        arguments: Value,
+        after: Duration,
+        bytes_max: usize,
+    ) -> Result<T, AgentError> {
         self.present().await?;
         let mut wire = self.wire.lock().await;
-        wire.sync(ANSWER_TIMEOUT).await?;
-        let answer = wire.exchange(command, &arguments, ANSWER_TIMEOUT, bytes_max).await?;
+        wire.sync(after).await?;
+        let answer = wire.exchange(command, &arguments, after, bytes_max).await?;
         serde_json::from_value(answer)
             .map_err(|e| AgentError::Nonsense { command: command.to_owned(), why: e.to_string() })
     }

@@ -3,7 +3,9 @@
 //! A format is never guessed from content alone: a guest can write anything into a raw disk, also the head of another
 //! format that names a file of the host as its parent. This module must never overwrite a file.
 
+mod bitmaps;
 mod chain;
+mod served;
 mod tool;
 
 use std::{
@@ -13,13 +15,17 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use bitmaps::read_bitmaps;
+pub use bitmaps::{StoredBitmap, add_bitmap, bitmaps, merge_bitmap, remove_bitmap};
 pub use chain::parents;
 use nestling_model::DiskFormat;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Deserialize;
+pub use served::{ServedDisk, serve};
 use tool::Img;
 
-use crate::{Qemu, durable};
+use crate::{Qemu, capture::BitmapName, durable};
 
 /// For what only looks at an image's head.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,6 +59,15 @@ pub enum DiskError {
     Shrinks { path: PathBuf, has: u64, asked: u64 },
     #[error("the path {} is not UTF-8, or no absolute path", .0.display())]
     Path(PathBuf),
+    #[error("{} has no bitmap {bitmap}", path.display())]
+    NoBitmap { path: PathBuf, bitmap: BitmapName },
+    #[error("{} has a bitmap {bitmap} already", path.display())]
+    BitmapExists { path: PathBuf, bitmap: BitmapName },
+    #[error(
+        "bitmap {bitmap} of {} cannot be believed: QEMU did not end properly while it recorded; remove it",
+        path.display()
+    )]
+    BadBitmap { path: PathBuf, bitmap: BitmapName },
     #[error("qemu-img failed on {}: {why}", path.display())]
     Failed { path: PathBuf, why: String },
     #[error("{} could not be {done}", path.display())]
@@ -247,5 +262,7 @@ fn io_error(done: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskEr
     }
 }
 
+#[cfg(test)]
+mod bitmap_tests;
 #[cfg(test)]
 mod tests;

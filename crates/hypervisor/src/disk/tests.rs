@@ -4,9 +4,9 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
-async fn workshop() -> Option<(Qemu, TempDir)> {
+pub(super) async fn workshop() -> Option<(Qemu, TempDir)> {
     match Qemu::find(None, None).await {
         Ok(qemu) => Some((qemu, tempdir().unwrap())),
         Err(error) => {
@@ -16,7 +16,7 @@ async fn workshop() -> Option<(Qemu, TempDir)> {
     }
 }
 
-fn new(format: DiskFormat, kind: DiskKind) -> NewDisk {
+pub(super) fn new(format: DiskFormat, kind: DiskKind) -> NewDisk {
     NewDisk { format, bytes: Some(64 * MIB), kind }
 }
 

@@ -114,9 +114,9 @@ fn parse<T: DeserializeOwned>(path: PathBuf, ran: &Ran) -> Result<T, DiskError> 
         .map_err(|e| DiskError::Failed { path, why: format!("its answer makes no sense: {e}") })
 }
 
-fn sort(path: PathBuf, format: DiskFormat, stderr: &str) -> DiskError {
+pub(super) fn sort(path: PathBuf, format: DiskFormat, stderr: &str) -> DiskError {
     let line = stderr.lines().next().unwrap_or_default();
-    let line = line.strip_prefix("qemu-img: ").unwrap_or(line);
+    let line = ["qemu-img: ", "qemu-nbd: "].iter().find_map(|tool| line.strip_prefix(tool)).unwrap_or(line);
     let why: String = line.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();
     let has = |text: &str| stderr.contains(text);
     if has("No space left on device") {

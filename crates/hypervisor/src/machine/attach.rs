@@ -14,6 +14,8 @@ use crate::{
 /// For the monitor of a QEMU that has been running to answer.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// For what a backup left to be removed; what is still there then is removed before the next one.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -58,7 +60,21 @@ impl Machine {
             },
         };
         watched.qmp.set(qmp.clone()).ok();
-        Ok(Some(Self::assemble(run, watched, qmp, record).await))
+        let machine = Self::assemble(run, watched, qmp, record).await;
+        machine.clear_after_another().await;
+        Ok(Some(machine))
+    }
+
+    /// A backup that the earlier node had under way holds memory, disk space, and at worst the guest itself.
+    async fn clear_after_another(&self) {
+        match timeout(CLEAR_TIMEOUT, self.clear_captures()).await {
+            Ok(Ok(cleared)) if cleared.found => {
+                tracing::info!(?cleared, "a backup that was cut off is cleared away")
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what a backup left could not be cleared away"),
+            Err(_) => tracing::warn!("what a backup left takes too long to be cleared away"),
+        }
     }
 
     /// Kills a QEMU of this machine that can't be attached to; whether there was one.

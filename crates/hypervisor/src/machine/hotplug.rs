@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
 use super::{Machine, MachineError, launch::interface_exists};
-use crate::{cmdline::devices, qmp::QmpError};
+use crate::{capture::DiskPlace, cmdline::devices, qmp::QmpError};
 
 /// For a guest to let go of a device, where a guest may be an emulated one inside an emulated one.
 const UNPLUG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -81,6 +81,7 @@ impl Machine {
         if controller == Controller::Ide {
             return Err(MachineError::NotHotPluggable);
         }
+        self.not_captured(controller, location)?;
         let mut record = self.0.record.lock().await;
         self.unplug(&devices::disk_name(controller, location)).await?;
         self.drop_node(controller, location).await?;
@@ -96,8 +97,15 @@ impl Machine {
         location: u8,
         bytes: u64,
     ) -> Result<(), MachineError> {
+        self.not_captured(controller, location)?;
         let node = devices::node_name(controller, location);
         self.execute("block_resize", json!({"node-name": node, "size": bytes})).await.map(drop)
+    }
+
+    /// A capture shows the disk as it was; it can neither grow nor go meanwhile.
+    fn not_captured(&self, controller: Controller, location: u8) -> Result<(), MachineError> {
+        let disk = DiskPlace { controller, location };
+        if self.captures().has(disk) { Err(MachineError::Captured { disk }) } else { Ok(()) }
     }
 
     async fn drop_node(&self, controller: Controller, location: u8) -> Result<(), MachineError> {

@@ -128,7 +128,7 @@ fn clear(run: &RunDir, spec: &LaunchSpec) -> Result<(), LaunchError> {
     }
     let dir = run.path();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(LaunchError::io("made", dir))?;
-    for path in [run.qmp(), run.console(), run.agent(), run.channel(), run.pid()] {
+    for path in [run.qmp(), run.console(), run.agent(), run.channel(), run.nbd(), run.pid()] {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(LaunchError::io("removed", &path)(error));

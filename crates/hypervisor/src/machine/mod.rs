@@ -14,10 +14,10 @@ mod process;
 mod save;
 mod state_file;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -42,6 +42,7 @@ pub use self::{
 use self::{process::Process, state_file::Shape};
 use crate::{
     Agent, ChannelClient, Console,
+    capture::Captures,
     qmp::{Event, Qmp},
     spec::{RunDir, Slots},
 };
@@ -61,6 +62,7 @@ struct Inner {
     console: Console,
     agent: Agent,
     channel: ChannelClient,
+    captures: Captures,
 }
 
 /// A process whose end is being waited for.
@@ -141,6 +143,15 @@ impl Machine {
         self.0.channel.clone()
     }
 
+    pub(crate) fn captures(&self) -> &Captures {
+        &self.0.captures
+    }
+
+    /// Where its disks are served as they were at an instant.
+    pub(crate) fn nbd_socket(&self) -> PathBuf {
+        self.0.run.nbd()
+    }
+
     /// What QEMU has used since it started.
     pub fn usage(&self) -> std::io::Result<Usage> {
         self.0.watched.process.usage()
@@ -153,7 +164,7 @@ impl Machine {
         let agent = Agent::new(&run.agent(), qmp.clone());
         let channel = ChannelClient::start(&run.channel(), ended);
         let vm_id = record.vm_id;
-        let record = Mutex::new(record);
-        Self(Arc::new(Inner { vm_id, run, watched, qmp, record, console, agent, channel }))
+        let (record, captures) = (Mutex::new(record), Captures::default());
+        Self(Arc::new(Inner { vm_id, run, watched, qmp, record, console, agent, channel, captures }))
     }
 }

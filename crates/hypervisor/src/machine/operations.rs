@@ -1,12 +1,12 @@
 //! What can be asked of a running machine as a whole.
 
-use std::{io, sync::atomic::Ordering, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::{Exit, Machine, save::SaveError};
-use crate::{cmdline::SpecError, qmp::QmpError};
+use crate::{capture::DiskPlace, cmdline::SpecError, qmp::QmpError};
 
 /// For QEMU to flush its disks and end; after that it is killed.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +38,10 @@ pub enum MachineError {
          and start it once"
     )]
     OlderLayout,
+    #[error("disk {disk} is being backed up; wait for the backup to end, or stop it")]
+    Captured { disk: DiskPlace },
+    #[error("the backup of the virtual machine that is under way could not be ended: {0}")]
+    EndCapture(String),
     #[error(transparent)]
     Save(#[from] SaveError),
     #[error(transparent)]
@@ -150,7 +154,7 @@ impl Machine {
         self.execute(command, json!({})).await.map(drop)
     }
 
-    pub(super) async fn execute(
+    pub(crate) async fn execute(
         &self,
         command: &str,
         arguments: serde_json::Value,
@@ -158,8 +162,21 @@ impl Machine {
         self.0.qmp.execute(command, arguments).await.map_err(|e| self.gone_or(e))
     }
 
+    /// As [`Qmp::execute_all`](crate::qmp::Qmp::execute_all).
+    pub(crate) async fn execute_all(
+        &self,
+        commands: Vec<(&str, serde_json::Value)>,
+        after: Duration,
+    ) -> Result<Vec<Result<serde_json::Value, QmpError>>, MachineError> {
+        self.0.qmp.execute_all(commands, after).await.map_err(|e| self.gone_or(e))
+    }
+
+    pub(crate) async fn add_fd(&self, label: &str, fd: OwnedFd) -> Result<u64, MachineError> {
+        self.0.qmp.add_fd(label, fd).await.map_err(|e| self.gone_or(e))
+    }
+
     /// A closed monitor mostly means that QEMU has ended, which is the better news to tell.
-    pub(super) fn gone_or(&self, error: QmpError) -> MachineError {
+    pub(crate) fn gone_or(&self, error: QmpError) -> MachineError {
         match (self.exit_now(), error) {
             (Some(exit), _) => MachineError::Gone(exit.reason),
             (None, error) => MachineError::Qmp(error),

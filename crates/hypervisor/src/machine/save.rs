@@ -50,9 +50,12 @@ pub enum SaveError {
 
 impl Machine {
     /// Stops the guest and writes its state to `path`, whole or not at all. When this succeeds the machine can only be
-    /// ended; when it fails, the guest goes on if it ran.
+    /// ended; when it fails, the guest goes on if it ran. A capture that is under way ends: its disks are closed with the
+    /// machine's.
     pub async fn save_to(&self, path: &Path) -> Result<(), MachineError> {
         self.check_layout().await?;
+        let ended = self.end_capture("the virtual machine was saved").await;
+        ended.map_err(|e| MachineError::EndCapture(e.to_string()))?;
         let ran = self.run_state().await? == RunState::Running;
         let saved = async {
             self.pause().await?;

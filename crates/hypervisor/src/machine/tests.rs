@@ -15,15 +15,15 @@ use crate::{
     probe::{Accel, Engine, Nesting},
 };
 
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-struct Bench {
-    qemu: Qemu,
-    dir: TempDir,
-    vm: Vm,
+pub(crate) struct Bench {
+    pub qemu: Qemu,
+    pub dir: TempDir,
+    pub vm: Vm,
 }
 
-async fn bench() -> Option<Bench> {
+pub(crate) async fn bench() -> Option<Bench> {
     let qemu = match Qemu::find(None, None).await {
         Ok(qemu) => qemu,
         Err(error) => {
@@ -41,11 +41,11 @@ async fn bench() -> Option<Bench> {
 }
 
 impl Bench {
-    fn run_dir(&self) -> std::path::PathBuf {
+    pub fn run_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("run")
     }
 
-    fn spec(&self) -> LaunchSpec {
+    pub fn spec(&self) -> LaunchSpec {
         LaunchSpec {
             vm: self.vm.clone(),
             run_dir: self.run_dir(),
@@ -64,11 +64,11 @@ impl Bench {
         }
     }
 
-    async fn launch(&self) -> Guarded {
+    pub async fn launch(&self) -> Guarded {
         Guarded(Machine::launch(&self.qemu, self.spec()).await.unwrap())
     }
 
-    async fn engine_is_gone(&self) {
+    pub async fn engine_is_gone(&self) {
         let run = RunDir::new(self.run_dir()).unwrap();
         let gone = async {
             while process::Process::find(&run, self.vm.id).is_some() {
@@ -87,7 +87,7 @@ impl Bench {
 }
 
 /// Leaves no QEMU behind when a test fails.
-struct Guarded(Machine);
+pub(crate) struct Guarded(pub Machine);
 
 impl Drop for Guarded {
     fn drop(&mut self) {

@@ -140,6 +140,65 @@ impl Qmp {
         self.send("getfd", json!({"fdname": name}), Some(fd), QUICK).await.map(drop)
     }
 
+    /// Gives QEMU a file descriptor to keep, as `/dev/fdset/N` for this N. `label` is shown beside it.
+    pub async fn add_fd(&self, label: &str, fd: OwnedFd) -> Result<u64, QmpError> {
+        let command = "add-fd";
+        let answer = self.send(command, json!({"opaque": label}), Some(fd), QUICK).await?;
+        let set = answer["fdset-id"].as_u64();
+        set.ok_or_else(|| QmpError::Nonsense {
+            command: command.to_owned(),
+            why: "it names no set".to_owned(),
+        })
+    }
+
+    /// Sends commands in one piece, which QEMU carries out in their order, each whether or not those before it were
+    /// refused. Their answers, in their order; an error when not all are known.
+    pub async fn execute_all(
+        &self,
+        commands: Vec<(&str, Value)>,
+        after: Duration,
+    ) -> Result<Vec<Result<Value, QmpError>>, QmpError> {
+        let (mut lines, mut replies, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+        for (command, arguments) in commands {
+            let (line, entry, reply) = self.enter(command, arguments);
+            lines.extend(line);
+            entries.push(entry);
+            replies.push((command.to_owned(), reply));
+        }
+        if let Some(why) = self.close_reason() {
+            return Err(QmpError::Closed { why });
+        }
+        let exchange = async {
+            self.0.requests.send(Request { line: lines, fd: None }).await.ok()?;
+            let mut answers = Vec::new();
+            for (command, reply) in replies {
+                let answer = reply.await.ok()?;
+                answers.push(answer.map_err(|reason| QmpError::Refused { command, reason }));
+            }
+            Some(answers)
+        };
+        match timeout(after, exchange).await {
+            Ok(Some(answers)) => Ok(answers),
+            Ok(None) => Err(self.closed_error()),
+            Err(_) => Err(QmpError::Timeout { command: "several commands".to_owned(), after }),
+        }
+    }
+
+    /// A command's line, and the place where its answer will come. The entry removes that on every way out, a caller that
+    /// goes away included.
+    fn enter(&self, command: &str, arguments: Value) -> (Vec<u8>, Entry<'_>, Reply) {
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string().into_bytes();
+        line.push(b'\n');
+        let (sender, reply) = oneshot::channel();
+        self.0.shared.pending().insert(id, sender);
+        (line, Entry { shared: &self.0.shared, id }, reply)
+    }
+
+    fn closed_error(&self) -> QmpError {
+        QmpError::Closed { why: self.close_reason().unwrap_or_else(|| "QEMU closed it".to_owned()) }
+    }
+
     async fn send(
         &self,
         command: &str,
@@ -147,13 +206,7 @@ impl Qmp {
         fd: Option<OwnedFd>,
         after: Duration,
     ) -> Result<Value, QmpError> {
-        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string().into_bytes();
-        line.push(b'\n');
-        let (sender, reply) = oneshot::channel();
-        self.0.shared.pending().insert(id, sender);
-        // Removes the entry on every way out, a caller that goes away included.
-        let _entry = Entry { shared: &self.0.shared, id };
+        let (line, _entry, reply) = self.enter(command, arguments);
         let exchange = async {
             self.0.requests.send(Request { line, fd }).await.ok()?;
             reply.await.ok()
@@ -165,10 +218,7 @@ impl Qmp {
         match timeout(after, exchange).await {
             Ok(Some(Ok(value))) => Ok(value),
             Ok(Some(Err(reason))) => Err(QmpError::Refused { command: command.to_owned(), reason }),
-            Ok(None) => {
-                let why = self.close_reason().unwrap_or_else(|| "QEMU closed it".to_owned());
-                Err(QmpError::Closed { why })
-            }
+            Ok(None) => Err(self.closed_error()),
             Err(_) => Err(QmpError::Timeout { command: command.to_owned(), after }),
         }
     }
@@ -196,6 +246,8 @@ impl Qmp {
         self.0.shared.closed.borrow().clone()
     }
 }
+
+type Reply = oneshot::Receiver<Result<Value, String>>;
 
 struct Entry<'a> {
     shared: &'a Shared,

@@ -93,6 +93,33 @@ async fn a_refusal_carries_qemus_words() {
 }
 
 #[tokio::test]
+async fn several_commands_go_in_one_piece_and_each_has_its_answer() {
+    let (qmp, mut monitor) = pair().await;
+    let commands = vec![("stop", json!({})), ("qom-set", json!({"value": 1})), ("cont", json!({}))];
+    let asked = tokio::spawn({
+        let qmp = qmp.clone();
+        async move { qmp.execute_all(commands, QUICK).await }
+    });
+    for expected in ["stop", "qom-set", "cont"] {
+        let (command, _, id) = monitor.command().await;
+        assert_eq!(command, expected);
+        match expected {
+            "qom-set" => monitor.say(json!({"id": id, "error": {"desc": "no"}})).await,
+            _ => monitor.say(json!({"id": id, "return": {}})).await,
+        }
+    }
+    let answers = asked.await.unwrap().unwrap();
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert!(matches!(&answers[1], Err(QmpError::Refused { command, .. }) if command == "qom-set"));
+    let cut = tokio::spawn(async move { (qmp.execute_all(vec![("stop", json!({}))], QUICK).await, qmp) });
+    monitor.command().await;
+    drop(monitor);
+    let (cut, qmp) = cut.await.unwrap();
+    assert!(matches!(cut, Err(QmpError::Closed { .. })));
+    assert!(qmp.0.shared.pending().is_empty());
+}
+
+#[tokio::test]
 async fn whoever_waits_is_told_when_the_monitor_goes_away() {
     let (qmp, mut monitor) = pair().await;
     let waiting = tokio::spawn({
