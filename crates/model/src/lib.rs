@@ -1,5 +1,5 @@
-//! The vocabulary of Nestling: virtual machines, their devices, switches and NAT networks, and the
-//! legal changes between a machine's states.
+//! The vocabulary of Nestling: virtual machines, their devices, switches and NAT networks, the
+//! legal changes between a machine's states, and how machines are protected.
 //!
 //! Everything here is a value. The crate must never do I/O, read a clock, draw a random number or
 //! start a task: a rule that can be decided from values alone is decided here, so that it can be
@@ -15,6 +15,7 @@ pub mod mac;
 pub mod name;
 pub mod network;
 pub mod path;
+pub mod protection;
 pub mod version;
 pub mod vm;
 
@@ -24,7 +25,7 @@ pub use event::{Event, EventKind};
 pub use host::{EngineKind, HostInfo, Vendor};
 pub use life::{Operation, Refused, VmState};
 pub use mac::MacAddress;
-pub use name::{NameError, NatName, SwitchName, VmName};
+pub use name::{DiskName, JobName, NameError, NatName, Pattern, RepositoryName, SwitchName, Tag, VmName};
 pub use network::{Dhcp, Nat, Protocol, StaticMapping, Switch, SwitchId, SwitchKind};
 pub use path::VmPath;
 pub use version::ConfigVersion;

@@ -123,6 +123,26 @@ name!(
     /// The name of a NAT network, unique on its host.
     NatName
 );
+name!(
+    /// The name of a vault that a host knows, unique on the host.
+    RepositoryName
+);
+name!(
+    /// The name of a protection job, unique on its host.
+    JobName
+);
+name!(
+    /// The name of a disk in a recovery point, unique in the point.
+    DiskName
+);
+name!(
+    /// A word that people put on machines, to choose many at once.
+    Tag
+);
+name!(
+    /// A name in which `*` stands for any text and `?` for any one character.
+    Pattern
+);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{NameError, VmName};
 
 /// How many levels a path may have: more than any machine can run, few enough to bound every walk.
@@ -17,7 +19,8 @@ pub enum PathError {
 }
 
 /// Names from the outermost machine inwards; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct VmPath(Vec<VmName>);
 
 impl VmPath {
@@ -47,6 +50,20 @@ impl FromStr for VmPath {
             .collect::<Result<Vec<_>, _>>()
             .map(Self)
             .map_err(|source| PathError::Level { path: text.to_owned(), source })
+    }
+}
+
+impl TryFrom<String> for VmPath {
+    type Error = PathError;
+
+    fn try_from(text: String) -> Result<Self, PathError> {
+        text.parse()
+    }
+}
+
+impl From<VmPath> for String {
+    fn from(path: VmPath) -> Self {
+        path.to_string()
     }
 }
 
