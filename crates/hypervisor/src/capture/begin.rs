@@ -178,6 +178,14 @@ async fn export(machine: &Machine, plans: &[DiskPlan]) -> Result<Vec<CapturedDis
         if plan.device.is_some() {
             let view = json!({"driver": "snapshot-access", "node-name": disk.view(), "file": disk.filter()});
             machine.execute("blockdev-add", view).await?;
+            let whole = disk.whole();
+            machine
+                .execute(
+                    "block-export-add",
+                    json!({"type": "nbd", "id": whole, "node-name": disk.view(),
+                                                       "name": whole, "writable": false}),
+                )
+                .await?;
         }
         let mut export = json!({"type": "nbd", "id": disk.export(), "node-name": plan.exported(), "name": node,
                                 "writable": false});

@@ -2,15 +2,18 @@
 //!
 //! What there is to be removed is asked of QEMU each time, never remembered, so that every step may fail and be done again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use serde_json::json;
 use tokio::sync::MutexGuard as TurnGuard;
 
 use super::{
-    BitmapName, CaptureError, DiskPlace, Held, Outcome,
+    BitmapName, CaptureError, DiskPlace, Held, Outcome, Whole,
     answers::{self, Node},
-    bitmaps, names,
+    bitmaps, names, probe,
 };
 use crate::{Machine, MachineError, RunState, qmp::QmpError};
 
@@ -96,7 +99,8 @@ pub(super) async fn finish(held: &mut Held, outcome: &Outcome) -> Result<(), Cap
         return Ok(());
     }
     let removed = match outcome {
-        Outcome::Durable { remove } => remove,
+        Outcome::Durable { whole, .. } if *whole != proof(held) => return Err(CaptureError::OtherProof),
+        Outcome::Durable { remove, .. } => remove,
         Outcome::Failed => &held.begun,
     };
     give_back(&held.machine, held.number, removed).await?;
@@ -149,14 +153,28 @@ pub(super) async fn by_machine(machine: &Machine, why: &str) -> Result<(), Captu
     Ok(())
 }
 
-pub(super) fn trouble(held: &Held) -> Option<CaptureError> {
-    if let Some(exit) = held.machine.exit_now() {
-        return Some(CaptureError::Gone(exit.reason));
+fn proof(held: &Held) -> Whole {
+    Whole { vm: held.machine.vm_id(), number: held.number }
+}
+
+pub(super) async fn whole(held: &Held, socket: &Path) -> Result<Whole, CaptureError> {
+    let alive = || match held.machine.exit_now() {
+        Some(exit) => Err(CaptureError::Gone(exit.reason)),
+        None => held.machine.captures().check(held.number),
+    };
+    alive()?;
+    for file in &held.files {
+        match probe::can_be_read(socket, &file.disk().whole()).await {
+            Ok(true) => {}
+            Ok(false) => return Err(file.why_not()),
+            Err(error) => {
+                // It may have ended meanwhile, which is the better news.
+                alive()?;
+                return Err(CaptureError::Unknown { disk: file.disk(), source: error });
+            }
+        }
     }
-    if let Some(why) = held.machine.captures().why_ended(held.number) {
-        return Some(CaptureError::Ended { why });
-    }
-    held.files.iter().find_map(super::fleecing::KeptFile::full)
+    Ok(proof(held))
 }
 
 pub(super) async fn clear(machine: &Machine) -> Result<Cleared, CaptureError> {

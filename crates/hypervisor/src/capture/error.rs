@@ -47,6 +47,15 @@ pub enum CaptureError {
          room, or give another directory", dir.display()
     )]
     HostFull { disk: DiskPlace, dir: PathBuf },
+    #[error(
+        "what the guest overwrote on disk {disk} could not be read or kept within {seconds} seconds; the guest's write was \
+         done all the same; look whether the host's disks are slow or broken, and back up again"
+    )]
+    Broken { disk: DiskPlace, seconds: u32 },
+    #[error("QEMU does not tell whether the backup of disk {disk} is whole")]
+    Unknown { disk: DiskPlace, source: io::Error },
+    #[error("the proof that the backup is whole is another backup's")]
+    OtherProof,
     #[error("the backup was ended: {why}")]
     Ended { why: String },
     #[error("the virtual machine is gone: {0}")]

@@ -46,19 +46,26 @@ pub(super) struct KeptFile {
 }
 
 impl KeptFile {
+    pub fn disk(&self) -> DiskPlace {
+        self.disk
+    }
+
     pub fn in_use(&self) -> FleecingUse {
         let bytes = self.file.metadata().map_or(0, |m| m.blocks() * 512);
         FleecingUse { disk: self.disk, bytes, bytes_max: self.bytes_max }
     }
 
-    /// Whether it is so full that the next copy may not have found its place.
-    pub fn full(&self) -> Option<CaptureError> {
+    /// Why it could not keep something, when it could not.
+    pub fn why_not(&self) -> CaptureError {
         let disk = self.disk;
         if self.in_use().bytes + SLACK_BYTES > self.bytes_max {
-            return Some(CaptureError::Full { disk, bytes_max: self.bytes_max });
+            return CaptureError::Full { disk, bytes_max: self.bytes_max };
         }
         let free = rustix::fs::fstatvfs(&self.file).map_or(u64::MAX, |fs| free_bytes(&fs));
-        (free < SLACK_BYTES).then(|| CaptureError::HostFull { disk, dir: self.dir.clone() })
+        if free < SLACK_BYTES {
+            return CaptureError::HostFull { disk, dir: self.dir.clone() };
+        }
+        CaptureError::Broken { disk, seconds: COPY_SECONDS_MAX }
     }
 }
 
@@ -99,18 +106,20 @@ pub(super) async fn make(
     let file = unnamed(&dir).map_err(failed)?;
     let descriptor = file.try_clone().map_err(failed)?;
     let set = machine.add_fd(&disk.file(), OwnedFd::from(descriptor)).await?;
+    // Before QEMU looks, which then never does again.
+    file.set_len(bytes_max).map_err(failed)?;
     // Lost with its process in any case, so that nothing need ever be flushed; and nobody else can open it.
     let cache = json!({"no-flush": true});
     let add = |node| machine.execute("blockdev-add", node);
     add(json!({"driver": "file", "node-name": disk.file(), "filename": format!("/dev/fdset/{set}"),
                "locking": "off", "cache": cache}))
     .await?;
-    create(machine, disk, plan.bytes).await?;
-    file.set_len(bytes_max).map_err(failed)?;
     add(json!({"driver": "raw", "node-name": disk.room(), "file": disk.file(), "size": bytes_max, "cache": cache}))
         .await?;
-    add(json!({"driver": "qcow2", "node-name": disk.kept(), "file": disk.room(), "backing": null, "cache": cache}))
-        .await?;
+    create(machine, disk, plan.bytes).await?;
+    add(json!({"driver": "qcow2", "node-name": disk.kept(), "file": disk.room(), "backing": disk.node(),
+               "cache": cache}))
+    .await?;
     // Without `discard`, what the guest gives back would stay allocated as long as the filter is there.
     add(json!({"driver": "copy-before-write", "node-name": disk.filter(), "file": disk.node(), "target": disk.kept(),
                "on-cbw-error": "break-snapshot", "cbw-timeout": COPY_SECONDS_MAX, "discard": "unmap"}))
@@ -120,7 +129,7 @@ pub(super) async fn make(
 
 async fn create(machine: &Machine, disk: DiskPlace, bytes: u64) -> Result<(), CaptureError> {
     let job = disk.kept();
-    let options = json!({"driver": "qcow2", "file": disk.file(), "size": bytes.next_multiple_of(512)});
+    let options = json!({"driver": "qcow2", "file": disk.room(), "size": bytes.next_multiple_of(512)});
     machine.execute("blockdev-create", json!({"job-id": job, "options": options})).await?;
     let deadline = Instant::now() + CREATE_TIMEOUT;
     let ended = loop {
@@ -175,9 +184,9 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         let disk = DiskPlace { controller: nestling_model::Controller::Scsi, location: 0 };
         let kept = KeptFile { disk, file, dir: dir.path().to_owned(), bytes_max: BYTES_MIN };
-        assert!(kept.in_use().bytes >= 8192 && kept.full().is_none());
+        assert!(kept.in_use().bytes >= 8192 && matches!(kept.why_not(), CaptureError::Broken { .. }));
         let full = KeptFile { bytes_max: SLACK_BYTES, ..kept };
-        assert!(matches!(full.full(), Some(CaptureError::Full { .. })));
+        assert!(matches!(full.why_not(), CaptureError::Full { .. }));
     }
 
     #[test]

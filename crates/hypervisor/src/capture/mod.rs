@@ -1,14 +1,14 @@
 //! One instant of a running machine's disks, readable over NBD while its guest goes on writing.
 //!
 //! For each disk QEMU gets a filter between the guest's device and the image, which copies what the guest is about to
-//! overwrite into a *fleecing image* first, and a view that joins both to the disk as it was at the instant:
+//! overwrite into a *fleecing image* first. That image lies over the disk's own: what it lacks is still as it was.
 //!
 //! ```text
-//!   guest's device                     NBD client
-//!         │                                │  export "scsi-0", and what changed since an earlier instant
-//!   capture-filter-scsi-0 ◄──────── capture-view-scsi-0
-//!         │          └── old bytes ──► capture-kept-scsi-0   (qcow2 in a file without a name, of a bounded size)
-//!       scsi-0                         the disk's image, with its bitmaps
+//!   guest's device                                   NBD client
+//!         │                                              │  export "scsi-0", and what changed since an earlier instant
+//!   capture-filter-scsi-0 ───── old bytes ────► capture-kept-scsi-0   (qcow2 in a file without a name, of a bounded size)
+//!         │                                              │  the rest
+//!         └─────────────────► scsi-0 ◄───────────────────┘
 //! ```
 //!
 //! The filters go in while the processors stand still, for milliseconds, and at that same instant the new bitmaps begin.
@@ -16,9 +16,10 @@
 //! cannot be kept.) Everything is named with one prefix, so that what a dead node left is found by asking QEMU alone.
 //!
 //! **What must never happen:** that a guest's write fails, or waits without bound, because of a capture: what cannot be
-//! kept ends the capture. That a change is not recorded: the older bitmap goes on recording until the caller says that
+//! kept ends the capture. From then on reads may give newer bytes, so nothing counts as captured before
+//! [`Capture::whole`] says so. That a change is not recorded: the older bitmap goes on recording until the caller says that
 //! the newer point is durable, and what is exported is a copy of it, made at the instant. That a file is left: the fleecing
-//! image loses its name before QEMU has it, so that it goes with the last process that holds it.
+//! image never has a name, so that it goes with the last process that holds it.
 
 mod answers;
 mod begin;
@@ -28,6 +29,7 @@ mod error;
 mod fleecing;
 mod names;
 mod plan;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,8 @@ pub use self::{
     error::CaptureError,
     names::DiskPlace,
 };
+use nestling_model::VmId;
+
 use crate::Machine;
 
 /// What is to be captured; all disks at one instant.
@@ -103,6 +107,11 @@ struct Held {
 }
 
 /// One disk of a capture, as an NBD client finds it.
+///
+/// What is a hole is told by two questions, not one: QEMU looks into the fleecing image and then below it, and a guest that
+/// discards in between makes it call a hole what was none. Who asks for the same range twice, the second time when the first
+/// answer is there, and believes only holes of both, is always right: if the second answer came from below, nothing had been
+/// touched yet when the first was given. For the same reason reads are to be whole (`NBD_CMD_FLAG_DF`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapturedDisk {
     pub disk: DiskPlace,
@@ -126,9 +135,16 @@ pub struct ChangedMap {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is durable: the new bitmaps stay, and these older ones are removed.
-    Durable { remove: Vec<(DiskPlace, BitmapName)> },
+    Durable { whole: Whole, remove: Vec<(DiskPlace, BitmapName)> },
     /// There is none: the new bitmaps are removed.
     Failed,
+}
+
+/// The proof that what was read of a capture is what was there at its instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    vm: VmId,
+    number: u64,
 }
 
 /// How much of a disk's fleecing image is in use.
@@ -157,7 +173,7 @@ impl Machine {
         self.captures().is_active()
     }
 
-    /// Ends a capture that is under way, for `why`: whoever reads it gets an error, and [`Capture::trouble`] tells.
+    /// Ends a capture that is under way, for `why`: whoever reads it gets an error, and [`Capture::whole`] tells.
     /// Bitmaps stay as they are, for [`Capture::finish`] to decide on.
     pub async fn end_capture(&self, why: &str) -> Result<(), CaptureError> {
         end::by_machine(self, why).await
@@ -207,10 +223,10 @@ impl Capture {
         self.held.files.iter().map(fleecing::KeptFile::in_use).collect()
     }
 
-    /// Why reading fails, as far as it can be told: asked when a read has failed. `None`: the capture knows of nothing,
-    /// so the read's own error is all that is known.
-    pub fn trouble(&self) -> Option<CaptureError> {
-        end::trouble(&self.held)
+    /// Proves that all that was read until now is as it was at the instant. Asked after the last read, and before the point
+    /// that is made of them counts; and when a read has failed, for what this error says of why.
+    pub async fn whole(&self) -> Result<Whole, CaptureError> {
+        end::whole(&self.held, &self.socket).await
     }
 
     /// Ends it and does with the bitmaps what the outcome says. May be tried again as long as it fails; the machine's

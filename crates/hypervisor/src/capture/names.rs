@@ -64,6 +64,11 @@ impl DiskPlace {
         self.named("view")
     }
 
+    /// The export of the view, which tells whether everything was kept.
+    pub(super) fn whole(self) -> String {
+        self.named("whole")
+    }
+
     pub(super) fn kept(self) -> String {
         self.named("kept")
     }

@@ -28,7 +28,7 @@ pub(super) struct DiskPlan {
 impl DiskPlan {
     /// The node that is exported.
     pub fn exported(&self) -> String {
-        if self.device.is_some() { self.disk.view() } else { self.disk.node() }
+        if self.device.is_some() { self.disk.kept() } else { self.disk.node() }
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
         BitmapName(Uuid::from_u128(n))
     }
 
-    fn node(location: u8, bitmaps: Value) -> Node {
+    fn node(location: u8, bitmaps: &Value) -> Node {
         serde_json::from_value(json!({"node-name": place(location).node(), "drv": "qcow2", "file": "/d/a",
             "image": {"virtual-size": 1 << 20}, "dirty-bitmaps": bitmaps}))
         .unwrap()
@@ -149,13 +149,13 @@ mod tests {
 
     #[test]
     fn each_disk_gets_what_it_can_have() {
-        let mut nodes = vec![node(0, json!([bitmap(1, |_| ())])), node(1, json!([])), node(2, json!([]))];
+        let mut nodes = vec![node(0, &json!([bitmap(1, |_| ())])), node(1, &json!([])), node(2, &json!([]))];
         nodes[1].driver = "raw".to_owned();
         nodes[2].read_only = true;
         let disks = vec![asked(0, Some(2), Some(1)), asked(1, Some(2), None), asked(2, None, None)];
         let plans = plan(&request(disks), &nodes, &devices()).unwrap();
         assert_eq!((plans[0].begin, plans[0].since), (Some((name(2), true)), Some(name(1))));
-        assert_eq!(plans[0].exported(), "capture-view-scsi-0");
+        assert_eq!(plans[0].exported(), "capture-kept-scsi-0");
         assert_eq!(plans[1].begin, Some((name(2), false)), "a raw image keeps no bitmap");
         assert_eq!((plans[2].device.as_deref(), plans[2].exported().as_str()), (None, "scsi-2"));
         let actions = transaction(&plans);
@@ -168,13 +168,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_before_anything_is_changed() {
-        let nodes = [node(0, json!([bitmap(1, |_| ())]))];
+        let nodes = [node(0, &json!([bitmap(1, |_| ())]))];
         assert!(refused(vec![], &nodes).contains("no disks"));
         assert!(refused(vec![asked(0, None, None), asked(0, None, None)], &nodes).contains("given twice"));
         assert!(refused(vec![asked(7, None, None)], &nodes).contains("no disk scsi-7"));
         assert!(refused(vec![asked(0, Some(1), None)], &nodes).contains("already"));
         assert!(refused(vec![asked(0, None, Some(9))], &nodes).contains("has no bitmap"));
-        let mut fixed = node(0, json!([]));
+        let mut fixed = node(0, &json!([]));
         fixed.read_only = true;
         assert!(refused(vec![asked(0, Some(1), None)], &[fixed]).contains("read-only"));
         let unplugged = plan(&request(vec![asked(0, None, None)]), &nodes, &[]).unwrap_err();
@@ -183,14 +183,15 @@ mod tests {
 
     #[test]
     fn a_bitmap_that_cannot_be_believed_is_refused() {
-        let changes: [(fn(&mut Value), &str); 4] = [
+        type Change = fn(&mut Value);
+        let changes: [(Change, &str); 4] = [
             (|b| b["inconsistent"] = json!(true), "did not end properly"),
             (|b| b["recording"] = json!(false), "switched off"),
             (|b| b["granularity"] = json!(4096), "another granularity"),
             (|b| b["busy"] = json!(true), "something else uses it"),
         ];
         for (change, expected) in changes {
-            let nodes = [node(0, json!([bitmap(1, change)]))];
+            let nodes = [node(0, &json!([bitmap(1, change)]))];
             let refused = refused(vec![asked(0, None, Some(1))], &nodes);
             assert!(refused.contains(expected) && refused.contains("compare the whole disk"), "{refused}");
         }

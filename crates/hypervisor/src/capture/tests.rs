@@ -175,9 +175,15 @@ async fn changed_of(nest: &Nest, capture: &Capture, location: u8) -> Vec<(u64, u
     found
 }
 
-fn durable(remove: &[u128]) -> Outcome {
+async fn durable(capture: &Capture, remove: &[u128]) -> Outcome {
     let of_both = remove.iter().flat_map(|n| [(scsi(0), name(*n)), (scsi(3), name(*n))]);
-    Outcome::Durable { remove: of_both.collect() }
+    Outcome::Durable { whole: capture.whole().await.unwrap(), remove: of_both.collect() }
+}
+
+/// Finishes as the node does with a point that is durable.
+async fn done(mut capture: Capture, remove: &[u128]) {
+    let outcome = durable(&capture, remove).await;
+    capture.finish(&outcome).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,16 +204,16 @@ async fn the_instant_stays_and_what_changed_since_the_last_is_told() {
         holds(&nest, &first, location, 1, at).await.unwrap();
         holds(&nest, &first, location, 0, "8M 56M").await.unwrap();
     }
-    assert!(first.trouble().is_none());
     let used = first.fleecing();
     assert!(used[0].bytes > MIB && used[0].bytes < 4 * MIB && used[1].bytes < MIB, "{used:?}");
-    first.finish(&durable(&[])).await.unwrap();
-    first.finish(&durable(&[])).await.unwrap();
+    let outcome = durable(&first, &[]).await;
+    first.finish(&outcome).await.unwrap();
+    first.finish(&outcome).await.unwrap();
     nest.nothing_is_left().await;
     assert_eq!(nest.ours().await, [(0, 1, MIB + 2 * KIB64), (3, 1, KIB64)]);
 
     nest.guest(0, "write -P 3 60M 1k").await;
-    let mut second = nest.capture(Some(2), Some(1)).await;
+    let second = nest.capture(Some(2), Some(1)).await;
     // Of the next run, not of this one.
     nest.guest(0, "write -P 4 20M 64k").await;
     let expected = [(MIB, MIB), (3 * MIB, KIB64), (5 * MIB, KIB64), (60 * MIB, KIB64)];
@@ -215,7 +221,7 @@ async fn the_instant_stays_and_what_changed_since_the_last_is_told() {
     assert_eq!(changed_of(&nest, &second, 3).await, [(40 * MIB, KIB64)]);
     holds(&nest, &second, 0, 2, "1M 1M").await.unwrap();
     holds(&nest, &second, 0, 0, "20M 64k").await.unwrap();
-    second.finish(&durable(&[1])).await.unwrap();
+    done(second, &[1]).await;
     nest.nothing_is_left().await;
     assert_eq!(nest.ours().await, [(0, 2, KIB64), (3, 2, 0)]);
     assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Running);
@@ -226,7 +232,7 @@ async fn the_instant_stays_and_what_changed_since_the_last_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_capture_loses_no_change() {
     let Some(nest) = nest().await else { return };
-    nest.capture(Some(1), None).await.finish(&durable(&[])).await.unwrap();
+    done(nest.capture(Some(1), None).await, &[]).await;
     nest.guest(0, "write -P 1 0 64k").await;
     let mut failed = nest.capture(Some(2), Some(1)).await;
     nest.guest(0, "write -P 2 1M 64k").await;
@@ -241,9 +247,9 @@ async fn a_failed_capture_loses_no_change() {
     };
     tokio::time::timeout(SOON, ended).await.unwrap();
     nest.nothing_is_left().await;
-    let mut third = nest.capture(Some(4), Some(1)).await;
+    let third = nest.capture(Some(4), Some(1)).await;
     assert_eq!(changed_of(&nest, &third, 0).await, [(0, KIB64), (MIB, KIB64)]);
-    third.finish(&durable(&[1])).await.unwrap();
+    done(third, &[1]).await;
     assert_eq!(nest.ours().await, [(0, 4, 0), (3, 4, 0)]);
 }
 
@@ -281,18 +287,21 @@ async fn a_full_fleecing_image_ends_the_capture_and_no_write() {
     let mut capture = nest.machine.capture(request).await.unwrap();
     nest.guest(0, "write -P 2 0 8M").await;
     holds(&nest, &capture, 0, 1, "0 40M").await.unwrap();
-    assert!(capture.trouble().is_none());
+    let early = capture.whole().await.unwrap();
     for at in (8..40).step_by(2) {
         nest.guest(0, &format!("write -P 2 {at}M 2M")).await;
     }
-    let complaint = holds(&nest, &capture, 0, 1, "0 1M").await.unwrap_err();
-    assert!(!complaint.contains("Pattern"), "wrong bytes were given out: {complaint}");
-    // The other disk is as whole as it was.
+    let full = capture.whole().await.unwrap_err();
+    assert!(matches!(full, CaptureError::Full { disk, .. } if disk == scsi(0)), "{full}");
     holds(&nest, &capture, 3, 0, "0 64M").await.unwrap();
-    let trouble = capture.trouble().unwrap();
-    assert!(matches!(trouble, CaptureError::Full { disk, .. } if disk == scsi(0)), "{trouble}");
-    capture.finish(&Outcome::Failed).await.unwrap();
+    // What was read before is proven, whatever came after.
+    let proven = Outcome::Durable { whole: early, remove: vec![] };
+    capture.finish(&proven).await.unwrap();
     nest.nothing_is_left().await;
+    let mut next = nest.capture(Some(2), Some(1)).await;
+    assert!(matches!(next.finish(&proven).await, Err(CaptureError::OtherProof)));
+    next.finish(&Outcome::Failed).await.unwrap();
+    assert_eq!(nest.ours().await, [(0, 1, 40 * MIB), (3, 1, 0)]);
     assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Running);
     nest.machine.quit().await.unwrap();
     look(&nest, nest.image(0).to_str().unwrap(), "qcow2", 2, "0 40M").await.unwrap();
@@ -309,7 +318,7 @@ fn what_a_dead_node_left_is_cleared_when_the_machine_is_found_again() {
     let Some(bench) = node(with_disks()) else { return };
     let bench = node(async {
         let nest = Nest::launch(bench).await;
-        nest.capture(Some(1), None).await.finish(&durable(&[])).await.unwrap();
+        done(nest.capture(Some(1), None).await, &[]).await;
         nest.guest(0, "write -P 1 0 64k").await;
         let capture = nest.capture(Some(2), Some(1)).await;
         nest.guest(0, "write -P 2 1M 64k").await;
@@ -334,9 +343,9 @@ fn what_a_dead_node_left_is_cleared_when_the_machine_is_found_again() {
         assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Running);
         assert_eq!(nest.machine.clear_captures().await.unwrap(), Cleared::default());
         nest.machine.remove_bitmaps(&[(scsi(0), name(2)), (scsi(3), name(2))]).await.unwrap();
-        let mut capture = nest.capture(Some(3), Some(1)).await;
+        let capture = nest.capture(Some(3), Some(1)).await;
         assert_eq!(changed_of(&nest, &capture, 0).await, [(0, KIB64), (MIB, KIB64)]);
-        capture.finish(&durable(&[1])).await.unwrap();
+        done(capture, &[1]).await;
         assert_eq!(nest.ours().await, [(0, 3, 0), (3, 3, 0)]);
     });
 }
@@ -344,16 +353,18 @@ fn what_a_dead_node_left_is_cleared_when_the_machine_is_found_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_saved_under_a_capture_and_its_bitmaps_wake_up_with_it() {
     let Some(nest) = nest().await else { return };
-    nest.capture(Some(1), None).await.finish(&durable(&[])).await.unwrap();
+    done(nest.capture(Some(1), None).await, &[]).await;
     nest.guest(0, "write -P 1 0 64k").await;
     let mut capture = nest.capture(Some(2), Some(1)).await;
+    let outcome = durable(&capture, &[1]).await;
     nest.guest(0, "write -P 2 1M 64k").await;
     let state = nest.bench.dir.path().join("state");
     nest.machine.save_to(&state).await.unwrap();
-    assert!(matches!(capture.trouble(), Some(CaptureError::Ended { why }) if why.contains("saved")));
+    let ended = capture.whole().await.unwrap_err();
+    assert!(matches!(&ended, CaptureError::Ended { why } if why.contains("saved")), "{ended}");
     assert!(holds(&nest, &capture, 0, 1, "0 64k").await.is_err());
     nest.machine.quit().await.unwrap();
-    let gone = capture.finish(&durable(&[1])).await.unwrap_err();
+    let gone = capture.finish(&outcome).await.unwrap_err();
     assert!(matches!(gone, CaptureError::Gone(_)), "{gone}");
 
     let stored = disk::bitmaps(&nest.bench.qemu, nest.image(0)).await.unwrap();
@@ -374,7 +385,7 @@ async fn a_machine_ends_under_a_capture_and_its_bitmaps_stay() {
     let capture = nest.capture(Some(1), None).await;
     nest.guest(0, "write -P 2 1M 64k").await;
     assert_eq!(nest.machine.quit().await.unwrap().kind, ExitKind::Asked);
-    assert!(matches!(capture.trouble(), Some(CaptureError::Gone(_))));
+    assert!(matches!(capture.whole().await, Err(CaptureError::Gone(_))));
     assert_eq!(std::fs::read_dir(nest.fleecing().dir).unwrap().count(), 0);
     let stored = disk::bitmaps(&nest.bench.qemu, nest.image(0)).await.unwrap();
     assert!(stored.len() == 1 && stored[0].recording && !stored[0].inconsistent, "{stored:?}");
@@ -387,13 +398,13 @@ async fn a_machine_ends_under_a_capture_and_its_bitmaps_stay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_engine_leaves_no_file_and_bitmaps_that_nobody_believes() {
     let Some(nest) = nest().await else { return };
-    nest.capture(Some(1), None).await.finish(&durable(&[])).await.unwrap();
+    done(nest.capture(Some(1), None).await, &[]).await;
     nest.machine.quit().await.unwrap();
     let nest = Nest::launch(nest.bench).await;
     let mut capture = nest.capture(Some(2), Some(1)).await;
     nest.guest(0, "write -P 2 1M 64k").await;
     nest.machine.kill().await.unwrap();
-    assert!(matches!(capture.trouble(), Some(CaptureError::Gone(_))));
+    assert!(matches!(capture.whole().await, Err(CaptureError::Gone(_))));
     assert!(matches!(capture.finish(&Outcome::Failed).await, Err(CaptureError::Gone(_))));
     assert_eq!(std::fs::read_dir(nest.fleecing().dir).unwrap().count(), 0);
     let stored = disk::bitmaps(&nest.bench.qemu, nest.image(0)).await.unwrap();
@@ -408,7 +419,7 @@ async fn a_killed_engine_leaves_no_file_and_bitmaps_that_nobody_believes() {
     nest.nothing_is_left().await;
     let both = [(scsi(0), name(1)), (scsi(3), name(1)), (scsi(3), name(99))];
     nest.machine.remove_bitmaps(&both).await.unwrap();
-    nest.capture(Some(3), None).await.finish(&durable(&[])).await.unwrap();
+    done(nest.capture(Some(3), None).await, &[]).await;
     assert_eq!(nest.ours().await, [(0, 3, 0), (3, 3, 0)]);
 }
 
@@ -452,14 +463,14 @@ async fn a_paused_machine_stays_paused_and_a_raw_disk_forgets() {
     assert!(matches!(nest.machine.capture(request.clone()).await, Err(CaptureError::ReadOnly { .. })));
     nest.nothing_is_left().await;
     request.disks[1].begin = None;
-    let mut capture = nest.machine.capture(request).await.unwrap();
+    let capture = nest.machine.capture(request).await.unwrap();
     assert_eq!(capture.stopped_for(), None);
     assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Paused);
     nest.machine.cont().await.unwrap();
     nest.guest(0, "write -P 2 0 64k").await;
     holds(&nest, &capture, 0, 1, "0 1M").await.unwrap();
     holds(&nest, &capture, 3, 0, "0 64M").await.unwrap();
-    capture.finish(&durable(&[])).await.unwrap();
+    done(capture, &[]).await;
     nest.nothing_is_left().await;
     let report = nest.machine.bitmaps().await.unwrap();
     assert!(!report[0].bitmaps[0].persistent && report[0].bitmaps[0].changed_bytes == KIB64);
@@ -483,7 +494,7 @@ async fn a_capture_that_cannot_begin_leaves_nothing() {
     assert!(nest.ours().await.is_empty());
     assert_eq!(nest.machine.run_state().await.unwrap(), RunState::Running);
     nest.machine.execute("nbd-server-stop", json!({})).await.unwrap();
-    nest.machine.capture(request).await.unwrap().finish(&durable(&[])).await.unwrap();
+    done(nest.machine.capture(request).await.unwrap(), &[]).await;
     nest.machine.quit().await.unwrap();
     let gone = nest.machine.capture(nest.request(None, None)).await.unwrap_err();
     assert!(matches!(gone, CaptureError::Gone(_)), "{gone}");

@@ -11,7 +11,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    tests::{MIB, new, workshop},
+    tests::{new, workshop},
     *,
 };
 

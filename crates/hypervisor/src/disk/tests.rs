@@ -4,7 +4,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-pub(super) const MIB: u64 = 1 << 20;
+const MIB: u64 = 1 << 20;
 
 pub(super) async fn workshop() -> Option<(Qemu, TempDir)> {
     match Qemu::find(None, None).await {

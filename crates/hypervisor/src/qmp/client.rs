@@ -160,7 +160,7 @@ impl Qmp {
     ) -> Result<Vec<Result<Value, QmpError>>, QmpError> {
         let (mut lines, mut replies, mut entries) = (Vec::new(), Vec::new(), Vec::new());
         for (command, arguments) in commands {
-            let (line, entry, reply) = self.enter(command, arguments);
+            let (line, entry, reply) = self.enter(command, &arguments);
             lines.extend(line);
             entries.push(entry);
             replies.push((command.to_owned(), reply));
@@ -186,7 +186,7 @@ impl Qmp {
 
     /// A command's line, and the place where its answer will come. The entry removes that on every way out, a caller that
     /// goes away included.
-    fn enter(&self, command: &str, arguments: Value) -> (Vec<u8>, Entry<'_>, Reply) {
+    fn enter(&self, command: &str, arguments: &Value) -> (Vec<u8>, Entry<'_>, Reply) {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string().into_bytes();
         line.push(b'\n');
@@ -206,7 +206,7 @@ impl Qmp {
         fd: Option<OwnedFd>,
         after: Duration,
     ) -> Result<Value, QmpError> {
-        let (line, _entry, reply) = self.enter(command, arguments);
+        let (line, _entry, reply) = self.enter(command, &arguments);
         let exchange = async {
             self.0.requests.send(Request { line, fd }).await.ok()?;
             reply.await.ok()
