@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nestling_model::VmPath;
 
 use crate::commands::{
-    console, disk, doctor, events, host, image, nat, node, shell, switch, tree, vault, vm,
+    backup, console, disk, doctor, events, host, image, nat, node, repository, shell, switch, tree, vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.
@@ -80,6 +80,8 @@ pub enum Command {
     Image(image::Image),
     Host(host::Host),
     Events(events::Events),
+    Backup(Box<backup::Backup>),
+    Repository(repository::Repository),
     Vault(vault::Vault),
     Node(node::Node),
     /// Read file systems for the program that started this; no command for people

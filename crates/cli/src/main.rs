@@ -75,6 +75,8 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Switch(switch) => on_one_thread(switch.run(&session)),
         Command::Nat(nat) => on_one_thread(nat.run(&session)),
         Command::Disk(disk) => on_one_thread(disk.run(&session)),
+        Command::Backup(backup) => on_one_thread(backup.run(&session)),
+        Command::Repository(repository) => on_one_thread(repository.run(&session)),
         Command::Image(image) => on_one_thread(image.run(&session)),
         Command::Host(host) => on_one_thread(host.run(&session)),
         Command::Events(events) => on_one_thread(events.run(&session)),

@@ -127,7 +127,11 @@ fn spawn(home: &Path) -> Result<(Child, ChildStdout)> {
         .map_err(|e| Failure::file("open the log", &log, &e))?;
     let program = std::env::current_exe()
         .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't find this program's file: {e}")))?;
-    let started = Command::new(&program)
+    let mut command = Command::new(&program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_secret(name)) {
+        command.env_remove(name);
+    }
+    let started = command
         .arg("--home")
         .arg(home)
         .args(["node", "--detached"])
@@ -140,6 +144,12 @@ fn spawn(home: &Path) -> Result<(Child, ChildStdout)> {
     let said =
         child.stdout.take().ok_or_else(|| Failure::new(ErrorCode::Failed, "the node has no output"))?;
     Ok((child, said))
+}
+
+/// What opens a vault or a storage is handed to a node when it is asked for, and does not stay in its environment.
+fn is_secret(name: &std::ffi::OsStr) -> bool {
+    let prefixes = ["NESTLING_VAULT_", "AWS_", "AZURE_", "GOOGLE_"];
+    name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
 }
 
 /// What the node says first, or nothing if it ended without a word.

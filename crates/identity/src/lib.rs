@@ -46,10 +46,17 @@ pub enum Action {
     ChangeDisks,
     ReadImages,
     ChangeImages,
+    /// Repositories, runs and recovery points.
+    ReadBackups,
+    RunBackups,
+    /// Keep, mark and remove recovery points.
+    ChangePoints,
+    /// Add, change and forget repositories, with what opens them.
+    ChangeVaults,
 }
 
 impl Action {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::ReadHost,
         Self::ChangeHost,
         Self::StopNode,
@@ -68,6 +75,10 @@ impl Action {
         Self::ChangeDisks,
         Self::ReadImages,
         Self::ChangeImages,
+        Self::ReadBackups,
+        Self::RunBackups,
+        Self::ChangePoints,
+        Self::ChangeVaults,
     ];
 }
 

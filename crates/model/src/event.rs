@@ -10,7 +10,7 @@ pub struct Event {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub at_ms: u64,
     pub kind: EventKind,
-    /// The name of the machine, switch, NAT network or image concerned.
+    /// The name of the machine, switch, NAT network, image or repository concerned.
     pub object: String,
     /// One sentence for people.
     pub message: String,
@@ -32,6 +32,17 @@ pub enum EventKind {
     NatCreated,
     NatRemoved,
     ImageBuilt,
+    RepositoryAdded,
+    RepositoryChanged,
+    /// This host forgot it; its recovery points stay where they are.
+    RepositoryRemoved,
+    BackupStarted,
+    BackupProgress,
+    /// There is a new recovery point.
+    BackupDone,
+    BackupFailed,
+    PointChanged,
+    PointRemoved,
     /// The guest channel of a machine came up or went away.
     Channel,
     /// Something needs an administrator's eye.

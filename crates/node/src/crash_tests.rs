@@ -12,11 +12,12 @@ use std::{
 };
 
 use nestling_hypervisor::RunState;
-use nestling_model::{Operation, VmState};
+use nestling_model::{Operation, VmState, protection::RunState as Ended};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     NewVm, NewVmDisk, Node, Seed, Settings,
+    protection::tests::{backed_up, prepare, wish},
     testing::{ME, TestHome, settings, small},
 };
 
@@ -39,6 +40,7 @@ async fn tell(node: &Node, story: &str) {
     match story {
         "create" => _ = node.create_vm(&ME, with_files(node.home.root())).await.unwrap(),
         "remove" => node.remove_vm(&ME, "vm", true).await.unwrap(),
+        "back up" => _ = backed_up(node, wish("vm")).await,
         operations => {
             for operation in operations.split(' ') {
                 let operation = match operation {
@@ -242,6 +244,45 @@ fn a_save_that_died_is_finished_or_never_was() {
                     assert_eq!(does, expected, "{label}");
                 }
                 works(&home, &node).await;
+            });
+        }
+    }
+}
+
+/// Whatever a backup had done when its node died: it is interrupted, nothing of it is left on the machine that a later
+/// one does not clear away, and that one has all that there is.
+#[test]
+fn a_backup_that_died_is_interrupted_and_the_next_one_is_whole() {
+    for on in [false, true] {
+        for step in [
+            "run written down",
+            if on { "capture prepared" } else { "bitmaps added" },
+            "instant made",
+            "point durable",
+            "point written down",
+        ] {
+            let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+            let label = format!("\"{step}\", running: {on}");
+            home.life(async |node| {
+                prepare(&node, vaults.path()).await;
+                if on {
+                    tell(&node, "start").await;
+                }
+                assert!(backed_up(&node, wish("vm")).await.state.is_success(), "{label}");
+            });
+            die(&home, "back up", step);
+            home.life(async |node| {
+                let died = node.run(&ME, "2").await.unwrap().run;
+                assert_eq!(died.state, Ended::Interrupted, "{label}");
+                let next = backed_up(&node, wish("vm")).await;
+                assert!(next.state.is_success(), "{label}: {next:?}");
+                let reading = next.machines[0].disks[0].reading.unwrap();
+                assert!(reading.is_incremental(), "{label}: {reading:?}");
+                if on {
+                    tell(&node, "off").await;
+                }
+                let bitmaps = crate::protection::tests::bitmaps(&node.home.disks().join("vm.qcow2"));
+                assert_eq!(bitmaps, 1, "{label}");
             });
         }
     }

@@ -45,14 +45,18 @@ impl Node {
         checked(size_bytes)?;
         let (path, format) = self.existing_disk(path, self.known_format(path).await?).await?;
         self.vms.no_parent(&path, None).await?;
-        let user = self.vms.disk_user(&path).await?;
-        let user = user.and_then(|(now, disk)| Some((now.vm.name.clone(), now.running?, disk)));
-        match user {
-            Some((vm, running, disk)) => running
-                .machine
-                .resize_disk(disk.controller, disk.location, size_bytes)
-                .await
-                .map_err(|source| NodeError::Machine { vm, source })?,
+        match self.vms.disk_user(&path).await? {
+            Some((now, disk)) => {
+                let handle = self.vms.find(&now.vm.id.0.to_string())?;
+                match now.running {
+                    Some(running) => running
+                        .machine
+                        .resize_disk(disk.controller, disk.location, size_bytes)
+                        .await
+                        .map_err(|source| NodeError::Machine { vm: now.vm.name.clone(), source })?,
+                    None => handle.resize_image(disk, size_bytes).await?,
+                }
+            }
             None => disk::resize(&self.engines.qemu().await?, &path, format, size_bytes).await?,
         }
         self.disk_view(&path).await

@@ -5,14 +5,22 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use nestling_hypervisor::{AgentError, AttachError, LaunchError, MachineError, QemuError, disk::DiskError};
+use nestling_hypervisor::{
+    AgentError, AttachError, LaunchError, MachineError, QemuError, agent::FreezeError, capture::CaptureError,
+    disk::DiskError,
+};
 use nestling_identity::Denied;
 use nestling_image::ImageError;
 use nestling_model::{
-    NameError, Operation, VmId, VmInvalid, VmName, VmState, mac::MacError, version::UnknownVersion,
+    NameError, Operation, RepositoryName, VmId, VmInvalid, VmName, VmState,
+    mac::MacError,
+    path::PathError,
+    protection::{PolicyInvalid, RepositoryInvalid},
+    version::UnknownVersion,
 };
 use nestling_network::{NatConflict, NetworkError, Problem};
 use nestling_store::StoreError;
+use nestling_vault::{FailureKind, VaultError};
 
 pub type Result<T> = std::result::Result<T, NodeError>;
 
@@ -44,6 +52,9 @@ pub enum Object {
     HostAddress,
     Disk,
     Feature,
+    Repository,
+    Run,
+    Point,
 }
 
 /// A part of a machine that is changed, as Hyper-V's messages call it.
@@ -90,6 +101,8 @@ pub enum NodeError {
     Name(#[from] NameError),
     #[error(transparent)]
     Mac(#[from] MacError),
+    #[error(transparent)]
+    Path(#[from] PathError),
     #[error(transparent)]
     Version(#[from] UnknownVersion),
     #[error("'{vm}' cannot be created")]
@@ -163,6 +176,30 @@ pub enum NodeError {
     HomeInUse { path: PathBuf, pid: Option<u32> },
     #[error("cannot {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Repository(#[from] RepositoryInvalid),
+    #[error("the backup cannot be as it was asked for")]
+    Policy(#[from] PolicyInvalid),
+    #[error("repository '{repository}'")]
+    Vault { repository: RepositoryName, source: Box<VaultError> },
+    #[error("repository '{repository}' has not answered within {seconds} seconds")]
+    VaultSilent { repository: RepositoryName, seconds: u64 },
+    #[error("repository '{repository}' is in use by run {run}; wait for its end, or cancel it")]
+    RepositoryBusy { repository: RepositoryName, run: u64 },
+    #[error("'{vm}' is being backed up already, by run {run}")]
+    BackupRuns { vm: VmName, run: u64 },
+    #[error("run {0} has ended already")]
+    RunEnded(u64),
+    #[error("the disks of '{vm}' cannot be captured")]
+    Capture { vm: VmName, source: CaptureError },
+    #[error("the guest of '{vm}' could not be held still for the backup")]
+    Freeze { vm: VmName, source: FreezeError },
+    #[error("the backup of '{vm}' ended: {why}")]
+    BackupEnded { vm: VmName, why: String },
+    #[error("the backup was cancelled")]
+    Cancelled,
+    #[error("'{vm}' has no disk that could be backed up; all are left out, or there is none")]
+    NothingToSave { vm: VmName },
     #[error("the node is stopping")]
     Stopping,
     #[error("an internal step ended early: {0}")]
@@ -202,6 +239,9 @@ fn not_found(object: Object, name: &str) -> String {
         Object::Adapter => format!("the virtual machine has no network adapter {name}"),
         Object::Drive => format!("the virtual machine has no disk at {name}"),
         Object::Disk => format!("there is no disk {name}"),
+        Object::Repository => format!("there is no repository \"{name}\""),
+        Object::Run => format!("there is no run {name}"),
+        Object::Point => format!("there is no recovery point {name}"),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
         }
@@ -216,7 +256,13 @@ fn exists(object: Object, name: &str) -> String {
         Object::Mapping => format!("the external port {name} has a static mapping already"),
         Object::Adapter => format!("the MAC address {name} belongs to another network adapter"),
         Object::HostAddress => format!("Instance MSFT_NetIPAddress already exists: {name}"),
-        Object::Drive | Object::HostAdapter | Object::Disk | Object::Feature => {
+        Object::Repository => format!("a repository with the name \"{name}\" exists already"),
+        Object::Drive
+        | Object::HostAdapter
+        | Object::Disk
+        | Object::Feature
+        | Object::Run
+        | Object::Point => {
             format!("{name} exists already")
         }
     }
@@ -260,16 +306,28 @@ impl NodeError {
             | Self::Name(_)
             | Self::Mac(_)
             | Self::Version(_)
+            | Self::Path(_)
             | Self::Create { .. }
             | Self::NatConflict(_)
+            | Self::Policy(_)
+            | Self::NothingToSave { .. }
             | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
-            Self::ModifyDevice { .. } | Self::State { .. } | Self::Interrupted { .. } => Kind::InvalidState,
+            Self::Repository(RepositoryInvalid::Name(_) | RepositoryInvalid::Location { .. }) => Kind::Exists,
+            Self::Repository(_) => Kind::Invalid,
+            Self::ModifyDevice { .. }
+            | Self::State { .. }
+            | Self::Interrupted { .. }
+            | Self::RunEnded(_)
+            | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
             Self::DiskInUse { .. }
             | Self::DiskIsParent { .. }
             | Self::ParentInUse { .. }
             | Self::SwitchInUse { .. }
-            | Self::HomeInUse { .. } => Kind::InUse,
+            | Self::HomeInUse { .. }
+            | Self::RepositoryBusy { .. }
+            | Self::BackupRuns { .. }
+            | Self::Capture { source: CaptureError::Busy, .. } => Kind::InUse,
             Self::MemoryShort { .. } | Self::Prerequisite { .. } | Self::Qemu(_) | Self::Engine(_) => {
                 Kind::Requirement
             }
@@ -283,12 +341,19 @@ impl NodeError {
             Self::ImageNotBuilt(_) => Kind::NotFound,
             Self::Network(error) => network_kind(error),
             Self::NetworkProblem(_) => Kind::Requirement,
+            Self::Vault { source, .. } => vault_kind(source),
+            Self::VaultSilent { .. } => Kind::Timeout,
+            Self::Capture { source, .. } => capture_kind(source),
+            Self::Freeze { source: FreezeError::Agent(source), .. } => agent_kind(source),
+            Self::Freeze { source: FreezeError::Slow { .. }, .. } => Kind::Timeout,
             Self::Store(StoreError::Full { .. }) => Kind::Requirement,
             Self::Machine { .. }
             | Self::Launch(_)
             | Self::Attach(_)
             | Self::Store(_)
             | Self::Io { .. }
+            | Self::Freeze { .. }
+            | Self::Cancelled
             | Self::Stopping
             | Self::Internal(_) => Kind::Failed,
         }
@@ -322,6 +387,21 @@ impl NodeError {
             Self::ParentInUse { vm, .. } => {
                 Some(format!("detach the parent there first: Remove-VMHardDiskDrive -VMName '{vm}'"))
             }
+            Self::NotFound { object: Object::Repository, .. } => {
+                Some("`nestling repository list` shows those that this host knows".to_owned())
+            }
+            Self::NotFound { object: Object::Point, .. } => {
+                Some("`nestling backup points` lists them".to_owned())
+            }
+            Self::Vault { repository, source } if matches!(**source, VaultError::WrongPassword { .. }) => Some(format!(
+                "give the right one: nestling repository set '{repository}' --password-file FILE"
+            )),
+            Self::BackupRuns { run, .. } => {
+                Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
+            }
+            Self::Freeze { .. } => Some(
+                "install and start qemu-guest-agent in the guest, or back it up with --crash-consistent".to_owned(),
+            ),
             Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
             Self::Prerequisite { .. } => Some(
                 "on the host of this virtual machine, while it is off: Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true"
@@ -344,7 +424,15 @@ impl NodeError {
             Self::Create { vm, .. }
             | Self::NoEngine(vm)
             | Self::Agent { vm, .. }
+            | Self::BackupRuns { vm, .. }
+            | Self::Capture { vm, .. }
+            | Self::Freeze { vm, .. }
+            | Self::BackupEnded { vm, .. }
+            | Self::NothingToSave { vm }
             | Self::Machine { vm, .. } => Some(vm.to_string()),
+            Self::Vault { repository, .. }
+            | Self::VaultSilent { repository, .. }
+            | Self::RepositoryBusy { repository, .. } => Some(repository.to_string()),
             Self::DiskInUse { path, .. }
             | Self::DiskIsParent { path, .. }
             | Self::DiskUnclear { path, .. }
@@ -362,6 +450,30 @@ fn agent_kind(error: &AgentError) -> ErrorKind {
     match error {
         AgentError::Absent => ErrorKind::GuestAbsent,
         AgentError::Timeout { .. } | AgentError::StillRuns { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn vault_kind(error: &VaultError) -> ErrorKind {
+    match error.kind() {
+        FailureKind::Invalid => ErrorKind::Invalid,
+        FailureKind::NotFound => ErrorKind::NotFound,
+        FailureKind::Exists => ErrorKind::Exists,
+        FailureKind::Denied => ErrorKind::Denied,
+        FailureKind::InUse => ErrorKind::InUse,
+        FailureKind::NoSpace => ErrorKind::Requirement,
+        FailureKind::Timeout => ErrorKind::Timeout,
+        FailureKind::Failed => ErrorKind::Failed,
+    }
+}
+
+fn capture_kind(error: &CaptureError) -> ErrorKind {
+    match error {
+        CaptureError::NoRoom { .. } | CaptureError::HostFull { .. } => ErrorKind::Requirement,
+        CaptureError::State { .. } | CaptureError::Gone(_) | CaptureError::Ended { .. } => {
+            ErrorKind::InvalidState
+        }
+        CaptureError::NoDisk { .. } => ErrorKind::NotFound,
         _ => ErrorKind::Failed,
     }
 }

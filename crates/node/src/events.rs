@@ -27,7 +27,9 @@ impl Events {
     pub fn tell(&self, kind: EventKind, object: impl Into<String>, message: impl Into<String>) {
         let (object, message) = (object.into(), message.into());
         match kind {
-            EventKind::VmFailed | EventKind::Warning => tracing::warn!(object, "{message}"),
+            EventKind::VmFailed | EventKind::BackupFailed | EventKind::Warning => {
+                tracing::warn!(object, "{message}")
+            }
             _ => tracing::info!(object, "{message}"),
         }
         // Held while sending, so that numbers arrive in their order.

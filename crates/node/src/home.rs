@@ -5,6 +5,8 @@
 //! node.lock     held while a node runs               disks/     where new disks go
 //! vms/ID/       one machine's own files              run/HEX/   a machine's sockets while it has an engine
 //! network/      DHCP servers' files                  *.json     what was proven about KVM
+//! secrets/      what opens repositories; its owner's alone
+//! read/         sockets of disks of stopped machines while they are read
 //! ```
 //!
 //! Names in here come from ids only. Paths of sockets must stay short, so `run` has eight digits of an id.
@@ -36,7 +38,7 @@ impl HomeDir {
         let root = fs::canonicalize(root).map_err(NodeError::io("open", root))?;
         let lock = lock(&root)?;
         let home = Self { root, _lock: lock };
-        for dir in [home.disks(), home.images(), home.vms(), home.runs()] {
+        for dir in [home.disks(), home.images(), home.vms(), home.runs(), home.secrets(), home.read()] {
             builder.create(&dir).map_err(NodeError::io("create", dir))?;
         }
         Ok(home)
@@ -64,6 +66,15 @@ impl HomeDir {
 
     pub fn runs(&self) -> PathBuf {
         self.root.join("run")
+    }
+
+    pub fn secrets(&self) -> PathBuf {
+        self.root.join("secrets")
+    }
+
+    /// Where disks of machines without an engine are served while they are read.
+    pub fn read(&self) -> PathBuf {
+        self.root.join("read")
     }
 
     pub fn vm(&self, id: VmId) -> VmFiles {

@@ -3,7 +3,7 @@
 //! A use case asks `identity` first, then joins what the crates below know: definitions in the `store`, engines by
 //! `hypervisor`, ports by `network`, disks by `image`. One task owns each machine (`vm::task`); networks change one at a
 //! time (`networks`); what takes several steps leaves the old or the new when the node dies in between (`journal`,
-//! `vm::reopen`). Only the API calls this crate. It must never know how a question arrived, and never wait for a guest
+//! `vm::reopen`); what a backup does is in `protection`. Only the API calls this crate. It must never know how a question arrived, and never wait for a guest
 //! without a deadline.
 
 mod blocking;
@@ -24,6 +24,7 @@ mod journal;
 mod keeper;
 mod networks;
 mod node;
+mod protection;
 mod steps;
 #[cfg(test)]
 mod stored_tests;
@@ -39,4 +40,8 @@ pub use features::{Feature, FeatureInstalled};
 pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView};
 pub use nestling_identity::Identity;
 pub use node::{Node, Settings};
+pub use protection::{
+    BackupWish, NewRepository, POINTS_MAX, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
+    RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
+};
 pub use values::*;

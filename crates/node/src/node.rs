@@ -22,6 +22,7 @@ use crate::{
     journal,
     keeper::Keeper,
     networks::{Defined, Networks},
+    protection::{self, Protection},
     steps::{StepHook, Steps},
     vm::{self, RanBefore, Registry},
 };
@@ -48,6 +49,7 @@ pub struct Shared {
     pub networks: Arc<Networks>,
     pub image_store: ImageStore,
     pub vms: Registry,
+    pub protection: Protection,
     pub settings: Settings,
     pub steps: Steps,
     pub started_at_ms: u64,
@@ -72,7 +74,7 @@ impl Node {
         let home = HomeDir::open(home)?;
         let (store, found) = read_store(&home)?;
         let keeper = Keeper::new(store);
-        let Found { record, defined, vms, engine, ran_before } = found;
+        let Found { record, defined, vms, engine, ran_before, protected } = found;
         let tag = record.tag();
         let shared = Arc::new(Shared {
             engines: Engines::new(settings.engine, home.root().to_owned(), keeper.clone(), engine),
@@ -81,6 +83,7 @@ impl Node {
             steps: Steps(settings.at_step.clone()),
             events: Events::new(),
             vms: Registry::default(),
+            protection: Protection::open(&home, keeper.clone(), protected).await?,
             started_at_ms: now_ms(),
             authority: Authority { node_uid: rustix::process::geteuid().as_raw() },
             asked_to_stop: CancellationToken::new(),
@@ -91,6 +94,7 @@ impl Node {
             tag,
         });
         vm::restore(&shared, vms, &ran_before).await?;
+        protection::clear_left(&shared);
         shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
         let preparing = Arc::clone(&shared);
         tokio::spawn(async move { preparing.prepare_role().await });
@@ -100,6 +104,7 @@ impl Node {
     /// Lets everything go. Machines run on; the next node takes them over.
     pub async fn close(&self) {
         self.stopping.cancel();
+        self.protection.close().await;
         self.networks.network().shutdown().await;
     }
 
@@ -136,6 +141,7 @@ struct Found {
     vms: Vec<Vm>,
     engine: Option<EngineRecord>,
     ran_before: RanBefore,
+    protected: protection::Stored,
 }
 
 fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
@@ -157,7 +163,8 @@ fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
     // Both can be found out anew: what cannot be read is forgotten.
     let engine = store.list::<EngineRecord>().unwrap_or_default().pop();
     let ran_before = store.list::<RanBefore>().unwrap_or_default().pop().unwrap_or_default();
-    Ok((store, Found { record, defined, vms, engine, ran_before }))
+    let protected = protection::Stored::read(&store)?;
+    Ok((store, Found { record, defined, vms, engine, ran_before, protected }))
 }
 
 #[cfg(test)]

@@ -8,7 +8,12 @@ use nestling_store::{Backend, Change, Document, Home, SqliteBackend, Store};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{engine::EngineRecord, journal::Note, vm::RanBefore};
+use crate::{
+    engine::EngineRecord,
+    journal::Note,
+    protection::{description::Description, tracking::Tracking},
+    vm::RanBefore,
+};
 
 const VERSIONS: &[&str] = &[include_str!("../tests/stored/1.json")];
 const KINDS: &[&str] =
@@ -67,4 +72,17 @@ fn documents_of_older_versions_are_read_whole() {
         check::<Note>(&store, &rows);
         check::<RanBefore>(&store, &rows);
     }
+}
+
+/// What is not a document of its own version, or lies in a repository, has a file of its own.
+#[test]
+fn tracking_and_descriptions_of_older_versions_are_read_whole() {
+    let written: Value = serde_json::from_str(include_str!("../tests/stored/tracking-1.json")).unwrap();
+    let read: Tracking = serde_json::from_value(written.clone()).unwrap();
+    assert!(says_all(&written, &serde_json::to_value(&read).unwrap()), "{read:?}");
+    let text = include_str!("../tests/stored/description-1.json");
+    let read = Description::read(text.as_bytes()).unwrap();
+    let written: Value = serde_json::from_str(text).unwrap();
+    assert!(says_all(&written, &serde_json::to_value(&read).unwrap()), "{read:?}");
+    assert_eq!(read.disks_then().len(), 1);
 }

@@ -8,10 +8,15 @@ use std::{
 };
 
 use nestling_identity::Identity;
-use nestling_model::{Operation, VmName, VmState};
+use nestling_model::{
+    Boot, ConfigVersion, Controller, Disk, DiskFormat, Generation, Memory, Operation, Processor, StartAction,
+    StopAction, Vm, VmId, VmName, VmState,
+};
 use nestling_store::{Backend, Change, Document, SqliteBackend};
+use nestling_vault::{Point, SnapshotId};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use uuid::Uuid;
 
 use crate::{EngineChoice, NewVm, Node, NodeError, Settings, VmView, vm::RanBefore};
 
@@ -156,4 +161,45 @@ pub async fn eventually(mut done: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < end, "it did not come");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A machine as it is defined, with one disk.
+pub fn sample_vm(text: &str) -> Vm {
+    Vm {
+        id: VmId(Uuid::from_u128(1)),
+        name: name(text),
+        generation: Generation::Two,
+        version: ConfigVersion::LATEST,
+        created_at_ms: 1,
+        notes: String::new(),
+        processor: Processor { count: 1, expose_virtualization_extensions: false },
+        memory: Memory { startup_bytes: 32 << 20 },
+        adapters: Vec::new(),
+        disks: vec![Disk {
+            path: "/d/a.qcow2".into(),
+            format: DiskFormat::Qcow2,
+            controller: Controller::Scsi,
+            location: 0,
+            read_only: false,
+        }],
+        boot: Boot::Firmware,
+        start_action: StartAction::Nothing,
+        start_delay_seconds: 0,
+        stop_action: StopAction::Save,
+        state: VmState::Off,
+        state_reason: None,
+    }
+}
+
+/// A recovery point with nothing in it.
+pub fn point(name: &str, tags: &[String]) -> Point {
+    let tags = [&["nestling".to_owned()], tags].concat();
+    let json = serde_json::json!({
+        "time": "2026-11-27T00:00:00Z",
+        "tree": "0".repeat(64),
+        "paths": [format!("/{name}")],
+        "tags": tags,
+    });
+    let snapshot = nestling_vault::format::snapshot::decode(json.to_string().as_bytes()).unwrap();
+    Point::of(SnapshotId([1; 32]), snapshot).unwrap()
 }

@@ -1,4 +1,7 @@
-use nestling_model::{Nat, Switch, Vm};
+use nestling_model::{
+    Nat, Switch, Vm,
+    protection::{Repository, Run},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -29,6 +32,20 @@ impl Document for Nat {
     const KIND: &'static str = "nat";
     fn id(&self) -> String {
         self.name.key()
+    }
+}
+
+impl Document for Repository {
+    const KIND: &'static str = "repository";
+    fn id(&self) -> String {
+        self.id.0.to_string()
+    }
+}
+
+impl Document for Run {
+    const KIND: &'static str = "run";
+    fn id(&self) -> String {
+        self.id.0.to_string()
     }
 }
 

@@ -113,7 +113,56 @@ pub enum VaultError {
     Invalid(String),
 }
 
+/// What kind of failure it is, for whoever has codes for kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    Invalid,
+    NotFound,
+    Exists,
+    Denied,
+    InUse,
+    /// The place is full.
+    NoSpace,
+    Timeout,
+    Failed,
+}
+
 impl VaultError {
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NoRepository { .. }
+            | Self::NoSuchPoint(_)
+            | Self::NoSuchDisk { .. }
+            | Self::NoSuchKey(_)
+            | Self::NoSnapshots { .. } => FailureKind::NotFound,
+            Self::AlreadyExists { .. } | Self::OutputExists { .. } => FailureKind::Exists,
+            Self::WrongPassword { .. } => FailureKind::Denied,
+            Self::Locked { .. }
+            | Self::LockUnreadable { .. }
+            | Self::Protected { .. }
+            | Self::LastKey(_)
+            | Self::KeyInUse(_) => FailureKind::InUse,
+            Self::Geometry(_) | Self::Name(..) | Self::Invalid(_) | Self::AmbiguousPoint(..) => {
+                FailureKind::Invalid
+            }
+            Self::Storage(error) => match error.kind {
+                StorageErrorKind::NotFound => FailureKind::NotFound,
+                StorageErrorKind::AlreadyExists => FailureKind::Exists,
+                StorageErrorKind::InvalidName | StorageErrorKind::InvalidLocation => FailureKind::Invalid,
+                StorageErrorKind::NoSpace => FailureKind::NoSpace,
+                StorageErrorKind::Denied => FailureKind::Denied,
+                StorageErrorKind::Timeout => FailureKind::Timeout,
+                _ => FailureKind::Failed,
+            },
+            Self::Block(nestling_block::BlockError::Io { source, .. }) => match source.kind() {
+                std::io::ErrorKind::NotFound => FailureKind::NotFound,
+                std::io::ErrorKind::PermissionDenied => FailureKind::Denied,
+                _ => FailureKind::Failed,
+            },
+            _ => FailureKind::Failed,
+        }
+    }
+
     /// Whether input or output failed: what lies there may be damaged, and may be read the next time.
     pub(crate) fn is_io(&self) -> bool {
         matches!(self, Self::Storage(error) if error.kind == StorageErrorKind::Io)

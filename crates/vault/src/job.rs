@@ -1,15 +1,18 @@
-//! A long job as seen from outside: how far it is, and the wish that it ends.
+//! A long job as seen from outside: how far it is, the wish that it ends, and the last word on what was read.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use crate::VaultError;
 
+type Confirm = Box<dyn Fn() -> Result<(), VaultError> + Send + Sync>;
+
 /// Shared between the job's threads and who watches it. Counters only grow within a stage.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Job {
+    confirm: OnceLock<Confirm>,
     cancelled: AtomicBool,
     stage: Mutex<&'static str>,
     total: AtomicU64,
@@ -30,7 +33,24 @@ pub struct JobProgress {
     pub stored_bytes: u64,
 }
 
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("progress", &self.progress()).finish_non_exhaustive()
+    }
+}
+
 impl Job {
+    /// Has a save ask, after the last byte was read and before there is a point, whether all those bytes were right: a disk
+    /// that may turn out to have given others says so here, and then there is no point. The first one that is given counts.
+    pub fn confirm_with(&self, confirm: impl Fn() -> Result<(), VaultError> + Send + Sync + 'static) {
+        // Nothing asks before the save has begun.
+        let _ = self.confirm.set(Box::new(confirm));
+    }
+
+    pub(crate) fn confirm(&self) -> Result<(), VaultError> {
+        self.confirm.get().map_or(Ok(()), |confirm| confirm())
+    }
+
     /// Asks the job to end. What it stored until then serves the next run.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);

@@ -36,7 +36,7 @@ pub enum Retag {
 }
 
 /// Whether people may give and take this tag.
-pub(crate) fn check_tag(tag: &str) -> Result<(), VaultError> {
+pub fn check_tag(tag: &str) -> Result<(), VaultError> {
     let why = match tag {
         "" => "it is empty",
         TAG | DAMAGED_TAG => "this program uses it itself",

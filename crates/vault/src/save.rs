@@ -142,6 +142,7 @@ impl Repository {
         let save = Save::new(self, &index, request, job)?;
         let check = || lock.check();
         let (tree, stored) = write_under(&check, self, &index, UPLOADS, job, |writer| save.run(writer))?;
+        job.confirm()?;
         job.begin("writing the point", 0);
         let report = SaveReport {
             point: SnapshotId([0; 32]),

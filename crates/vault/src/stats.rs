@@ -91,13 +91,20 @@ const NOBODY: u32 = u32::MAX;
 const SHARED: u32 = u32::MAX - 1;
 
 impl Repository {
+    /// Which files there are, by their lists alone: nothing is read.
+    pub fn file_stats(&self) -> Result<Vec<KindStats>, VaultError> {
+        let kinds = FileKind::ALL.into_iter().filter(|kind| *kind != FileKind::Config);
+        kinds
+            .map(|kind| {
+                let listed = self.storage.list(kind)?;
+                let bytes = listed.iter().map(|file| file.size).sum();
+                Ok(KindStats { kind, files: listed.len() as u64, bytes })
+            })
+            .collect()
+    }
+
     pub fn stats(self: &std::sync::Arc<Self>, job: &Job) -> Result<RepositoryStats, VaultError> {
-        let mut stats = RepositoryStats::default();
-        for kind in FileKind::ALL.into_iter().filter(|kind| *kind != FileKind::Config) {
-            let listed = self.storage.list(kind)?;
-            let bytes = listed.iter().map(|file| file.size).sum();
-            stats.kinds.push(KindStats { kind, files: listed.len() as u64, bytes });
-        }
+        let mut stats = RepositoryStats { kinds: self.file_stats()?, ..RepositoryStats::default() };
         let (snapshots, unreadable) = self.readable_snapshots(job)?;
         stats.unreadable = unreadable.len() as u64;
         let index = std::sync::Arc::new(self.load_index(job)?);

@@ -6,8 +6,9 @@ use super::{Client, Console, Lines, Result, json_body, segment, streams};
 use crate::v1::{
     Adapter, AdapterChange, BuildImage, BuildProgress, Controller, DiskInfo, Drive, Event, Exec, ExecResult,
     Feature, FeatureInstalled, Guest, Host, HostAdapter, HostAddress, Image, ImportImage, Nat, NatChange,
-    NewAdapter, NewAddress, NewDisk, NewDrive, NewMapping, NewNat, NewSwitch, NewVm, Node, Requirement,
-    ResizeDisk, StaticMapping, Switch, SwitchChange, Tree, Vm, VmChange, VmOperation,
+    NewAdapter, NewAddress, NewDisk, NewDrive, NewMapping, NewNat, NewRepository, NewRun, NewSwitch, NewVm,
+    Node, Point, PointChange, Points, Repository, RepositoryChange, Requirement, ResizeDisk, Run,
+    StaticMapping, Switch, SwitchChange, Tree, Vm, VmChange, VmOperation,
 };
 
 const NOTHING: Option<&()> = None;
@@ -239,6 +240,80 @@ impl Client {
         let path = format!("{}/build", of("images", name));
         self.stream(Method::POST, &path, json_body(&path, Some(build))?).await.map(Lines::new)
     }
+}
+
+/// Repositories, backups and recovery points.
+impl Client {
+    pub async fn repositories(&self) -> Result<Vec<Repository>> {
+        self.json(Method::GET, "repositories", NOTHING).await
+    }
+
+    /// With a look into it.
+    pub async fn repository(&self, name: &str) -> Result<Repository> {
+        self.json(Method::GET, &of("repositories", name), NOTHING).await
+    }
+
+    pub async fn add_repository(&self, new: &NewRepository) -> Result<Repository> {
+        self.json(Method::POST, "repositories", Some(new)).await
+    }
+
+    pub async fn change_repository(&self, name: &str, change: &RepositoryChange) -> Result<Repository> {
+        self.json(Method::PATCH, &of("repositories", name), Some(change)).await
+    }
+
+    /// What lies there stays.
+    pub async fn forget_repository(&self, name: &str) -> Result<()> {
+        self.done(Method::DELETE, &of("repositories", name), NOTHING).await
+    }
+
+    pub async fn runs(&self, vm: Option<&str>) -> Result<Vec<Run>> {
+        self.json(Method::GET, &asking("runs", &[("vm", vm)]), NOTHING).await
+    }
+
+    /// Answers when the run is written down; it goes on by itself.
+    pub async fn start_run(&self, new: &NewRun) -> Result<Run> {
+        self.json(Method::POST, "runs", Some(new)).await
+    }
+
+    pub async fn run(&self, run: &str) -> Result<Run> {
+        self.json(Method::GET, &of("runs", run), NOTHING).await
+    }
+
+    pub async fn cancel_run(&self, run: &str) -> Result<Run> {
+        self.json(Method::POST, &format!("{}/cancel", of("runs", run)), NOTHING).await
+    }
+
+    pub async fn points(
+        &self,
+        vm: Option<&str>,
+        repository: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<Points> {
+        let limit = limit.map(|limit| limit.to_string());
+        let asked = [("vm", vm), ("repository", repository), ("limit", limit.as_deref())];
+        self.json(Method::GET, &asking("points", &asked), NOTHING).await
+    }
+
+    pub async fn change_point(
+        &self,
+        point: &str,
+        repository: Option<&str>,
+        change: &PointChange,
+    ) -> Result<Point> {
+        let path = asking(&of("points", point), &[("repository", repository)]);
+        self.json(Method::PATCH, &path, Some(change)).await
+    }
+
+    pub async fn remove_point(&self, point: &str, repository: Option<&str>) -> Result<()> {
+        self.done(Method::DELETE, &asking(&of("points", point), &[("repository", repository)]), NOTHING).await
+    }
+}
+
+/// A path with those of the parameters that are given.
+fn asking(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?))));
+    let query = given.collect::<Vec<_>>().join("&");
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 fn of(collection: &str, name: &str) -> String {

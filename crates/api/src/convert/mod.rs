@@ -6,6 +6,7 @@
 mod host;
 mod image;
 mod network;
+mod protection;
 mod vm;
 
 pub(crate) use host::ipv4;

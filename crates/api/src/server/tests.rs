@@ -72,6 +72,8 @@ fn some_body(operation: &Value) -> Value {
         Some("ResizeDisk") => json!({"size_bytes": 1 << 30}),
         Some("NewDrive") => json!({"path": "/x"}),
         Some("NewVm") => json!({"name": "x"}),
+        Some("NewRepository") => json!({"name": "x", "location": "/x", "password": "x"}),
+        Some("NewRun") => json!({"vms": ["x"]}),
         _ => json!({}),
     }
 }

@@ -26,6 +26,9 @@
 //! POST   /v1/disks (NewDisk)                 GET ?path=              PATCH ?path= (ResizeDisk)
 //! GET    /v1/images                          POST /v1/images (ImportImage)
 //! POST   /v1/images/{name}/build             progress, one JSON object a line
+//! GET    /v1/repositories                    POST (NewRepository)    /{repository}: GET PATCH DELETE
+//! GET    /v1/runs ?vm=                       POST (NewRun)           /{run}: GET     POST /{run}/cancel
+//! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
@@ -39,6 +42,7 @@ mod guest;
 mod host;
 mod image;
 mod network;
+mod protection;
 mod tree;
 mod vm;
 
@@ -51,6 +55,10 @@ pub use image::{BuildImage, BuildProgress, Image, ImportImage};
 pub use network::{
     Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,
     SwitchKind,
+};
+pub use protection::{
+    Consistency, DiskRun, MachineRun, NewRepository, NewRun, Point, PointChange, Points, Reading, Repository,
+    RepositoryChange, RepositoryContents, Retention, Run, RunProgress, RunState, Secret,
 };
 pub use tree::{Event, Tree, TreeVm};
 pub use vm::{

@@ -41,11 +41,19 @@ pub struct NbdOptions {
     pub timeout: Duration,
     /// Whether 64-bit requests may be agreed on.
     pub extended_headers: bool,
+    /// Each read is answered in one piece, if the server can: it must not look for holes of its own in what may change.
+    pub whole_reads: bool,
 }
 
 impl Default for NbdOptions {
     fn default() -> Self {
-        Self { connections: 1, dirty_bitmap: None, timeout: Duration::from_secs(30), extended_headers: true }
+        Self {
+            connections: 1,
+            dirty_bitmap: None,
+            timeout: Duration::from_secs(30),
+            extended_headers: true,
+            whole_reads: false,
+        }
     }
 }
 
@@ -63,6 +71,7 @@ pub struct NbdClient {
     connections: Vec<Connection>,
     turn: AtomicUsize,
     agreed: Agreed,
+    read_flags: u16,
 }
 
 impl NbdClient {
@@ -84,7 +93,11 @@ impl NbdClient {
             }
             connections.push(next);
         }
-        Ok(Self::over(name, connections, agreed))
+        let mut client = Self::over(name, connections, agreed);
+        if options.whole_reads && client.agreed.flags & flag::SEND_DF != 0 {
+            client.read_flags = command::FLAG_DF;
+        }
+        Ok(client)
     }
 
     /// Over streams that lead to one server already, as a process has them that may not connect to anything. There are as
@@ -120,7 +133,7 @@ impl NbdClient {
 
     /// Over connections that have all agreed to this.
     pub(super) fn over(name: String, connections: Vec<Connection>, agreed: Agreed) -> Self {
-        Self { name, connections, turn: AtomicUsize::new(0), agreed }
+        Self { name, connections, turn: AtomicUsize::new(0), agreed, read_flags: 0 }
     }
 
     /// How many connections there are.
@@ -249,7 +262,7 @@ impl BlockSource for NbdClient {
             let start = at / self.minimum() * self.minimum();
             let aligned_end = end.next_multiple_of(self.minimum()).min(self.agreed.size_bytes);
             let length = (aligned_end - start).min(self.agreed.maximum_bytes.into());
-            let data = self.connection().call(command::READ, 0, start, length, b"")?.data;
+            let data = self.connection().call(command::READ, self.read_flags, start, length, b"")?.data;
             let next = (start + length).min(end);
             buf[(at - offset) as usize..(next - offset) as usize]
                 .copy_from_slice(&data[(at - start) as usize..(next - start) as usize]);

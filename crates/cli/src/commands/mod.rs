@@ -1,5 +1,8 @@
 //! One file per group of commands, each thin: parse, ask, print.
 
+pub mod backup;
+pub mod backup_points;
+pub mod backup_run;
 pub mod console;
 pub mod disk;
 pub mod doctor;
@@ -11,7 +14,9 @@ pub mod image;
 pub mod nat;
 pub mod node;
 pub mod node_serve;
+pub mod password;
 pub mod prompt;
+pub mod repository;
 pub mod shell;
 pub mod switch;
 pub mod tree;

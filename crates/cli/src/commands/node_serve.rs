@@ -1,7 +1,7 @@
 //! The node's process: opens the home, serves the API, ends when told to.
 
 use std::{
-    io::{Write, stdout},
+    io::{IsTerminal, Write, stdin, stdout},
     path::Path,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
@@ -87,11 +87,17 @@ async fn serve(home: &Path, detached: bool) -> Result {
 fn end_at_signals(shutdown: &CancellationToken) -> std::io::Result<Arc<AtomicBool>> {
     let host_goes_down = Arc::new(AtomicBool::new(false));
     let power = SignalKind::from_raw(rustix::process::Signal::POWER.as_raw());
+    // Stock restic sends SIGHUP to whoever holds a repository's lock, to see whether that lives; a terminal's end means it.
+    let ends_with_terminal = stdin().is_terminal();
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), power] {
+        let ignored = kind == SignalKind::hangup() && !ends_with_terminal;
         let (mut signal, shutdown) = (signal(kind)?, shutdown.clone());
         let host_goes_down = host_goes_down.clone();
         tokio::spawn(async move {
-            if signal.recv().await.is_some() {
+            while signal.recv().await.is_some() {
+                if ignored {
+                    continue;
+                }
                 host_goes_down.fetch_or(kind == power, Ordering::Relaxed);
                 shutdown.cancel();
             }

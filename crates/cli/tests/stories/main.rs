@@ -12,4 +12,5 @@ mod life;
 mod nest;
 mod nested;
 mod network;
+mod protect;
 mod reboot;

@@ -12,6 +12,7 @@ use crate::{
     blocking::blocking,
     error::{Device, ModifyReason, Named, Result},
     journal::Note,
+    protection::tracking::Tracking,
     values::{VmChange, VmView},
 };
 
@@ -166,6 +167,7 @@ impl Owner {
 
     async fn remove(&mut self, disks: bool) -> Result<()> {
         self.admit(Operation::Remove)?;
+        self.free_images("the machine was removed").await;
         if self.vm.state == VmState::Off {
             // An engine that nobody knows of must not outlive its machine.
             self.clear_engine().await;
@@ -177,12 +179,14 @@ impl Owner {
         }
         let mut batch = Batch::default();
         batch.delete::<Vm>(self.vm.id());
+        batch.delete::<Tracking>(self.vm.id());
         if !note.is_empty() {
             batch.put(&note)?;
         }
         self.node.keeper.apply(batch).await?;
         self.removed = true;
         self.node.vms.remove(self.vm.id);
+        self.node.protection.tracking.forget(self.vm.id).await;
         for why in kept {
             self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), why);
         }

@@ -83,6 +83,7 @@ impl Owner {
         vm.validate(&self.node.limits_of(&self.vm))
             .map_err(|invalid| NodeError::Invalid(format!("'{}': {invalid}", vm.name)))?;
         if running {
+            self.drop_if_touched(&new).await?;
             self.machine()?.add_disk(&new).await.map_err(|e| self.refused(e))?;
         }
         if let Err(error) = self.commit(vm).await {
@@ -100,15 +101,18 @@ impl Owner {
     async fn remove_disk(&mut self, controller: Controller, location: u8) -> Result<()> {
         self.admit_device_change()?;
         let at = |d: &Disk| d.controller == controller && d.location == location;
-        if !self.vm.disks.iter().any(at) {
+        let Some(disk) = self.vm.disks.iter().find(|disk| at(disk)).cloned() else {
             let name = format!("{controller:?} {location}");
             return Err(NodeError::NotFound { object: Object::Drive, name });
-        }
+        };
         if self.vm.state.has_engine() {
             if controller == Controller::Ide {
                 return Err(Asked::from(Operation::ModifyWhenOff).refuse(&self.vm, self.vm.state));
             }
             self.machine()?.remove_disk(controller, location).await.map_err(|e| self.refused(e))?;
+            self.seal_image(&disk).await?;
+        } else {
+            self.free_images("a disk of the machine was detached").await;
         }
         let mut vm = self.vm.clone();
         vm.disks.retain(|d| !at(d));

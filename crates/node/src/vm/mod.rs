@@ -14,6 +14,8 @@
 //! it. What must not be taken twice (names, MAC addresses, disks) is claimed in the [`Registry`] until it is published.
 
 mod adapters;
+pub mod capture;
+mod capture_off;
 mod change;
 mod create;
 mod disk_use;
@@ -35,3 +37,4 @@ mod watch;
 pub use registry::Registry;
 pub use reopen::restore;
 pub use stop::RanBefore;
+pub use task::Handle;

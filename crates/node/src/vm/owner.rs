@@ -132,6 +132,10 @@ impl Owner {
         self.check_memory()?;
         let qemu = self.node.engines.qemu().await?;
         qemu.check(&self.vm)?;
+        self.free_images("the machine starts").await;
+        if self.node.protection.tracking.get(self.vm.id).await.is_some() {
+            self.drop_touched(&qemu).await?;
+        }
         let engine = self.node.engines.get(self.vm.processor.expose_virtualization_extensions).await?;
         let engine_kind = kind(engine.accel);
         let ports: Vec<Port> = self.vm.adapters.iter().map(Port::from).collect();
@@ -224,6 +228,10 @@ impl Owner {
     pub async fn engine_ended(&mut self, exit: Exit) {
         self.running = None;
         self.release_ports().await;
+        // What did not end properly has not written out what it tracked.
+        if exit.kind != ExitKind::Failed {
+            self.seal_disks().await;
+        }
         let reason = match exit.kind {
             ExitKind::GuestShutdown | ExitKind::Asked => None,
             ExitKind::Failed => Some(exit.reason.clone()),

@@ -75,6 +75,7 @@ impl Owner {
         let Admitted::Change { during, after } = self.admit(Operation::TurnOff)? else { return Ok(()) };
         self.enter(during);
         self.clear_engine().await;
+        self.seal_disks().await;
         self.node.steps.reached("engine ended");
         self.settle(after, None).await?;
         remove_file(&self.files().saved())
@@ -98,6 +99,7 @@ impl Owner {
         }
         self.running = None;
         self.release_ports().await;
+        self.seal_disks().await;
         self.settle(after, None).await
     }
 

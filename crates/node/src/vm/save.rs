@@ -34,6 +34,7 @@ impl Owner {
         }
         self.node.steps.reached("noted as saved");
         self.clear_engine().await;
+        self.seal_disks().await;
         self.show();
         Ok(())
     }

@@ -4,11 +4,14 @@
 //! judged at once by the state that is then: most is refused, as Hyper-V does, and power off ends the operation, however
 //! deep it hangs. What was refused or interrupted is told so; nothing waits for ever.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use nestling_model::{Operation, Vm, VmState, life::admit};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use super::{owner::Owner, running::Running};
 use crate::{
@@ -105,6 +108,26 @@ impl Handle {
 
     pub fn now(&self) -> Now {
         self.now.borrow().clone()
+    }
+
+    /// Waits until no operation runs, and until an engine that has ended is known to have.
+    pub async fn settled(&self, patience: Duration) -> Result<()> {
+        let mut now = self.now.clone();
+        let holds_still = |now: &Now| {
+            let is_ending = now.running.as_ref().is_some_and(|running| running.machine.is_silent());
+            now.vm.state.is_settled() && !is_ending
+        };
+        match timeout(patience, now.wait_for(holds_still)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => {
+                let name = self.now().vm.name.to_string();
+                Err(NodeError::NotFound { object: Object::Vm, name })
+            }
+            Err(_) => {
+                let vm = self.now().vm;
+                Err(Asked::from(Operation::Modify).refuse(&vm, vm.state))
+            }
+        }
     }
 
     #[cfg(test)]

@@ -7,6 +7,7 @@
 //! All calls block and may come from any number of threads. What cuts across all places (retries, bandwidth, counting,
 //! refusing removal) is a wrapper around a [`Storage`], never a case inside one.
 
+mod access;
 mod clock;
 pub mod conformance;
 mod error;
@@ -21,6 +22,7 @@ mod wrappers;
 
 use std::{sync::Arc, time::Duration};
 
+pub use access::{Access, settings_of_environment};
 pub use clock::{Clock, SystemClock, TestClock};
 pub use error::{Operation, StorageError, StorageErrorKind};
 pub use local::LocalStorage;
@@ -29,7 +31,7 @@ pub use memory::MemoryStorage;
 pub use name::{FileKind, FileName};
 pub use object::ObjectStorage;
 pub use simulated::{Cut, Fault, Faults, Logged, SimulatedStorage};
-pub use wrappers::{AppendOnly, Counting, Counts, Limits, RetryPolicy, Retrying, Throttled};
+pub use wrappers::{AppendOnly, Counting, Counts, Limits, RetryPolicy, Retrying, Throttle, Throttled};
 
 /// A file that a listing found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

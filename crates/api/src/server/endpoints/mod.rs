@@ -5,6 +5,7 @@ mod guests;
 mod host;
 mod inside;
 mod network;
+mod protection;
 mod vms;
 
 use axum::{Extension, Json, extract::FromRef, response::IntoResponse};
@@ -73,6 +74,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(guests::routes())
         .merge(network::routes())
         .merge(disks::routes())
+        .merge(protection::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();
     complete(&mut document);

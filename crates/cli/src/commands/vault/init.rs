@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use nestling_vault::{Identity, Repository, format::key::KdfCost};
+use nestling_vault::{Identity, Password, Repository, format::key::KdfCost};
 use serde::Serialize;
 
-use super::{
-    REPO,
-    access::{Access, Password, ask_twice, of_environment, read_file},
-    points::time,
+use super::{REPO, access::Access, points::time};
+use crate::{
+    commands::password::{ask_twice, of_environment, read_file},
+    failure::Result,
+    printer::Printer,
+    session::Session,
+    text::Table,
 };
-use crate::{failure::Result, printer::Printer, session::Session, text::Table};
 
 const NEW_PASSWORD_VARIABLE: &str = "NESTLING_VAULT_NEW_PASSWORD";
 

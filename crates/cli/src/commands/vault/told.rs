@@ -2,10 +2,7 @@
 
 use nestling_api::v1::ErrorCode;
 use nestling_block::BlockError;
-use nestling_vault::{
-    VaultError,
-    storage::{StorageError, StorageErrorKind},
-};
+use nestling_vault::{FailureKind, VaultError, storage::StorageError};
 
 use crate::failure::Failure;
 
@@ -26,38 +23,15 @@ impl From<StorageError> for Failure {
 }
 
 fn code(error: &VaultError) -> ErrorCode {
-    match error {
-        VaultError::NoRepository { .. }
-        | VaultError::NoSuchPoint(_)
-        | VaultError::NoSuchDisk { .. }
-        | VaultError::NoSuchKey(_)
-        | VaultError::NoSnapshots { .. } => ErrorCode::NotFound,
-        VaultError::AlreadyExists { .. } | VaultError::OutputExists { .. } => ErrorCode::Exists,
-        VaultError::WrongPassword { .. } => ErrorCode::Denied,
-        VaultError::Locked { .. }
-        | VaultError::LockUnreadable { .. }
-        | VaultError::Protected { .. }
-        | VaultError::LastKey(_)
-        | VaultError::KeyInUse(_) => ErrorCode::InUse,
-        VaultError::Geometry(_)
-        | VaultError::Name(..)
-        | VaultError::Invalid(_)
-        | VaultError::AmbiguousPoint(..) => ErrorCode::Invalid,
-        VaultError::Storage(error) => match error.kind {
-            StorageErrorKind::NotFound => ErrorCode::NotFound,
-            StorageErrorKind::AlreadyExists => ErrorCode::Exists,
-            StorageErrorKind::InvalidName | StorageErrorKind::InvalidLocation => ErrorCode::Invalid,
-            StorageErrorKind::NoSpace => ErrorCode::Requirement,
-            StorageErrorKind::Denied => ErrorCode::Denied,
-            StorageErrorKind::Timeout => ErrorCode::Timeout,
-            _ => ErrorCode::Failed,
-        },
-        VaultError::Block(BlockError::Io { source, .. }) => match source.kind() {
-            std::io::ErrorKind::NotFound => ErrorCode::NotFound,
-            std::io::ErrorKind::PermissionDenied => ErrorCode::Denied,
-            _ => ErrorCode::Failed,
-        },
-        _ => ErrorCode::Failed,
+    match error.kind() {
+        FailureKind::Invalid => ErrorCode::Invalid,
+        FailureKind::NotFound => ErrorCode::NotFound,
+        FailureKind::Exists => ErrorCode::Exists,
+        FailureKind::Denied => ErrorCode::Denied,
+        FailureKind::InUse => ErrorCode::InUse,
+        FailureKind::NoSpace => ErrorCode::Requirement,
+        FailureKind::Timeout => ErrorCode::Timeout,
+        FailureKind::Failed => ErrorCode::Failed,
     }
 }
 

@@ -19,6 +19,7 @@ use object_store::{
 use tokio::runtime::Runtime;
 
 use self::failure::Secrets;
+pub(super) use self::provider::knows;
 use super::{
     FileKind, FileName, Listed, Location, Operation, Storage, StorageError, StorageErrorKind, StorageOptions,
 };

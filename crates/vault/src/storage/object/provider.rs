@@ -102,6 +102,16 @@ fn is_any_set(options: &StorageOptions, names: &[&str]) -> bool {
         .any(|name| options.settings.contains_key(*name) || env::var_os(name.to_uppercase()).is_some())
 }
 
+/// Whether a location's provider knows a setting of this name, in small letters.
+pub(in crate::storage) fn knows(location: &Location, name: &str) -> bool {
+    match location {
+        Location::Local(_) => false,
+        Location::S3 { .. } => name.starts_with("aws_") && AmazonS3ConfigKey::from_str(name).is_ok(),
+        Location::Azure { .. } => name.starts_with("azure_") && AzureConfigKey::from_str(name).is_ok(),
+        Location::Google { .. } => name.starts_with("google_") && GoogleConfigKey::from_str(name).is_ok(),
+    }
+}
+
 /// The settings for one provider, which its names begin with.
 fn settings<K: FromStr<Err = object_store::Error>>(
     options: &StorageOptions,

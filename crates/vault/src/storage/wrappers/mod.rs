@@ -9,4 +9,4 @@ mod throttled;
 pub use append_only::AppendOnly;
 pub use counting::{Counting, Counts};
 pub use retrying::{RetryPolicy, Retrying};
-pub use throttled::{Limits, Throttled};
+pub use throttled::{Limits, Throttle, Throttled};

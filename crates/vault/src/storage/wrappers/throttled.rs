@@ -18,12 +18,35 @@ pub struct Limits {
     pub down_bytes_per_second: Option<NonZeroU64>,
 }
 
-/// Limits bandwidth.
-pub struct Throttled<S> {
-    storage: S,
+/// A bandwidth that several storages share: all of them together are held to it.
+pub struct Throttle {
     clock: Arc<dyn Clock>,
     up: Bucket,
     down: Bucket,
+}
+
+impl Throttle {
+    pub fn new(limits: Limits) -> Self {
+        Self::with_clock(limits, Arc::new(SystemClock::default()))
+    }
+
+    fn with_clock(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let (up, down) = (Bucket::new(limits.up_bytes_per_second), Bucket::new(limits.down_bytes_per_second));
+        Self { clock, up, down }
+    }
+
+    fn wait(&self, bucket: &Bucket, bytes: u64) {
+        let time = bucket.take(bytes, self.clock.now());
+        if !time.is_zero() {
+            self.clock.sleep(time);
+        }
+    }
+}
+
+/// Limits bandwidth.
+pub struct Throttled<S> {
+    storage: S,
+    throttle: Arc<Throttle>,
 }
 
 /// One way: the moment at which all that was taken so far is paid for.
@@ -54,15 +77,11 @@ impl<S: Storage> Throttled<S> {
     }
 
     pub fn with_clock(storage: S, limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let (up, down) = (Bucket::new(limits.up_bytes_per_second), Bucket::new(limits.down_bytes_per_second));
-        Self { storage, clock, up, down }
+        Self::sharing(storage, Arc::new(Throttle::with_clock(limits, clock)))
     }
 
-    fn wait(&self, bucket: &Bucket, bytes: u64) {
-        let time = bucket.take(bytes, self.clock.now());
-        if !time.is_zero() {
-            self.clock.sleep(time);
-        }
+    pub fn sharing(storage: S, throttle: Arc<Throttle>) -> Self {
+        Self { storage, throttle }
     }
 }
 
@@ -72,20 +91,21 @@ impl<S: Storage> Storage for Throttled<S> {
     }
 
     fn put(&self, file: &FileName, bytes: &[u8]) -> Result<(), StorageError> {
-        self.wait(&self.up, bytes.len() as u64);
+        self.throttle.wait(&self.throttle.up, bytes.len() as u64);
         self.storage.put(file, bytes)
     }
 
     fn get(&self, file: &FileName, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
         // How much it is shows only afterwards, and is paid for by whoever comes next.
-        self.wait(&self.down, 0);
+        let throttle = &self.throttle;
+        throttle.wait(&throttle.down, 0);
         let bytes = self.storage.get(file, limit_bytes)?;
-        self.down.take(bytes.len() as u64, self.clock.now());
+        throttle.down.take(bytes.len() as u64, throttle.clock.now());
         Ok(bytes)
     }
 
     fn get_range(&self, file: &FileName, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.wait(&self.down, buf.len() as u64);
+        self.throttle.wait(&self.throttle.down, buf.len() as u64);
         self.storage.get_range(file, offset, buf)
     }
 

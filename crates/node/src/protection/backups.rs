@@ -1,0 +1,134 @@
+//! Use cases about backups: to begin one, to see how far it is, to end it.
+
+use std::sync::Arc;
+
+use nestling_identity::{Action, Identity};
+use nestling_model::{
+    VmName, VmPath,
+    protection::{
+        Cause, Consistency, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
+        policy::EXCLUDED_DISKS_MAX,
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    conduct::{Order, conduct},
+    marks::check_tags,
+    runs::Entry,
+    values::{BackupWish, RunView},
+};
+use crate::{Node, NodeError, clock::now_ms, error::Result, networks::to_the_end, node::Shared, vm::Handle};
+
+impl Node {
+    /// Begins to back machines up, one after the other. The run is written down when this returns; it goes on by itself.
+    pub async fn back_up(&self, who: &Identity, wish: BackupWish) -> Result<RunView> {
+        self.authorize(who, Action::RunBackups)?;
+        check(&wish)?;
+        let (node, who) = (self.shared(), who.to_string());
+        let entry = to_the_end(async move { node.begin_backup(&who, wish).await }).await?;
+        Ok(self.run_view(&entry))
+    }
+
+    /// All runs, newest first; only those of a machine, if one is given.
+    pub async fn runs(&self, who: &Identity, vm: Option<&str>) -> Result<Vec<RunView>> {
+        self.authorize(who, Action::ReadBackups)?;
+        // A machine that is no more is still named by its old runs.
+        let id = vm.and_then(|vm| self.vms.find(vm).ok()).map(|handle| handle.now().vm.id);
+        let is = |run: &Run| {
+            vm.is_none_or(|vm| {
+                run.machines.iter().any(|machine| {
+                    Some(machine.id) == id || machine.path.to_string().to_lowercase() == vm.to_lowercase()
+                })
+            })
+        };
+        let views = self.protection.runs.all().into_iter().rev().map(|entry| self.run_view(&entry));
+        Ok(views.filter(|view| is(&view.run)).collect())
+    }
+
+    pub async fn run(&self, who: &Identity, run: &str) -> Result<RunView> {
+        self.authorize(who, Action::ReadBackups)?;
+        let entry = self.protection.runs.find(run)?;
+        Ok(self.run_view(&entry))
+    }
+
+    /// Asks a run to end. What it has saved of the machine under way serves the next run; there is no point of it.
+    pub async fn cancel_run(&self, who: &Identity, run: &str) -> Result<RunView> {
+        self.authorize(who, Action::RunBackups)?;
+        let entry = self.protection.runs.find(run)?;
+        let Run { state, number, .. } = entry.run();
+        if state.has_ended() {
+            return Err(NodeError::RunEnded(number));
+        }
+        entry.cancel.cancel();
+        Ok(self.run_view(&entry))
+    }
+
+    fn run_view(&self, entry: &Entry) -> RunView {
+        let run = entry.run();
+        let known = self.protection.repositories.get(run.repository);
+        let repository =
+            known.map_or_else(|| run.repository.0.to_string(), |known| known.repository.name.to_string());
+        RunView { progress: entry.progress().filter(|_| !run.state.has_ended()), repository, run }
+    }
+}
+
+fn check(wish: &BackupWish) -> Result<()> {
+    wish.consistency.validate().map_err(PolicyInvalid::Consistency)?;
+    if matches!(wish.consistency, Consistency::Application { .. }) {
+        return Err(NodeError::invalid(
+            "applications are made ready by jobs; ask for the consistency of file systems",
+        ));
+    }
+    wish.keep.validate().map_err(PolicyInvalid::Retention)?;
+    if let Some(retention) = &wish.retention {
+        retention.validate().map_err(PolicyInvalid::Retention)?;
+    }
+    if wish.excluded_disks.len() > EXCLUDED_DISKS_MAX {
+        return Err(PolicyInvalid::ExcludedDisks.into());
+    }
+    if wish.vms.is_empty() {
+        return Err(NodeError::invalid("no virtual machine was named"));
+    }
+    check_tags(&wish.tags)
+}
+
+impl Shared {
+    async fn begin_backup(self: Arc<Self>, who: &str, wish: BackupWish) -> Result<Arc<Entry>> {
+        let known = self.protection.repositories.chosen(wish.repository.as_deref())?;
+        let mut machines: Vec<(Arc<Handle>, VmPath)> = Vec::new();
+        let mut names: Vec<VmName> = Vec::new();
+        for name in &wish.vms {
+            let handle = self.vms.find(name)?;
+            let vm = handle.now().vm;
+            if names.contains(&vm.name) {
+                return Err(NodeError::Invalid(format!("'{}' was named twice", vm.name)));
+            }
+            names.push(vm.name.clone());
+            machines.push((handle, vm.name.as_str().parse()?));
+        }
+        let run = Run {
+            id: RunId(Uuid::new_v4()),
+            number: 0,
+            job: None,
+            job_name: None,
+            causes: vec![Cause::Person { name: Message::from(who) }],
+            repository: known.repository.id,
+            created_at_ms: now_ms(),
+            started_at_ms: None,
+            ended_at_ms: None,
+            state: RunState::Waiting,
+            machines: machines
+                .iter()
+                .map(|(handle, path)| MachineRun::new(path.clone(), handle.now().vm.id))
+                .collect(),
+            warnings: Warnings::default(),
+            reason: None,
+        };
+        let entry = self.protection.runs.begin(run, &names).await?;
+        self.steps.reached("run written down");
+        let order = Order { known, wish, machines };
+        tokio::spawn(conduct(Arc::clone(&self), Arc::clone(&entry), order));
+        Ok(entry)
+    }
+}

@@ -1,0 +1,176 @@
+//! What is done once a point is durable: tracking counts from it, marks, the rules of what stays.
+//!
+//! The order that keeps tracking right: the point is durable; that is written down; older bitmaps go. A node that dies in
+//! between leaves older bitmaps too many, and never one too few.
+
+use std::{sync::Arc, time::Duration};
+
+use nestling_hypervisor::capture::{CaptureError, Outcome, Whole};
+use nestling_model::{
+    EventKind, Operation, VmId,
+    protection::{DiskRun, Durations, Keep, NotTracked, PointId, Reading},
+};
+use nestling_vault::{Identity, Job, Point, Repository, Retag, SaveReport, SnapshotId, VaultError};
+
+use super::{
+    machine::{Backup, Done, Saved},
+    retention,
+    saving::timestamp,
+    tracking::Tracking,
+};
+use crate::{
+    NodeError,
+    blocking::blocking,
+    error::Result,
+    vm::capture::{Held, Seen},
+};
+
+impl Backup<'_> {
+    /// The point is durable: from here on nothing fails any more, and what does not work is a warning.
+    pub async fn done(
+        &self,
+        vault: &Arc<Repository>,
+        seen: Seen,
+        parent: Option<Point>,
+        saved: Saved,
+        save: Duration,
+    ) -> Result<Done> {
+        let Saved { report, whole, mut disks } = saved;
+        self.entry.does(self.number, self.path, "finishing");
+        self.node.steps.reached("point durable");
+        if let [only] = disks.as_mut_slice() {
+            (only.new_bytes, only.stored_bytes) = (report.new_bytes, report.stored.bytes);
+        }
+        let mut warnings = seen.warnings.clone();
+        warnings.extend(told(&report, &mut disks, parent.as_ref()));
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let durations =
+            Durations { frozen_ms: ms(seen.frozen_for), capture_ms: ms(seen.took), save_ms: ms(save) };
+        let (vm, consistency, taken_at_ms) = (seen.vm.id, seen.consistency, seen.taken_at_ms);
+        if let Err(error) = self.keep_tracking(seen, whole).await {
+            warnings
+                .push(format!("older change tracking is left until the next backup: {}", error.message()));
+        }
+        let point = match self.mark(vault, report.point, taken_at_ms).await {
+            Ok(point) => point,
+            Err(error) => {
+                warnings.push(format!("the point could not be marked as one to keep: {}", error.message()));
+                report.point
+            }
+        };
+        warnings.extend(self.apply_rules(vault, vm).await);
+        Ok(Done {
+            point: PointId::from_bytes(point.0),
+            consistency,
+            disks,
+            new_bytes: report.new_bytes,
+            stored_bytes: report.stored.bytes,
+            durations,
+            warnings,
+        })
+    }
+
+    /// Applies the rules of what stays, if there are any. Why not, if they could not be.
+    async fn apply_rules(&self, vault: &Arc<Repository>, vm: VmId) -> Option<String> {
+        match retention::apply(self.known, vault, vm, self.wish.retention?).await {
+            Ok(0) => None,
+            Ok(gone) => {
+                let message = format!("{gone} older recovery points went by the rules");
+                self.node.events.tell(EventKind::PointRemoved, self.path.to_string(), message);
+                None
+            }
+            Err(error) => Some(format!("the rules of what to keep were not applied: {}", error.message())),
+        }
+    }
+
+    /// The new bitmaps count from now on; those that they replace go.
+    async fn keep_tracking(&self, seen: Seen, whole: Option<Whole>) -> Result<()> {
+        let book = &self.node.protection.tracking;
+        let (vm, number) = (seen.vm.id, seen.number);
+        let mark = |tracking: &mut Tracking| {
+            tracking.begun.iter_mut().filter(|b| b.name() == number).for_each(|b| b.durable = true);
+        };
+        book.update(vm, mark).await?;
+        self.node.steps.reached("point written down");
+        let replaced = seen.replaced;
+        let removed = match (seen.held, whole) {
+            (Held::Engine(mut capture), Some(whole)) => {
+                match capture.finish(&Outcome::Durable { whole, remove: replaced.clone() }).await {
+                    Err(CaptureError::Gone(_) | CaptureError::Ended { .. }) => false,
+                    finished => {
+                        finished.map_err(|source| NodeError::Capture { vm: seen.vm.name.clone(), source })?;
+                        true
+                    }
+                }
+            }
+            (Held::Engine(_), None) => {
+                return Err(NodeError::Internal("a point was made without its proof".to_owned()));
+            }
+            (Held::Images(reading), _) => {
+                reading.end().await;
+                false
+            }
+        };
+        if !removed {
+            self.handle.ask(Operation::Modify, move |owner| Box::pin(owner.retire(replaced))).await?;
+        }
+        let repositories = &self.node.protection.repositories;
+        let here = self.known.repository.id;
+        let keep = |tracking: &mut Tracking| {
+            tracking.begun.retain(|b| {
+                b.name() == number || (b.repository != here && repositories.get(b.repository).is_some())
+            });
+        };
+        book.update(vm, keep).await
+    }
+
+    /// Pins or protects the point, if that was asked for.
+    async fn mark(&self, vault: &Arc<Repository>, point: SnapshotId, taken_at_ms: u64) -> Result<SnapshotId> {
+        let change = match (self.wish.keep, self.wish.keep.protected_until_ms(taken_at_ms)) {
+            (Keep::Pinned, _) => Retag::Pin,
+            (_, Some(until)) => Retag::ProtectUntil(timestamp(until)),
+            (_, None) => return Ok(point),
+        };
+        let (vault, known) = (Arc::clone(vault), self.known.clone());
+        let work = move || {
+            let snapshot = vault.snapshot(&point)?;
+            let point =
+                Point::of(point, snapshot).ok_or_else(|| VaultError::NoSuchPoint(point.to_string()))?;
+            let who = Identity::current();
+            Ok(vault.retag(&point, &[change], &who, &Job::default())?.id)
+        };
+        blocking(move || work().map_err(|e: VaultError| known.failed(e))).await
+    }
+}
+
+/// What was not as it should be, told; and how disks were really read.
+fn told(report: &SaveReport, disks: &mut [DiskRun], parent: Option<&Point>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let in_full = |disk: &&mut DiskRun| report.read_in_full.iter().any(|name| name == disk.name.as_str());
+    for disk in disks.iter_mut().filter(in_full) {
+        warnings.push(format!(
+            "{}: all of it was read, since the point before is damaged or cut otherwise",
+            disk.name
+        ));
+        disk.reading = parent.map(|parent| Reading::Compared {
+            with: PointId::from_bytes(parent.id.0),
+            why: NotTracked::UnknownPoint,
+        });
+    }
+    if report.read_anew > 0 {
+        warnings.push(format!(
+            "{} parts that did not change were read again: the repository has lost something of them",
+            report.read_anew
+        ));
+    }
+    warnings.extend(disks.iter().filter_map(lost_tracking));
+    warnings
+}
+
+/// Tracking that should be there and is not, told loudly.
+fn lost_tracking(disk: &DiskRun) -> Option<String> {
+    use NotTracked::{BitmapInconsistent, BitmapMissing, GranularityChanged, ImageTouched, NotRecording};
+    let why = disk.reading?.why_not()?;
+    matches!(why, BitmapInconsistent | BitmapMissing | GranularityChanged | ImageTouched | NotRecording)
+        .then(|| format!("{}: all of it was compared, because {}", disk.name, why.as_str()))
+}

@@ -1,0 +1,231 @@
+//! What this node remembers of change tracking: which bitmaps it began for whom, and how images lay when it last had them.
+//!
+//! A bitmap in an image records only what goes through an engine. Whoever writes to the image beside it (a restore, a
+//! copy, a mounted file system) is noticed by the *seal*: device, inode, size and times of the image and of all that is
+//! below it, written down when an engine ends and looked at when the next one starts. A seal that does not fit means
+//! that our bitmaps there are dropped, and the next backup compares. No seal fits where none is known, so a node that
+//! died at the wrong moment costs a comparison and never a change.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use nestling_hypervisor::{capture::BitmapName, disk};
+use nestling_model::{
+    Disk, DiskFormat, VmId,
+    protection::{RepositoryId, RunId},
+};
+use nestling_store::Document;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::{blocking::Look, error::Result, keeper::Keeper};
+
+/// A bitmap that began at an instant; there is one of the number in each disk that was tracked then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    pub number: Uuid,
+    pub repository: RepositoryId,
+    pub run: RunId,
+    /// Whether the point of its instant is known to be there. Until then an older bitmap is what counts.
+    #[serde(default)]
+    pub durable: bool,
+}
+
+impl Begun {
+    pub fn name(&self) -> BitmapName {
+        BitmapName(self.number)
+    }
+}
+
+/// How a file lay. Two that are equal hold the same bytes, unless somebody took pains to hide a write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct FileSeal {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Nanoseconds since 1970. The times of the content and of the file itself: tools set the first one back.
+    modified_ns: i64,
+    changed_ns: i64,
+}
+
+impl FileSeal {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let about = fs::metadata(path)?;
+        let ns = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Ok(Self {
+            path: path.to_owned(),
+            device: about.dev(),
+            inode: about.ino(),
+            size: about.size(),
+            modified_ns: ns(about.mtime(), about.mtime_nsec()),
+            changed_ns: ns(about.ctime(), about.ctime_nsec()),
+        })
+    }
+}
+
+/// How an image lay, with all that is below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal(Vec<FileSeal>);
+
+impl Seal {
+    /// Blocks. `None` where it cannot be told: what cannot be told fits nothing.
+    pub fn of(path: &Path, format: DiskFormat, look: &Look) -> Option<Self> {
+        look.at(path);
+        let below = match format {
+            DiskFormat::Raw => Vec::new(),
+            DiskFormat::Qcow2 => disk::parents(path, format).ok()?,
+        };
+        let files = std::iter::once(path.to_owned()).chain(below);
+        files.map(|file| FileSeal::of(&file)).collect::<std::io::Result<_>>().ok().map(Self)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.0.first().map(|file| file.path.as_path())
+    }
+}
+
+/// All of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracking {
+    pub vm: VmId,
+    #[serde(default)]
+    pub begun: Vec<Begun>,
+    #[serde(default)]
+    seals: Vec<Seal>,
+    /// Images whose bitmaps are not believed, and could not be removed so far.
+    #[serde(default)]
+    pub doubted: Vec<PathBuf>,
+}
+
+impl Document for Tracking {
+    const KIND: &'static str = "tracking";
+    fn id(&self) -> String {
+        self.vm.0.to_string()
+    }
+}
+
+impl Tracking {
+    fn new(vm: VmId) -> Self {
+        Self { vm, begun: Vec::new(), seals: Vec::new(), doubted: Vec::new() }
+    }
+
+    /// Whether an image is as its engine left it.
+    pub fn fits(&self, seal: Option<&Seal>) -> bool {
+        seal.is_some_and(|seal| self.seals.contains(seal))
+    }
+
+    /// Takes the seals of images, instead of those known before.
+    pub fn set_seals(&mut self, seals: Vec<Seal>) {
+        self.seals = seals;
+    }
+
+    /// Takes one image's seal. `None`: nothing fits any more.
+    pub fn set_seal(&mut self, path: &Path, seal: Option<Seal>) {
+        self.seals.retain(|known| known.path() != Some(path));
+        self.seals.extend(seal);
+    }
+
+    pub fn doubts(&self, disk: &Disk) -> bool {
+        self.doubted.contains(&disk.path)
+    }
+}
+
+/// The tracking of all machines that were ever backed up. A change is durable before it is seen.
+pub struct Book {
+    keeper: Keeper,
+    all: Mutex<HashMap<VmId, Tracking>>,
+}
+
+impl Book {
+    pub fn new(keeper: Keeper, stored: Vec<Tracking>) -> Self {
+        let all = stored.into_iter().map(|tracking| (tracking.vm, tracking)).collect();
+        Self { keeper, all: Mutex::new(all) }
+    }
+
+    /// `None` for a machine that was never backed up: none of its bitmaps is of use to anybody.
+    pub async fn get(&self, vm: VmId) -> Option<Tracking> {
+        self.all.lock().await.get(&vm).cloned()
+    }
+
+    /// Changes what is known of a machine, from nothing if need be.
+    pub async fn update(&self, vm: VmId, change: impl FnOnce(&mut Tracking)) -> Result<()> {
+        let mut all = self.all.lock().await;
+        let known = all.get(&vm);
+        let mut new = known.cloned().unwrap_or_else(|| Tracking::new(vm));
+        change(&mut new);
+        if known != Some(&new) {
+            self.keeper.put(&new).await?;
+            all.insert(vm, new);
+        }
+        Ok(())
+    }
+
+    /// Its document is removed by the caller, together with the machine's.
+    pub async fn forget(&self, vm: VmId) {
+        self.all.lock().await.remove(&vm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn seal(path: &Path) -> Option<Seal> {
+        Seal::of(path, DiskFormat::Raw, &Look::default())
+    }
+
+    fn known(path: &Path) -> Tracking {
+        let mut tracking = Tracking::new(VmId(Uuid::from_u128(1)));
+        tracking.set_seal(path, seal(path));
+        tracking
+    }
+
+    #[test]
+    fn a_write_a_new_file_and_a_restored_time_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.img");
+        fs::write(&path, "before").unwrap();
+        let tracking = known(&path);
+        assert!(tracking.fits(seal(&path).as_ref()));
+
+        // Written to, and its time of change set back, as copying tools do.
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        // The file system's clock ticks every few milliseconds.
+        while SystemTime::now().duration_since(time).unwrap_or_default() < Duration::from_millis(50) {
+            std::hint::spin_loop();
+        }
+        fs::write(&path, "beside").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert!(!tracking.fits(seal(&path).as_ref()));
+
+        let tracking = known(&path);
+        let other = dir.path().join("b.img");
+        fs::write(&other, "beside").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(!tracking.fits(seal(&path).as_ref()), "another inode");
+
+        let tracking = known(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(!tracking.fits(seal(&path).as_ref()) && seal(&path).is_none());
+    }
+
+    #[test]
+    fn an_image_that_is_unknown_fits_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, "a").unwrap();
+        fs::write(&b, "b").unwrap();
+        let mut tracking = known(&a);
+        assert!(!tracking.fits(seal(&b).as_ref()));
+        tracking.set_seal(&a, None);
+        assert!(!tracking.fits(seal(&a).as_ref()) && !tracking.fits(None));
+    }
+}
