@@ -106,7 +106,7 @@ pub struct DiskRun {
     pub total_bytes: u64,
     #[serde(default)]
     pub read_bytes: u64,
-    /// What the repository did not have yet.
+    /// What the repository did not have yet, where that can be told of one disk.
     #[serde(default)]
     pub new_bytes: u64,
     /// What that takes in the repository, compressed.
@@ -141,6 +141,12 @@ pub struct MachineRun {
     pub ended_at_ms: Option<u64>,
     #[serde(default)]
     pub disks: Vec<DiskRun>,
+    /// What the repository did not have yet, of all disks together: what two of them share is counted once.
+    #[serde(default)]
+    pub new_bytes: u64,
+    /// What that takes in the repository, compressed.
+    #[serde(default)]
+    pub stored_bytes: u64,
     #[serde(default)]
     pub durations: Durations,
     /// The recovery point that was made.
@@ -164,6 +170,8 @@ impl MachineRun {
             started_at_ms: None,
             ended_at_ms: None,
             disks: Vec::new(),
+            new_bytes: 0,
+            stored_bytes: 0,
             durations: Durations::default(),
             point: None,
             consistency: None,
@@ -230,7 +238,7 @@ pub enum RunInvalid {
     Causes(usize),
 }
 
-/// Sums over a run's disks.
+/// Sums over a run's machines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     pub total_bytes: u64,
@@ -288,12 +296,16 @@ impl Run {
     }
 
     pub fn totals(&self) -> Totals {
-        self.machines.iter().flat_map(|machine| &machine.disks).fold(Totals::default(), |sum, disk| Totals {
-            total_bytes: sum.total_bytes.saturating_add(disk.total_bytes),
-            read_bytes: sum.read_bytes.saturating_add(disk.read_bytes),
-            new_bytes: sum.new_bytes.saturating_add(disk.new_bytes),
-            stored_bytes: sum.stored_bytes.saturating_add(disk.stored_bytes),
-        })
+        let mut sum = Totals::default();
+        for machine in &self.machines {
+            sum.new_bytes = sum.new_bytes.saturating_add(machine.new_bytes);
+            sum.stored_bytes = sum.stored_bytes.saturating_add(machine.stored_bytes);
+            for disk in &machine.disks {
+                sum.total_bytes = sum.total_bytes.saturating_add(disk.total_bytes);
+                sum.read_bytes = sum.read_bytes.saturating_add(disk.read_bytes);
+            }
+        }
+        sum
     }
 }
 
