@@ -327,7 +327,8 @@ impl NodeError {
             | Self::HomeInUse { .. }
             | Self::RepositoryBusy { .. }
             | Self::BackupRuns { .. }
-            | Self::Capture { source: CaptureError::Busy, .. } => Kind::InUse,
+            | Self::Capture { source: CaptureError::Busy, .. }
+            | Self::Machine { source: MachineError::Captured { .. }, .. } => Kind::InUse,
             Self::MemoryShort { .. } | Self::Prerequisite { .. } | Self::Qemu(_) | Self::Engine(_) => {
                 Kind::Requirement
             }

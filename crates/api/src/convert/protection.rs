@@ -168,7 +168,7 @@ impl From<model::protection::DiskRun> for v1::DiskRun {
             total_bytes: disk.total_bytes,
             read_bytes: disk.read_bytes,
             reading,
-            reason: disk.reading.and_then(Reading::why_not).map(|why| why.as_str().to_owned()),
+            reason: disk.reading.and_then(|reading| reading.why_not()).map(|why| why.as_str().to_owned()),
             earlier_point: earlier.map(|point| point.to_string()),
         }
     }

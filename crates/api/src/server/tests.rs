@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::endpoints::{self, App};
 use crate::{
     client::Client,
-    v1::{ErrorBody, ErrorCode, NewVm, VmChange, VmState},
+    v1::{ErrorBody, ErrorCode, NewRepository, NewRun, NewVm, Secret, VmChange, VmState},
 };
 
 /// A user of the host who is nobody here.
@@ -184,6 +184,34 @@ async fn a_machine_is_made_changed_and_removed() {
     assert_eq!(client.vm("Web 01").await.unwrap_err().code, ErrorCode::NotFound);
     served.stop.cancel();
     while events.next().await.is_some_and(|e| e.is_ok()) {}
+    served.ended().await;
+}
+
+#[tokio::test]
+async fn what_opens_a_repository_goes_in_and_never_comes_out() {
+    let served = Served::start().await;
+    let (client, vaults) = (&served.client, tempfile::tempdir().unwrap());
+    let new = NewRepository {
+        name: "R".into(),
+        location: vaults.path().join("r").display().to_string(),
+        password: Secret::new("hunter2"),
+        settings: std::collections::BTreeMap::new(),
+        upload_bytes_per_second_max: None,
+        append_only: false,
+    };
+    let added = client.add_repository(&new).await.unwrap();
+    assert_eq!(added.created, Some(true));
+    let shown = client.repository("r").await.unwrap();
+    assert_eq!(shown.contents.as_ref().map(|c| c.points), Some(0), "{:?}", shown.problem);
+    let answers = json!([added, shown, client.repositories().await.unwrap()]).to_string();
+    assert!(!answers.contains("hunter2"), "{answers}");
+    assert!(client.runs(None).await.unwrap().is_empty());
+    assert!(client.points(None, Some("R"), Some(5)).await.unwrap().points.is_empty());
+    let wish: NewRun = serde_json::from_value(json!({"vms": ["no/such"]})).unwrap();
+    assert_eq!(client.start_run(&wish).await.unwrap_err().code, ErrorCode::NotFound);
+    client.forget_repository("R").await.unwrap();
+    assert_eq!(client.repository("R").await.unwrap_err().code, ErrorCode::NotFound);
+    served.stop.cancel();
     served.ended().await;
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::nest::{GUEST_DEADLINE, Nest, Said, kill};
 
-const DISK_BYTES: u64 = 64 << 20;
+const DISK_BYTES: u64 = 128 << 20;
 const PASSWORD: &str = "correct horse";
 
 /// A host with a pebble `P` that has a disk, and a repository `R`.
@@ -33,7 +33,7 @@ impl Story {
         assert!(said.stderr.contains("new vault"), "{}", said.stderr);
         let disk = story.nest.home.join("data.qcow2").display().to_string();
         story.nest.run(&["vm", "create", "P", "--image", "pebble"]).ok();
-        story.nest.run(&["disk", "create", &disk, "--size", "64MB"]).ok();
+        story.nest.run(&["disk", "create", &disk, "--size", "128MB"]).ok();
         story.nest.run(&["vm", "drive", "add", "P", &disk]).ok();
         story.start();
         story
@@ -181,9 +181,9 @@ fn what_changed_is_saved_and_every_byte_comes_back() {
     assert!(!log.contains(PASSWORD), "the log has the password");
 }
 
-/// So slow that a run can be met in its middle.
+/// So slow that a run can be met in its middle: after some packs, reading waits for the upload.
 fn slowly(story: &Story) {
-    story.nest.run(&["repository", "set", "R", "--upload-limit", "1MB"]).ok();
+    story.nest.run(&["repository", "set", "R", "--upload-limit", "3MB"]).ok();
 }
 
 fn begun(story: &Story) -> u64 {
@@ -201,18 +201,19 @@ fn begun(story: &Story) -> u64 {
 #[test]
 fn the_instant_holds_while_the_guest_goes_on_and_a_node_that_dies_costs_one_run() {
     let story = Story::begin("protect-faults");
-    story.scribble(0, 12);
+    story.scribble(0, 110);
     let at_the_instant = story.sum();
     slowly(&story);
     let number = begun(&story);
-    // What the guest overwrites now is not part of the point.
-    story.scribble(0, 12);
+    // What the guest overwrites now is not part of the point, though it is read later.
+    story.scribble(100, 10);
     let show = ["--json", "backup", "show", &number.to_string()];
     story.nest.wait("end", Duration::from_secs(120), &show, |said| said.stdout.contains("\"ended_at_ms\":1"));
     assert_eq!(story.run_of(number)["state"], "Succeeded", "{}", story.run_of(number));
     assert_eq!(story.restored(), at_the_instant);
     assert_ne!(story.sum(), at_the_instant);
 
+    story.scribble(0, 60);
     let number = begun(&story);
     kill(story.nest.node_pid());
     assert_eq!(story.run_of(number)["state"], "Interrupted");
@@ -224,7 +225,7 @@ fn the_instant_holds_while_the_guest_goes_on_and_a_node_that_dies_costs_one_run(
     assert_eq!(story.restored(), story.sum());
 
     // A guest that is shut down in the middle is backed up as it is then.
-    story.scribble(0, 8);
+    story.scribble(0, 60);
     slowly(&story);
     let number = begun(&story);
     story.nest.run(&["vm", "turn-off", "P"]).ok();

@@ -282,6 +282,71 @@ fn a_start_ends_the_reading_and_the_backup_begins_again() {
 }
 
 #[test]
+fn a_machine_is_renamed_and_its_disk_grows_meanwhile() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let (settings, step, go_on) = held_at("instant made");
+    home.life_with(settings, async |node| {
+        prepare(&node, vaults.path()).await;
+        let begun = node.back_up(&ME, wish("vm")).await.unwrap();
+        reached(step).await;
+        let name = crate::VmChange { name: Some("other".parse().unwrap()), ..Default::default() };
+        node.change_vm(&ME, "vm", name).await.unwrap();
+        node.resize_disk(&ME, &image(&node), 32 * MIB).await.unwrap();
+        go_on.send(()).unwrap();
+        let run = ended(&node, begun).await;
+        assert_eq!(good(&run).disks[0].total_bytes, 32 * MIB, "it began again with what there is");
+        let of_name = PointsWish { vm: Some("other".into()), count_max: 10, ..Default::default() };
+        assert_eq!(node.points(&ME, of_name).await.unwrap().points.len(), 1);
+        assert_eq!(why(&backed_up(&node, wish("other")).await), None);
+        node.resize_disk(&ME, &image(&node), 48 * MIB).await.unwrap();
+        assert_eq!(why(&backed_up(&node, wish("other")).await), Some(NotTracked::SizeChanged));
+    });
+}
+
+#[test]
+fn what_an_engine_shows_of_an_instant_cannot_be_resized_or_detached() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let (settings, step, go_on) = held_at("instant made");
+    home.life_with(settings, async |node| {
+        prepare(&node, vaults.path()).await;
+        node.operate(&ME, "vm", Operation::Start).await.unwrap();
+        let begun = node.back_up(&ME, wish("vm")).await.unwrap();
+        reached(step).await;
+        let refused = node.resize_disk(&ME, &image(&node), 32 * MIB).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorKind::InUse, "{}", refused.message());
+        let controller = nestling_model::Controller::Scsi;
+        let refused = node.remove_drive(&ME, "vm", controller, 0).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorKind::InUse, "{}", refused.message());
+        // What a machine does as a whole is not kept from it.
+        node.operate(&ME, "vm", Operation::Pause).await.unwrap();
+        node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
+        go_on.send(()).unwrap();
+        let run = ended(&node, begun).await;
+        assert_eq!(good(&run).consistency, Some(nestling_model::protection::ConsistencyReached::Off));
+        assert_eq!(bitmaps(&image(&node)), 1);
+    });
+}
+
+#[test]
+fn a_machine_that_is_removed_ends_its_backup() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let (settings, step, go_on) = held_at("instant made");
+    home.life_with(settings, async |node| {
+        prepare(&node, vaults.path()).await;
+        let begun = node.back_up(&ME, wish("vm")).await.unwrap();
+        reached(step).await;
+        node.remove_vm(&ME, "vm", true).await.unwrap();
+        assert!(!image(&node).exists());
+        go_on.send(()).unwrap();
+        let run = ended(&node, begun).await;
+        assert_eq!(run.state, RunState::Failed);
+        let reason = run.machines[0].reason.as_ref().unwrap().to_string();
+        assert!(reason.contains("unable to find"), "{reason}");
+        assert!(node.protection.tracking.get(run.machines[0].id).await.is_none());
+    });
+}
+
+#[test]
 fn a_second_run_is_refused_and_a_cancelled_one_leaves_nothing() {
     let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
     let (settings, step, go_on) = held_at("instant made");
