@@ -28,7 +28,7 @@ impl Events {
         let (object, message) = (object.into(), message.into());
         match kind {
             EventKind::VmFailed | EventKind::BackupFailed | EventKind::Warning => {
-                tracing::warn!(object, "{message}")
+                tracing::warn!(object, "{message}");
             }
             _ => tracing::info!(object, "{message}"),
         }

@@ -92,11 +92,9 @@ fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool) {
 }
 
 fn end(run: &mut Run, failed: bool, is_stopping: bool) {
-    if run.machines.iter().any(|machine| !machine.state.has_ended()) {
-        if is_stopping || failed {
-            take(run.interrupt(now_ms()));
-            return;
-        }
+    if (is_stopping || failed) && run.machines.iter().any(|machine| !machine.state.has_ended()) {
+        take(run.interrupt(now_ms()));
+        return;
     }
     let step = if failed {
         RunStep::Fail

@@ -34,8 +34,8 @@ pub fn point_name(path: &VmPath) -> Result<PointName> {
 fn component(name: &VmName) -> String {
     let fit = |c: char| if matches!(c, '\\' | ',' | '@') || c.is_control() { '_' } else { c };
     let mut text: String = name.as_str().chars().map(fit).collect();
-    let end = text.floor_char_boundary(COMPONENT_BYTES_MAX);
-    text.truncate(end);
+    let end = (0..=text.len().min(COMPONENT_BYTES_MAX)).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
     if text == "." || text == ".." { text.replace('.', "_") } else { text }
 }
 

@@ -39,9 +39,10 @@ fn forget(vault: &Arc<Repository>, vm: VmId, rules: Retention) -> std::result::R
 }
 
 /// With the protection that the rules give to what is young.
-fn candidate(candidate: Candidate, rules: Retention) -> Candidate {
+fn candidate(mut candidate: Candidate, rules: Retention) -> Candidate {
     let young = rules.protected_until_ms(milliseconds(candidate.time)).map(timestamp);
-    Candidate { protected_until: candidate.protected_until.max(young), ..candidate }
+    candidate.protected_until = candidate.protected_until.max(young);
+    candidate
 }
 
 fn going(

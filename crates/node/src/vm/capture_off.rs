@@ -56,10 +56,10 @@ impl Owner {
         let plan = self.plan(&wish, |disk| looked.get(&place_of(disk)).cloned()).await?;
         self.note_begun(&wish, plan.number).await?;
         let seen = self.serve_planned(&qemu, plan, began).await;
-        if seen.is_err() {
-            if let Err(error) = self.retire_run(wish.run).await {
-                tracing::warn!(error = error.message(), "what a backup began could not be taken back");
-            }
+        if seen.is_err()
+            && let Err(error) = self.retire_run(wish.run).await
+        {
+            tracing::warn!(error = error.message(), "what a backup began could not be taken back");
         }
         seen.map(|seen| Seen { consistency, warnings, ..seen })
     }

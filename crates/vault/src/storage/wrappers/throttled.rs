@@ -172,7 +172,7 @@ mod tests {
                 scope.spawn(move || storage.put(&pack(n), &[0; 1000]).unwrap());
             }
         });
-        assert!(storage.up.take(0, Duration::ZERO) >= Duration::from_secs(8));
+        assert!(storage.throttle.up.take(0, Duration::ZERO) >= Duration::from_secs(8));
         assert!(clock.now() >= Duration::from_secs(7));
     }
 }
