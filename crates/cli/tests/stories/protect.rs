@@ -57,7 +57,8 @@ impl Story {
         self.nest.run(&["vm", "exec", "P", "--", "sh", "-c", line]).ok()
     }
 
-    /// Random bytes in the guest's disk, from a megabyte on. Only the device's own fsync makes the engine write its tables.
+    /// Random bytes in the guest's disk, from a megabyte on. Only the device's own fsync makes the engine write out its
+    /// tables, from which its image is read beside it.
     fn scribble(&self, from: u32, megabytes: u32) {
         self.guest(&format!(
             "dd if=/dev/urandom of=/dev/vda bs=1M seek={from} count={megabytes} conv=fsync 2>&1"
