@@ -131,10 +131,10 @@ impl Repository {
         self.check_writable()?;
         request.check()?;
         job.begin("opening the repository", 0);
-        let lock = RepositoryLock::shared(self, request.who)?;
+        let keeps = request.parent.iter().map(|parent| parent.snapshot.tree).collect();
+        let lock = RepositoryLock::shared_keeping(self, request.who, keeps)?;
         let leaving = marked_packs(self)?;
         if let Some(parent) = request.parent {
-            lock.keep(parent.snapshot.tree)?;
             // Still there after the lock names it: prune will not take what it needs.
             self.snapshot(&parent.id)?;
         }
