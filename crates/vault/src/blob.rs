@@ -51,7 +51,6 @@ pub(crate) struct Sealer<'a> {
     key: &'a MasterKey,
     compressor: Compressor,
     compressed: Vec<u8>,
-    proof: Vec<u8>,
 }
 
 impl<'a> Sealer<'a> {
@@ -60,7 +59,6 @@ impl<'a> Sealer<'a> {
             key,
             compressor: Compressor::new(level).map_err(|error| internal(&error))?,
             compressed: Vec::new(),
-            proof: Vec::new(),
         })
     }
 
@@ -75,9 +73,7 @@ impl<'a> Sealer<'a> {
         let start = out.len();
         self.key.seal_into(body, out)?;
         // Memory and processors do fail; once the source is gone, this copy is all there is.
-        self.proof.clear();
-        self.proof.extend_from_slice(&out[start..]);
-        if *self.key.open_in_place(&mut self.proof)? != *body {
+        if !self.key.opens_to(&out[start..], body) {
             return Err(VaultError::Invalid(
                 "a chunk was not the same after it was sealed; check this machine's memory".into(),
             ));

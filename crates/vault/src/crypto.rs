@@ -165,6 +165,31 @@ impl MasterKey {
         Ok(text)
     }
 
+    /// Whether `sealed` would be opened, and `plain` come out of it. Nothing is kept of it, so that it costs less than opening.
+    pub(crate) fn opens_to(&self, sealed: &[u8], plain: &[u8]) -> bool {
+        let Some((iv, rest)) = sealed.split_first_chunk::<IV_BYTES>() else { return false };
+        let Some((text, stored)) = rest.split_last_chunk::<TAG_BYTES>() else { return false };
+        if text.len() != plain.len() {
+            return false;
+        }
+        let (mut stream, mut tag) = (self.stream(iv), self.tagger(iv));
+        let mut buffer = Zeroizing::new([0; PIECE_BYTES]);
+        let mut opens_to = |text: &[u8], plain: &[u8]| {
+            let opened = &mut buffer[..text.len()];
+            opened.copy_from_slice(text);
+            stream.apply_keystream(opened);
+            *opened == *plain
+        };
+        let (mut pieces, mut plains) = (text.chunks_exact(PIECE_BYTES), plain.chunks_exact(PIECE_BYTES));
+        let mut same_text = true;
+        for (piece, plain) in (&mut pieces).zip(&mut plains) {
+            update(&mut tag, piece);
+            same_text &= opens_to(piece, plain);
+        }
+        same_text &= opens_to(pieces.remainder(), plains.remainder());
+        same(&finish(tag, pieces.remainder()), stored) && same_text
+    }
+
     fn stream(&self, iv: &[u8; IV_BYTES]) -> StreamCipherCoreWrapper<CtrCore<&Aes256, flavors::Ctr128BE>> {
         Ctr128BE::from_core(CtrCore::inner_iv_init(&self.0.stream, iv.into()))
     }
@@ -283,6 +308,28 @@ mod tests {
         let mut no_r = [1; 64];
         no_r[48..].fill(0);
         assert!(matches!(MasterKey::from_bytes(&no_r), Err(CryptoError::InvalidKey)));
+    }
+
+    #[test]
+    fn what_opens_to_something_opens_to_nothing_else() {
+        let plain: Vec<u8> = (0..2 * PIECE_BYTES + 77).map(|i| (i * 7 % 251) as u8).collect();
+        for length in [0, 1, 16, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, plain.len()] {
+            let sealed = fixed().seal(&plain[..length]).unwrap();
+            assert!(fixed().opens_to(&sealed, &plain[..length]), "{length} bytes");
+            assert!(!MasterKey::generate().unwrap().opens_to(&sealed, &plain[..length]), "another key");
+            assert!(!fixed().opens_to(&sealed, &vec![0; length + 1]), "more bytes");
+            for at in [0, length / 2, length.saturating_sub(1)].into_iter().filter(|at| *at < length) {
+                let mut other = plain[..length].to_vec();
+                other[at] ^= 1;
+                assert!(!fixed().opens_to(&sealed, &other), "byte {at} of {length}");
+            }
+            for at in [0, IV_BYTES, sealed.len() / 2, sealed.len() - 1] {
+                let mut broken = sealed.clone();
+                broken[at] ^= 0x80;
+                assert!(!fixed().opens_to(&broken, &plain[..length]), "sealed byte {at} of {length}");
+            }
+        }
+        assert!(!fixed().opens_to(&[0; SEAL_OVERHEAD - 1], &[]));
     }
 
     proptest! {

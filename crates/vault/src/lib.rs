@@ -24,6 +24,7 @@ mod mend;
 mod name;
 mod output;
 mod packer;
+mod pair;
 mod parallel;
 mod password;
 mod point;

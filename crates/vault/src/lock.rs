@@ -223,7 +223,16 @@ impl RepositoryLock {
     /// A shared lock. Refused while another program holds an exclusive one; one of ours does not stand in the way,
     /// since its owner knows that savers may come.
     pub fn shared(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
-        let lock = Self::put(repository, who, false)?;
+        Self::shared_keeping(repository, who, Vec::new())
+    }
+
+    /// The same, which names trees from its beginning on, as `keep` does later.
+    pub(crate) fn shared_keeping(
+        repository: &Arc<Repository>,
+        who: &Identity,
+        trees: Vec<BlobId>,
+    ) -> Result<Self, VaultError> {
+        let lock = Self::put(repository, who, false, trees)?;
         let keeps_out = |h: &Held| h.lock.exclusive && h.is_foreign();
         let holder = survey(repository, who, keeps_out)?.into_iter().find(keeps_out);
         match holder {
@@ -234,7 +243,7 @@ impl RepositoryLock {
 
     /// An exclusive lock against other programs: refused while one of them holds any lock. Ours go on.
     pub fn exclusive(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
-        let lock = Self::put(repository, who, true)?;
+        let lock = Self::put(repository, who, true, Vec::new())?;
         let own = guard(&lock.shared.current).held.id;
         let others = survey(repository, who, |h| h.id != own)?;
         let in_the_way = others
@@ -249,7 +258,7 @@ impl RepositoryLock {
     /// A lock that keeps everybody out, of our own too, as restic's exclusive one does: for what changes the ground that
     /// others stand on. Refused while anybody holds any lock.
     pub(crate) fn alone(repository: &Arc<Repository>, who: &Identity) -> Result<Self, VaultError> {
-        let lock = Self::put_as(repository, who, true, None)?;
+        let lock = Self::put_as(repository, who, true, None, Vec::new())?;
         let own = guard(&lock.shared.current).held.id;
         match survey(repository, who, |h| h.id != own)?.into_iter().find(|h| h.id != own) {
             None => Ok(lock),
@@ -257,10 +266,15 @@ impl RepositoryLock {
         }
     }
 
-    fn put(repository: &Arc<Repository>, who: &Identity, exclusive: bool) -> Result<Self, VaultError> {
+    fn put(
+        repository: &Arc<Repository>,
+        who: &Identity,
+        exclusive: bool,
+        keeps: Vec<BlobId>,
+    ) -> Result<Self, VaultError> {
         let mut random = [0; 16];
         crate::crypto::random(&mut random)?;
-        Self::put_as(repository, who, exclusive, Some(hex(&random)))
+        Self::put_as(repository, who, exclusive, Some(hex(&random)), keeps)
     }
 
     /// Without a session, nobody knows the lock from one of another program.
@@ -269,6 +283,7 @@ impl RepositoryLock {
         who: &Identity,
         exclusive: bool,
         session: Option<String>,
+        keeps: Vec<BlobId>,
     ) -> Result<Self, VaultError> {
         let written = Instant::now();
         let lock = Lock {
@@ -282,7 +297,7 @@ impl RepositoryLock {
             session,
             boot: who.boot.clone(),
             started: who.started.clone(),
-            keeps: Vec::new(),
+            keeps,
             other: serde_json::Map::new(),
         };
         let id = write(repository, &lock)?;

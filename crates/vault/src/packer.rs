@@ -110,10 +110,7 @@ impl<'a> Packer<'a> {
             return Ok(());
         }
         let blobs = std::mem::take(&mut self.blobs);
-        let mut bytes = std::mem::replace(
-            &mut self.bytes,
-            Vec::with_capacity(self.pack_bytes + (1 << 20).min(self.pack_bytes)),
-        );
+        let mut bytes = std::mem::replace(&mut self.bytes, writer.spare(self.pack_bytes));
         let body = bytes.len();
         self.key.seal_into(&pack::header(&blobs), &mut bytes)?;
         let header = u32::try_from(bytes.len() - body)
@@ -137,6 +134,8 @@ struct State {
     pending: Pending,
     stored: Stored,
     error: Option<VaultError>,
+    /// Memory of packs that were stored, for the next ones: the system clears fresh memory page by page.
+    spare: Vec<Vec<u8>>,
 }
 
 /// Packs that no index file names yet.
@@ -206,6 +205,12 @@ impl<'a> Writer<'a> {
             lock(&self.trees).add(id, bytes, self)?;
         }
         Ok(id)
+    }
+
+    /// Memory for a pack. There is never more of it than packs were at work and on their way at once.
+    fn spare(&self, pack_bytes: usize) -> Vec<u8> {
+        let spare = lock(self.state).spare.pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(pack_bytes + (1 << 20).min(pack_bytes)))
     }
 
     fn send(&self, pack: Pack) -> Result<(), VaultError> {
@@ -316,15 +321,18 @@ impl Upload<'_> {
         }
     }
 
-    fn store(&self, pack: Pack) -> Result<(), VaultError> {
+    fn store(&self, mut pack: Pack) -> Result<(), VaultError> {
         self.repository.storage.put(&pack_file(pack.id), &pack.bytes)?;
-        self.job.stored(pack.bytes.len() as u64);
+        let bytes = pack.bytes.len() as u64;
+        self.job.stored(bytes);
+        pack.bytes.clear();
         let mut state = lock(self.state);
+        state.spare.push(pack.bytes);
         state.stored.packs += 1;
         state.stored.blobs += pack.blobs.len() as u64;
-        state.stored.bytes += pack.bytes.len() as u64;
+        state.stored.bytes += bytes;
         state.pending.blobs += pack.blobs.len();
-        state.pending.bytes += pack.bytes.len() as u64;
+        state.pending.bytes += bytes;
         state.pending.since.get_or_insert_with(|| self.repository.clock.now());
         state.pending.packs.push(IndexPack { id: pack.id, blobs: pack.blobs });
         Ok(())

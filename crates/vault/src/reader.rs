@@ -17,6 +17,7 @@ use crate::{
     blob::{Opener, Scratch},
     format::tree::{NodeKind, Tree},
     index::Index,
+    job::Job,
     layout::{Chunk, Geometry, SEGMENT_FILE, Zeroes, group_name, segment_name},
     point::{Point, PointContent, load_tree, node, subtree},
     repo::Repository,
@@ -27,6 +28,8 @@ pub const CACHE_BYTES: u64 = 64 << 20;
 /// Memory for the lists of segments and groups: 8 KiB each, enough for 64 GiB of disk that is used at once.
 const LISTS_BYTES: u64 = 16 << 20;
 const LISTS: usize = 2048;
+/// Lists are read ahead only for disks of no more segments (32 GiB): of others they would push each other out.
+const LISTS_AHEAD_MAX: u64 = 1024;
 
 #[derive(Clone)]
 struct Bytes;
@@ -196,6 +199,16 @@ impl PointDisk {
                 .map(Arc::new)
                 .ok_or_else(|| self.wrong("the list of a part's chunks does not fit the disk"))
         })
+    }
+
+    /// Reads the lists of all chunks, so that the first read at each place need not wait for its list. For a thread beside
+    /// those that read; ends when the job is cancelled. What cannot be read is an error to whoever needs it.
+    pub fn read_lists_ahead(&self, job: &Job) {
+        if self.geometry.segments() <= LISTS_AHEAD_MAX {
+            for segment in (0..self.geometry.segments()).take_while(|_| job.check().is_ok()) {
+                let _ = self.chunks_of(segment);
+            }
+        }
     }
 
     /// The chunk that holds `offset`, and its bytes' range on the disk.

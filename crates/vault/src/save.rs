@@ -1,15 +1,13 @@
 //! Saving disks as a recovery point.
 //!
-//! All threads do the same: take the next segment, read its chunks, hash them, and compress, seal and pack those that
-//! no pack has. What the caller proves unchanged is neither read nor hashed: it is named again by the names of the
-//! point before, where all that those name is still there (`parent.rs`). The snapshot is written last, when everything
-//! that it needs is durable and named by the index; until then nothing is reported, and whatever happens leaves the
-//! points before as they are.
+//! All threads do the same: take the next segment, read it, and store what of it no pack has (`segment.rs`). What the
+//! caller proves unchanged is neither read nor hashed: it is named again by the names of the point before, where all
+//! that those name is still there (`parent.rs`). The snapshot is written last, when everything that it needs is durable
+//! and named by the index; until then nothing is reported, and whatever happens leaves the points before as they are.
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashSet},
-    ops::Range,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,20 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestling_block::{BlockSource, ExtentKind, ExtentSet, extents};
+use nestling_block::{BlockSource, ExtentSet};
 
 use crate::{
     BlobId, PointName, SnapshotId, VaultError,
-    blob::Opener,
     format::{
         Timestamp,
         pack::BlobKind,
         snapshot::Snapshot,
-        tree::{self, Node, NodeKind, Tree},
+        tree::{self, Node, Tree},
     },
     index::Index,
     job::Job,
-    layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
+    layout::{DESCRIPTION_FILE, Geometry, POINT_FILE, Zeroes, group_name, segment_name},
     lock::RepositoryLock,
     packer::{Packer, Stored, Writer, write_under},
     parallel::{in_parallel_with, threads},
@@ -40,8 +37,10 @@ use crate::{
 };
 
 mod parent;
+mod segment;
 
 use parent::{Checked, OldDisk, Parent};
+use segment::Worker;
 
 /// Packs on their way to a local directory at once; more only wait for the same disk.
 const UPLOADS: usize = 2;
@@ -131,10 +130,10 @@ impl Repository {
         self.check_writable()?;
         request.check()?;
         job.begin("opening the repository", 0);
-        let lock = RepositoryLock::shared(self, request.who)?;
+        let keeps = request.parent.iter().map(|parent| parent.snapshot.tree).collect();
+        let lock = RepositoryLock::shared_keeping(self, request.who, keeps)?;
         let leaving = marked_packs(self)?;
         if let Some(parent) = request.parent {
-            lock.keep(parent.snapshot.tree)?;
             // Still there after the lock names it: prune will not take what it needs.
             self.snapshot(&parent.id)?;
         }
@@ -244,7 +243,7 @@ impl<'a> Save<'a> {
                 trees.segments.insert((task.disk, task.segment), tree);
                 Ok(())
             },
-            |mut worker| worker.packer.flush(writer),
+            Worker::flush,
         )?;
         self.finish(writer, &trees.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
@@ -341,176 +340,8 @@ impl DiskPlan<'_> {
     }
 }
 
-/// One thread's buffers.
-struct Worker<'a, 'w> {
-    save: &'a Save<'a>,
-    writer: &'a Writer<'w>,
-    packer: Packer<'a>,
-    opener: Opener<'a>,
-    buffer: Vec<u8>,
-    /// Lengths of the zero blobs that were stored already.
-    zeroes: HashSet<u32>,
-}
-
-impl<'a, 'w> Worker<'a, 'w> {
-    fn new(save: &'a Save<'a>, writer: &'a Writer<'w>) -> Result<Self, VaultError> {
-        let Repository { storage, key, tuning, .. } = save.repository;
-        Ok(Self {
-            save,
-            writer,
-            packer: Packer::new(BlobKind::Data, key, tuning)?,
-            opener: Opener::new(storage.as_ref(), key)?,
-            buffer: Vec::new(),
-            zeroes: HashSet::new(),
-        })
-    }
-
-    /// The tree of a segment, with all its chunks stored or on their way.
-    fn segment(&mut self, task: &Task) -> Result<BlobId, VaultError> {
-        let disk = &self.save.disks[task.disk];
-        let range = disk.geometry.segment(task.segment);
-        let old = self.old_chunks(disk, task)?;
-        let mut chunks = Vec::new();
-        let mut data = DataRanges::new(disk.input.source, range.clone())?;
-        for (number, chunk) in disk.geometry.chunks(range.clone()).enumerate() {
-            let unchanged = disk.changed.as_ref().is_some_and(|changed| !changed.touches(chunk.clone()));
-            let kept = old.as_ref().filter(|_| unchanged).and_then(|old| old.get(number)).copied().flatten();
-            let found = match kept {
-                Some(kept) => kept,
-                None => self.chunk(disk, chunk.clone(), &mut data)?,
-            };
-            chunks.push(found);
-            self.save.job.advance(chunk.end - chunk.start);
-        }
-        let bytes = range.end - range.start;
-        let (content, zero_blobs) = disk.zeroes.encode(&chunks, bytes);
-        for length in zero_blobs {
-            // Once: hashing it anew for each segment costs seconds for each TiB of holes.
-            if self.zeroes.insert(length) {
-                self.store(&vec![0; length as usize])?;
-            }
-        }
-        let node = Node::file(SEGMENT_FILE, bytes, content, epoch());
-        self.writer.tree(&encoded(vec![node])?)
-    }
-
-    /// The parent's chunks at the same places; none where it had another length, or where the repository lacks it now.
-    fn old_chunks(
-        &mut self,
-        disk: &DiskPlan<'_>,
-        task: &Task,
-    ) -> Result<Option<Vec<Option<Chunk>>>, VaultError> {
-        let (Some(id), Some(old)) = (task.old, &disk.old) else { return Ok(None) };
-        let Some(tree) = self.save.checked.tree(&mut self.opener, self.save.index, &id)? else {
-            self.save.tell_damage(self.writer);
-            return Ok(None);
-        };
-        let old_range = old.geometry.segment(task.segment);
-        let content = match tree.nodes.first().map(|node| &node.kind) {
-            Some(NodeKind::File { content, .. }) => content,
-            _ => return Ok(None),
-        };
-        let Some(chunks) = old.zeroes.decode(content, old_range.end - old_range.start) else {
-            return Ok(None);
-        };
-        let ranges: Vec<_> = disk.geometry.chunks(disk.geometry.segment(task.segment)).collect();
-        let same = |((range, chunk), now): ((Range<u64>, Chunk), &Range<u64>)| {
-            let whole = match chunk {
-                Chunk::Zero => true,
-                Chunk::Stored(id) => self.save.index.reads(&id),
-            };
-            (range == *now && whole).then_some(chunk)
-        };
-        Ok(Some(old.geometry.chunks(old_range).zip(chunks).zip(&ranges).map(same).collect()))
-    }
-
-    fn chunk(
-        &mut self,
-        disk: &DiskPlan<'_>,
-        range: Range<u64>,
-        data: &mut DataRanges,
-    ) -> Result<Chunk, VaultError> {
-        let parts = data.of(&range);
-        if parts.is_empty() {
-            return Ok(Chunk::Zero);
-        }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(usize::try_from(range.end - range.start).unwrap_or_default(), 0);
-        let outcome = self.read_and_store(disk, &range, &parts, &mut buffer);
-        self.buffer = buffer;
-        outcome
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "places inside a chunk")]
-    fn read_and_store(
-        &mut self,
-        disk: &DiskPlan<'_>,
-        range: &Range<u64>,
-        parts: &[Range<u64>],
-        buffer: &mut [u8],
-    ) -> Result<Chunk, VaultError> {
-        let mut at = range.start;
-        for part in parts {
-            let (from, to) = ((part.start - range.start) as usize, (part.end - range.start) as usize);
-            buffer[(at - range.start) as usize..from].fill(0);
-            disk.input.source.read_at(&mut buffer[from..to], part.start)?;
-            self.save.counters.read.fetch_add(part.end - part.start, Relaxed);
-            at = part.end;
-        }
-        buffer[(at - range.start) as usize..].fill(0);
-        if is_zero(buffer) {
-            return Ok(Chunk::Zero);
-        }
-        self.store(buffer).map(Chunk::Stored)
-    }
-
-    fn store(&mut self, plain: &[u8]) -> Result<BlobId, VaultError> {
-        let id = BlobId::of(plain);
-        if self.writer.claim(&id) {
-            self.save.counters.new.fetch_add(plain.len() as u64, Relaxed);
-            self.packer.add(id, plain, self.writer)?;
-        }
-        Ok(id)
-    }
-}
-
 /// Whether all bytes are zero. Data are seen as such at once; zeroes are compared at the speed of memory.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     const STEP: usize = 4096;
     bytes.chunks(STEP).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
-}
-
-/// Where a segment holds data, looked through from its start to its end.
-struct DataRanges {
-    ranges: Vec<Range<u64>>,
-    next: usize,
-}
-
-impl DataRanges {
-    fn new(source: &dyn BlockSource, range: Range<u64>) -> Result<Self, VaultError> {
-        let mut ranges = Vec::new();
-        for extent in extents(source, range) {
-            let extent = extent?;
-            if extent.kind == ExtentKind::Data {
-                ranges.push(extent.range());
-            }
-        }
-        Ok(Self { ranges, next: 0 })
-    }
-
-    /// The data of `range`, which lies behind all that was asked for before.
-    fn of(&mut self, range: &Range<u64>) -> Vec<Range<u64>> {
-        let mut found = Vec::new();
-        while let Some(data) = self.ranges.get(self.next) {
-            let part = data.start.max(range.start)..data.end.min(range.end);
-            if !part.is_empty() {
-                found.push(part);
-            }
-            if data.end > range.end {
-                break;
-            }
-            self.next += 1;
-        }
-        found
-    }
 }

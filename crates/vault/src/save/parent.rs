@@ -6,6 +6,7 @@
 //! Chunks themselves are not read: that is `verify`'s.
 
 use std::{
+    cmp::Reverse,
     collections::HashSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -146,7 +147,18 @@ impl Save<'_> {
         })?;
         let (mut tasks, trees) = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
         tasks.sort_by_key(|task| (task.disk, task.segment));
+        // What takes long comes first, so that no thread is at a long one when the others have ended.
+        tasks.sort_by_cached_key(|task| Reverse(self.reads_bytes(task)));
         Ok((tasks, trees))
+    }
+
+    /// How much of a segment is to be read, as far as the changed extents tell.
+    fn reads_bytes(&self, task: &Task) -> u64 {
+        let (disk, range) = (&self.disks[task.disk], self.disks[task.disk].geometry.segment(task.segment));
+        match (&task.old, &disk.changed) {
+            (Some(_), Some(changed)) => changed.within(range).map(|part| part.end - part.start).sum(),
+            _ => range.end - range.start,
+        }
     }
 
     /// Makes the writer store again what is there and cannot be read.

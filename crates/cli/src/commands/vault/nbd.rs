@@ -1,13 +1,13 @@
 //! `nestling vault nbd`.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, thread};
 
 use clap::Args;
 use nestling_block::{
     BlockSource, Overlay, RawDisk,
     nbd::{Export, NbdAddress, NbdServer, NbdUri, ServerLimits},
 };
-use nestling_vault::{CACHE_BYTES, DiskSelector, PointDisk, ReadCache, VaultError};
+use nestling_vault::{CACHE_BYTES, DiskSelector, Job, PointDisk, ReadCache, VaultError};
 use serde::Serialize;
 
 use super::{
@@ -85,7 +85,12 @@ impl Nbd {
         };
         printer.show(&served, |served| format!("{}\n", served.uri))?;
         printer.talk(&format!("{} is served; Ctrl-C ends it", served.disk));
+        let ahead = Arc::new(Job::default());
+        let job = ahead.clone();
+        // Nobody waits for it: a store that hangs must not keep this from ending.
+        thread::spawn(move || disk.read_lists_ahead(&job));
         signals.wait();
+        ahead.cancel();
         server.stop();
         Ok(())
     }
