@@ -114,6 +114,7 @@ impl Backup<'_> {
     pub async fn run(&self) -> Result<Done> {
         let mut attempt = 1;
         loop {
+            let engine = self.handle.now().running;
             let error = match self.attempt().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
@@ -122,7 +123,10 @@ impl Backup<'_> {
             if self.is_over() {
                 return Err(NodeError::Cancelled);
             }
-            if attempt == ATTEMPTS || !is_overtaken(&error) {
+            // An engine that ends breaks off in many ways before it is known to have ended.
+            let has_ended = engine
+                .is_some_and(|engine| engine.machine.is_silent() || engine.machine.exit_now().is_some());
+            if attempt == ATTEMPTS || !(has_ended || is_overtaken(&error)) {
                 return Err(error);
             }
             let message = format!("begins again with the machine as it is: {}", error.message());
