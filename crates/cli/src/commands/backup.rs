@@ -220,6 +220,6 @@ mod tests {
             stored_bytes: 0,
         };
         assert_eq!(progress(&at(0, false)), "Web01: saving");
-        assert_eq!(progress(&at(2 << 20, true)), "Web01: saving 1.0 MB of 2.0 MB");
+        assert_eq!(progress(&at(2 << 20, true)), "Web01: saving 1 MB of 2 MB");
     }
 }
