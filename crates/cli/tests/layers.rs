@@ -9,7 +9,11 @@ use cargo_metadata::MetadataCommand;
 const LAYERS: &[(&str, &[&str], &str)] = &[
     ("model", &[], "rules that need nothing but values can be tested without a machine"),
     ("block", &["model"], "it moves bytes of disks, whoever they belong to"),
-    ("explore", &["model", "block"], "it reads file systems on any disk, whoever asks and wherever the disk lies"),
+    (
+        "explore",
+        &["model", "block"],
+        "it reads file systems on any disk, whoever asks and wherever the disk lies",
+    ),
     ("vault", &["model", "block"], "it keeps disks, whoever they belong to and whatever runs them"),
     ("mount", &["block", "vault"], "it shows what a vault holds, to whoever mounts it"),
     ("hypervisor", &["model"], "it is the only crate that knows QEMU, and knows nothing else"),
