@@ -233,11 +233,10 @@ fn torn_writes_are_swept_when_they_are_old() {
 /// More files than are kept open, read at random by several threads while others come and go.
 #[test]
 fn random_reads_of_many_files_use_few_handles() {
-    let (_directory, storage) = repository();
+    let (directory, storage) = repository();
     for n in 0..150 {
         storage.put(&file(FileKind::Pack, n), &[n as u8; 64]).unwrap();
     }
-    let before = fs::read_dir("/proc/self/fd").unwrap().count();
     thread::scope(|scope| {
         for thread in 0..4 {
             let storage = &storage;
@@ -251,9 +250,11 @@ fn random_reads_of_many_files_use_few_handles() {
             });
         }
     });
-    let after = fs::read_dir("/proc/self/fd").unwrap().count();
-    // Other tests of this process open files at the same time.
-    assert!(after < before + 128 + 50, "{before} before, {after} after");
+    // Other tests of this process open files at the same time, elsewhere; a handle may be closed while it is looked at.
+    let handles =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|handle| fs::read_link(handle.ok()?.path()).ok());
+    let open = handles.filter(|file| file.starts_with(directory.path().join("data"))).count();
+    assert!((1..=128).contains(&open), "{open} of 150 files are open");
 }
 
 #[test]

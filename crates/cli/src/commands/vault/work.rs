@@ -30,11 +30,13 @@ pub fn watch<T: Send>(
     let failed = |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't start: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     outlive_hangups(&runtime).map_err(failed)?;
+    // Before the work begins: a signal that comes while nobody listens would end the program as it stands.
+    let signals = ending(&runtime).map_err(failed)?;
     let (job, (sender, receiver)) = (Job::default(), oneshot::channel());
     let outcome = std::thread::scope(|scope| {
         // Nobody listens any more only if the watcher failed, whose error is told then.
         scope.spawn(|| drop(sender.send(work(&job))));
-        let watched = runtime.block_on(look(printer, &job, receiver));
+        let watched = runtime.block_on(look(printer, &job, signals, receiver));
         if watched.is_err() {
             job.cancel();
         }
@@ -54,8 +56,18 @@ fn outlive_hangups(runtime: &tokio::runtime::Runtime) -> std::io::Result<()> {
     signal(SignalKind::hangup()).map(drop)
 }
 
-async fn look<T>(printer: Printer, job: &Job, mut done: oneshot::Receiver<T>) -> std::io::Result<T> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+/// Ctrl-C and SIGTERM, of which none is lost from now on.
+fn ending(runtime: &tokio::runtime::Runtime) -> std::io::Result<[Signal; 2]> {
+    let _entered = runtime.enter();
+    Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?])
+}
+
+async fn look<T>(
+    printer: Printer,
+    job: &Job,
+    [mut interrupt, mut terminate]: [Signal; 2],
+    mut done: oneshot::Receiver<T>,
+) -> std::io::Result<T> {
     let every = if printer.talks_to_terminal() { BAR_INTERVAL } else { LINE_INTERVAL };
     let mut tick = interval(every);
     // The first one comes at once, when there is nothing to tell yet.
@@ -97,10 +109,7 @@ impl Signals {
         let failed =
             |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't wait for signals: {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let entered = runtime.enter();
-        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        drop(entered);
+        let [interrupt, terminate] = ending(&runtime).map_err(failed)?;
         Ok(Self { runtime, interrupt, terminate })
     }
 
