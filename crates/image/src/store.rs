@@ -194,12 +194,12 @@ impl ImageStore {
     }
 
     /// One build at a time per store. Also makes it safe to clear what a killed build left.
-    fn lock(&self) -> Result<File, ImageError> {
+    fn lock(&self) -> Result<StoreLock, ImageError> {
         let path = self.dir.join(".lock");
         let file = File::create(&path).at("create", &path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| ImageError::Busy(self.dir.clone()))?;
-        Ok(file)
+        Ok(StoreLock(file))
     }
 
     fn work_dir(&self) -> Result<WorkDir, ImageError> {
@@ -209,6 +209,16 @@ impl ImageStore {
         }
         fs::create_dir(&path).at("create", &path)?;
         Ok(WorkDir { path })
+    }
+}
+
+struct StoreLock(File);
+
+/// Closing the file is not enough: a program that another thread is just starting has a copy of the handle until it
+/// runs, and the lock would live as long as that.
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
@@ -354,5 +364,15 @@ mod tests {
         let store = ImageStore::open(dir.path()).unwrap();
         let _lock = store.lock().unwrap();
         assert!(matches!(store.lock(), Err(ImageError::Busy(_))));
+    }
+
+    #[test]
+    fn a_program_that_is_just_being_started_holds_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let lock = store.lock().unwrap();
+        let _copy = lock.0.try_clone().unwrap();
+        drop(lock);
+        store.lock().unwrap();
     }
 }

@@ -27,7 +27,7 @@ use crate::{NodeError, error::Result};
 pub struct HomeDir {
     root: PathBuf,
     /// The kernel gives it back when the process ends, however it ends.
-    _lock: File,
+    _lock: HomeLock,
 }
 
 impl HomeDir {
@@ -157,7 +157,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-fn lock(root: &Path) -> Result<File> {
+fn lock(root: &Path) -> Result<HomeLock> {
     let path = root.join("node.lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -178,7 +178,18 @@ fn lock(root: &Path) -> Result<File> {
         writeln!(file, "{pid}")
     });
     written.map_err(NodeError::io("write", &path))?;
-    Ok(file)
+    Ok(HomeLock(file))
+}
+
+#[derive(Debug)]
+struct HomeLock(File);
+
+/// Closing the file is not enough: a program that another thread is just starting has a copy of the handle until it
+/// runs, and the lock would live as long as that.
+impl Drop for HomeLock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 #[cfg(test)]
