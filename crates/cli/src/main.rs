@@ -15,7 +15,10 @@ mod start;
 mod terminal;
 mod text;
 
-use std::process::ExitCode;
+use std::{
+    panic,
+    process::{self, ExitCode},
+};
 
 use nestling_api::v1::{ErrorBody, ErrorCode};
 
@@ -26,6 +29,7 @@ use printer::Printer;
 use session::Session;
 
 fn main() -> ExitCode {
+    panics_end_the_program();
     let cli = match args::parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(not_parsed(&error)),
@@ -48,6 +52,17 @@ fn main() -> ExitCode {
             status::FAILED
         }
     })
+}
+
+/// What a panic leaves half done nobody may go on with, in whatever thread it was: a node that is started again finds its
+/// machines running and its journal. It is not `panic = "abort"` in the profile, because tests cannot be built with that,
+/// so that everything would be built twice.
+fn panics_end_the_program() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        report(info);
+        process::abort();
+    }));
 }
 
 fn run(cli: Cli, printer: Printer) -> Result {
