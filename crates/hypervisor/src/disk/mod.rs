@@ -22,7 +22,7 @@ pub use chain::parents;
 use nestling_model::DiskFormat;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Deserialize;
-pub use served::{ServedDisk, serve};
+pub use served::{ServedDisk, serve, serve_writable};
 use tool::Img;
 
 use crate::{Qemu, capture::BitmapName, durable};

@@ -334,6 +334,9 @@ impl Shared {
         if let Some(run) = self.protection.runs.using(id) {
             return Err(NodeError::RepositoryBusy { repository: name, run });
         }
+        if let Some(recovery) = self.recovery.recoveries.using(id) {
+            return Err(NodeError::RepositoryRead { repository: name, recovery });
+        }
         self.keeper.delete::<Repository>(id.0.to_string()).await?;
         repositories.drop(id);
         let files = repositories.secrets.clone();

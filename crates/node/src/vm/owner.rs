@@ -132,6 +132,7 @@ impl Owner {
         self.check_memory()?;
         let qemu = self.node.engines.qemu().await?;
         qemu.check(&self.vm)?;
+        self.node.recovery.unfinished.check(&self.vm.name, &self.vm.disks).await?;
         self.free_images("the machine starts").await;
         if self.node.protection.tracking.get(self.vm.id).await.is_some() {
             self.drop_touched(&qemu).await?;
