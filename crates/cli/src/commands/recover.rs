@@ -1,0 +1,36 @@
+//! `nestling recover`: machines come back out of their recovery points.
+
+use clap::{Args, Subcommand};
+
+use super::{recover_runs, recover_vm};
+use crate::{failure::Result, session::Session};
+
+/// Recovery from recovery points
+#[derive(Debug, Args)]
+pub struct Recover {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Vm(recover_vm::RecoverVm),
+    Runs(recover_runs::Runs),
+    Show(recover_runs::Show),
+    Cancel(recover_runs::Cancel),
+}
+
+/// What the argument POINT is.
+pub const POINT: &str = "The first digits of the point's id, as `backup points` shows them, or VM@newest";
+pub const REPOSITORY: &str = "In this repository [default: all of them]";
+
+impl Recover {
+    pub async fn run(self, session: &Session) -> Result {
+        match self.command {
+            Command::Vm(vm) => vm.run(session).await,
+            Command::Runs(runs) => runs.run(session).await,
+            Command::Show(show) => show.run(session).await,
+            Command::Cancel(cancel) => cancel.run(session).await,
+        }
+    }
+}
