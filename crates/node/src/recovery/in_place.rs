@@ -38,6 +38,7 @@ impl InPlace<'_> {
         self.entry.does("taking the machine's disks");
         let (asked, point, number) = (wanted.clone(), self.source.id(), self.entry.number());
         let given = handle.ask(when_off(), move |owner| Box::pin(owner.give_disks(asked, point, number))).await?;
+        self.node.steps.reached("disks taken");
         let paths: Vec<PathBuf> = given.iter().map(|disk| disk.path.clone()).collect();
         if let Err(error) = self.write_all(&wanted, &given).await {
             self.entry.warn(format!(
