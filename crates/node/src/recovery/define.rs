@@ -3,7 +3,7 @@
 //! What a point says may have been written by anybody who has the repository's password. So nothing in it names a file of
 //! this host unless that is an image of this host's store, and no text of it is shown as it is.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nestling_model::{
     Adapter, Boot, Switch, SwitchId, SwitchName,
@@ -61,11 +61,10 @@ pub fn boot(described: &Boot, images: &Path, present: Option<&Boot>) -> std::res
     }
 }
 
-/// By its text, and by where its links lead. Blocks.
+/// By where its links lead. Blocks.
 fn is_below(file: &Path, dir: &Path) -> bool {
-    let plain = file.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let real = file.canonicalize().ok().zip(dir.canonicalize().ok());
-    plain && file.starts_with(dir) && real.is_some_and(|(file, dir)| file.starts_with(dir) && file.is_file())
+    file.is_absolute() && real.is_some_and(|(file, dir)| file.starts_with(dir) && file.is_file())
 }
 
 /// The adapters as they were, with names that are names.

@@ -19,7 +19,6 @@ use crate::{
     error::{Object, Result},
     protection::{
         description::{DescribedDisk, Description},
-        points::Whose,
         repositories::Known,
     },
 };

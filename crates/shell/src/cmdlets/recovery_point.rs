@@ -184,7 +184,7 @@ async fn restore(call: &mut Call<'_>) -> CmdletResult {
         }
         match recovered(call, &new).await {
             Ok(vm) => call.emit(vm),
-            Err(Flow::Error(record)) => call.write_error(*record)?,
+            Err(Flow::Error(record)) => call.write_error(record)?,
             Err(other) => return Err(other),
         }
     }
