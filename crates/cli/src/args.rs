@@ -6,7 +6,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nestling_model::VmPath;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, nat, node, recover, repository, shell, switch, tree, vault, vm,
+    backup, console, disk, doctor, events, host, image, nat, node, recover, repository, shell, switch, tree,
+    vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.

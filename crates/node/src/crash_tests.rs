@@ -314,7 +314,10 @@ fn a_recovery_that_died_leaves_a_whole_machine_or_nothing() {
             assert_eq!(node.vm(&ME, "new").await.is_ok(), is_there, "{step}");
             if !is_there {
                 assert_eq!(std::fs::read_dir(home.path().join("vms")).unwrap().count(), own, "{step}");
-                assert!(recovered(&node, as_new("vm@newest", Some("new"))).await.state.is_success(), "{step}");
+                assert!(
+                    recovered(&node, as_new("vm@newest", Some("new"))).await.state.is_success(),
+                    "{step}"
+                );
             }
             let made = node.vm(&ME, "new").await.unwrap().vm;
             assert_eq!(bytes(&made.disks[0].path), then, "{step}");

@@ -216,6 +216,12 @@ pub enum NodeError {
         path.display()
     )]
     HalfRecovered { vm: VmName, path: PathBuf, recovery: u64 },
+    #[error(
+        "'{vm}' runs from a recovery point, which it needs until all of its disks have been brought over"
+    )]
+    RunsFromVault { vm: VmName },
+    #[error("{} cannot be served", path.display())]
+    Export { path: PathBuf, source: BlockError },
     #[error("recovery {0} has ended already")]
     RecoveryEnded(u64),
     #[error("repository '{repository}' is read by recovery {recovery}; wait for its end, or cancel it")]
@@ -353,6 +359,7 @@ impl NodeError {
             | Self::RepositoryBusy { .. }
             | Self::BackupRuns { .. }
             | Self::Recovering { .. }
+            | Self::RunsFromVault { .. }
             | Self::RepositoryRead { .. }
             | Self::Capture { source: CaptureError::Busy, .. }
             | Self::Machine { source: MachineError::Captured { .. }, .. } => Kind::InUse,
@@ -383,6 +390,7 @@ impl NodeError {
             | Self::Freeze { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
+            | Self::Export { .. }
             | Self::Cancelled
             | Self::Stopping
             | Self::Internal(_) => Kind::Failed,
@@ -436,6 +444,9 @@ impl NodeError {
             Self::HalfRecovered { .. } => Some(
                 "recover it again, from this point or another one: nestling recover vm POINT --in-place".to_owned(),
             ),
+            Self::RunsFromVault { vm } => Some(format!(
+                "bring them over: nestling recover finish '{vm}'; or throw it away: nestling recover discard '{vm}'"
+            )),
             Self::Recovering { recovery, .. } => {
                 Some(format!("wait for its end, or end it: nestling recover cancel {recovery}"))
             }
@@ -470,6 +481,7 @@ impl NodeError {
             | Self::BackupEnded { vm, .. }
             | Self::NothingToSave { vm }
             | Self::Recovering { vm, .. }
+            | Self::RunsFromVault { vm }
             | Self::HalfRecovered { vm, .. }
             | Self::Machine { vm, .. } => Some(vm.to_string()),
             Self::Vault { repository, .. }
@@ -482,6 +494,7 @@ impl NodeError {
             | Self::DiskSilent { path, .. }
             | Self::ParentInUse { path, .. }
             | Self::RecoveredDisk { path, .. }
+            | Self::Export { path, .. }
             | Self::Io { path, .. } => Some(path.display().to_string()),
             Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),

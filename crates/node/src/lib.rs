@@ -45,5 +45,8 @@ pub use protection::{
     BackupWish, NewRepository, POINTS_MAX, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
-pub use recovery::{RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, Whereto};
+pub use recovery::{
+    InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping,
+    Whereto,
+};
 pub use values::*;

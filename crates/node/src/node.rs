@@ -96,7 +96,9 @@ impl Node {
             settings,
             tag,
         });
+        recovery::serve_all(&shared, &vms).await;
         vm::restore(&shared, vms, &ran_before).await?;
+        recovery::follow_all(&shared);
         protection::clear_left(&shared);
         shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
         let preparing = Arc::clone(&shared);

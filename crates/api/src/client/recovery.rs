@@ -1,7 +1,7 @@
 use http::Method;
 
 use super::{Client, Result, segment};
-use crate::v1::{NewRecovery, Recovery};
+use crate::v1::{InstantBoot, NewRecovery, Recovery, Vm};
 
 const NOTHING: Option<&()> = None;
 
@@ -22,5 +22,20 @@ impl Client {
 
     pub async fn cancel_recovery(&self, recovery: &str) -> Result<Recovery> {
         self.json(Method::POST, &format!("recoveries/{}/cancel", segment(recovery)), NOTHING).await
+    }
+
+    /// Machines that run from a recovery point.
+    pub async fn instant_boots(&self) -> Result<Vec<InstantBoot>> {
+        self.json(Method::GET, "instant-boots", NOTHING).await
+    }
+
+    /// Answers when it has begun.
+    pub async fn finish_instant_boot(&self, vm: &str) -> Result<InstantBoot> {
+        self.json(Method::POST, &format!("instant-boots/{}/finish", segment(vm)), NOTHING).await
+    }
+
+    /// The machine as it was last.
+    pub async fn discard_instant_boot(&self, vm: &str) -> Result<Vm> {
+        self.json(Method::POST, &format!("instant-boots/{}/discard", segment(vm)), NOTHING).await
     }
 }

@@ -13,8 +13,12 @@ impl TryFrom<v1::NewRecovery> for node::RecoveryWish {
     type Error = NodeError;
 
     fn try_from(new: v1::NewRecovery) -> Result<Self, NodeError> {
-        let is_as_new =
-            new.name.is_some() || !new.switches.is_empty() || new.no_switch || new.format.is_some() || new.new_identity;
+        let is_as_new = new.name.is_some()
+            || !new.switches.is_empty()
+            || new.no_switch
+            || new.format.is_some()
+            || new.new_identity
+            || new.instant;
         if new.in_place && is_as_new {
             return Err(NodeError::invalid(
                 "a machine that is recovered in place keeps its name, its network, its identity and its disks' formats",
@@ -29,6 +33,7 @@ impl TryFrom<v1::NewRecovery> for node::RecoveryWish {
                 no_switch: new.no_switch,
                 format: new.format.map(Into::into),
                 new_identity: new.new_identity,
+                instant: new.instant,
             }
         };
         let disks = new.disks.iter().map(|text| read("disk", text)).collect::<Result<_, _>>()?;
@@ -71,6 +76,23 @@ impl From<node::RecoveryView> for v1::Recovery {
     }
 }
 
+impl From<node::InstantView> for v1::InstantBoot {
+    fn from(view: node::InstantView) -> Self {
+        let (done_bytes, total_bytes) = view.progress.unwrap_or_default();
+        Self {
+            vm: view.vm.into(),
+            vm_id: view.vm_id.0,
+            point: view.point,
+            repository: view.repository,
+            disks: view.disks.into_iter().map(|disk| disk.name).collect(),
+            finishing: view.finishing,
+            done_bytes,
+            total_bytes,
+            problem: view.problem,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,14 +105,21 @@ mod tests {
 
     #[test]
     fn what_a_new_machine_gets_is_refused_in_place() {
-        assert!(matches!(wish(serde_json::json!({"in_place": true})).unwrap().whereto, node::Whereto::InPlace));
-        assert!(matches!(wish(serde_json::json!({})).unwrap().whereto, node::Whereto::AsNew { name: None, .. }));
+        assert!(matches!(
+            wish(serde_json::json!({"in_place": true})).unwrap().whereto,
+            node::Whereto::InPlace
+        ));
+        assert!(matches!(
+            wish(serde_json::json!({})).unwrap().whereto,
+            node::Whereto::AsNew { name: None, .. }
+        ));
         for more in [
             serde_json::json!({"in_place": true, "name": "x"}),
             serde_json::json!({"in_place": true, "switches": [{"from": "a", "to": "b"}]}),
             serde_json::json!({"in_place": true, "no_switch": true}),
             serde_json::json!({"in_place": true, "format": "raw"}),
             serde_json::json!({"in_place": true, "new_identity": true}),
+            serde_json::json!({"in_place": true, "instant": true}),
             serde_json::json!({"disks": ["sata:0"]}),
             serde_json::json!({"name": ""}),
         ] {

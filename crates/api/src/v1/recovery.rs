@@ -33,6 +33,9 @@ pub struct NewRecovery {
     /// A new machine gets a new id and new MAC addresses, though the old ones are free.
     #[serde(default)]
     pub new_identity: bool,
+    /// The disks of the new machine stay in the vault for now, and it runs from there.
+    #[serde(default)]
+    pub instant: bool,
     /// Start the machine afterwards.
     #[serde(default)]
     pub start: bool,
@@ -96,4 +99,26 @@ pub struct Recovery {
     /// While it runs.
     #[serde(default)]
     pub progress: Option<RecoveryProgress>,
+}
+
+/// A machine that runs from a recovery point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstantBoot {
+    pub vm: String,
+    pub vm_id: Uuid,
+    pub point: String,
+    pub repository: String,
+    /// The disks that still need the point.
+    pub disks: Vec<String>,
+    /// Whether they are being brought over.
+    pub finishing: bool,
+    /// Of the disk that is brought over now.
+    #[serde(default)]
+    pub done_bytes: u64,
+    /// 0: not known.
+    #[serde(default)]
+    pub total_bytes: u64,
+    /// Why it was not brought over.
+    #[serde(default)]
+    pub problem: Option<String>,
 }

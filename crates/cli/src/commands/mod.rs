@@ -17,6 +17,7 @@ pub mod node_serve;
 pub mod password;
 pub mod prompt;
 pub mod recover;
+pub mod recover_boot;
 pub mod recover_runs;
 pub mod recover_vm;
 pub mod repository;

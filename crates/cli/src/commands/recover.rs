@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{recover_runs, recover_vm};
+use super::{recover_boot, recover_runs, recover_vm};
 use crate::{failure::Result, session::Session};
 
 /// Recovery from recovery points
@@ -15,6 +15,10 @@ pub struct Recover {
 #[derive(Debug, Subcommand)]
 enum Command {
     Vm(recover_vm::RecoverVm),
+    Boot(recover_boot::Boot),
+    Boots(recover_boot::Boots),
+    Finish(recover_boot::Finish),
+    Discard(recover_boot::Discard),
     Runs(recover_runs::Runs),
     Show(recover_runs::Show),
     Cancel(recover_runs::Cancel),
@@ -28,6 +32,10 @@ impl Recover {
     pub async fn run(self, session: &Session) -> Result {
         match self.command {
             Command::Vm(vm) => vm.run(session).await,
+            Command::Boot(boot) => boot.run(session).await,
+            Command::Boots(boots) => boots.run(session).await,
+            Command::Finish(finish) => finish.run(session).await,
+            Command::Discard(discard) => discard.run(session).await,
             Command::Runs(runs) => runs.run(session).await,
             Command::Show(show) => show.run(session).await,
             Command::Cancel(cancel) => cancel.run(session).await,

@@ -52,7 +52,8 @@ impl Cancel {
 
 fn table(recoveries: &[v1::Recovery]) -> String {
     let mut table =
-        Table::new(&["NUMBER", "BEGAN", "MACHINE", "POINT", "REPOSITORY", "HOW", "WRITTEN", "STATE"]).right(&[0, 6]);
+        Table::new(&["NUMBER", "BEGAN", "MACHINE", "POINT", "REPOSITORY", "HOW", "WRITTEN", "STATE"])
+            .right(&[0, 6]);
     for recovery in recoveries {
         table.row([
             recovery.number.to_string(),

@@ -69,7 +69,7 @@ pub struct RecoverVm {
     detach: bool,
 }
 
-fn mapping(text: &str) -> std::result::Result<v1::SwitchMapping, String> {
+pub fn mapping(text: &str) -> std::result::Result<v1::SwitchMapping, String> {
     match text.split_once('=') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => {
             Ok(v1::SwitchMapping { from: from.to_owned(), to: to.to_owned() })
@@ -107,13 +107,14 @@ impl RecoverVm {
             no_switch: self.no_switch,
             format: self.format.map(Format::into_wire),
             new_identity: self.new_identity,
+            instant: false,
             start: self.start,
         }
     }
 }
 
 /// Tells how far it is until it has ended. The first Ctrl-C ends the recovery, the second one only the watching.
-async fn watch(
+pub async fn watch(
     printer: Printer,
     client: &Client,
     mut recovery: v1::Recovery,
@@ -146,7 +147,7 @@ async fn watch(
 }
 
 /// Prints what came of it: the object, or a line for each disk; and the exit status.
-fn told(printer: Printer, recovery: &v1::Recovery) -> Result {
+pub fn told(printer: Printer, recovery: &v1::Recovery) -> Result {
     for warning in &recovery.warnings {
         printer.warning(&format!("{}: {warning}", recovery.vm));
     }
@@ -178,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_mapping_has_two_sides() {
-        assert_eq!(mapping("LAN=Lab net"), Ok(v1::SwitchMapping { from: "LAN".into(), to: "Lab net".into() }));
+        assert_eq!(
+            mapping("LAN=Lab net"),
+            Ok(v1::SwitchMapping { from: "LAN".into(), to: "Lab net".into() })
+        );
         for bad in ["", "LAN", "=Lab", "LAN="] {
             assert!(mapping(bad).is_err(), "{bad}");
         }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
 
-use crate::nest::Nest;
+use crate::nest::{Nest, kill};
 
 /// So much of the disk is written and compared; all of it would take minutes under emulation.
 const HEAD_MB: u32 = 12;
@@ -41,7 +41,8 @@ impl Story {
     }
 
     fn scribble(&self, vm: &str, from: u32, megabytes: u32) {
-        let line = format!("dd if=/dev/urandom of=/dev/vda bs=1M seek={from} count={megabytes} conv=fsync 2>&1");
+        let line =
+            format!("dd if=/dev/urandom of=/dev/vda bs=1M seek={from} count={megabytes} conv=fsync 2>&1");
         self.guest(vm, &line);
     }
 
@@ -88,8 +89,30 @@ fn a_machine_comes_back_beside_over_and_instead() {
     assert_eq!(story.head("P"), then);
     // What was tracked before is not believed, and the next backup is right.
     let next: Value =
-        serde_json::from_str(&run(&["--json", "backup", "run", "P", "--crash-consistent"]).ok()).expect("a run");
+        serde_json::from_str(&run(&["--json", "backup", "run", "P", "--crash-consistent"]).ok())
+            .expect("a run");
     assert_eq!(next["machines"][0]["disks"][0]["reading"], "Compared", "{next}");
+
+    // Straight from the vault, within seconds: what it lacks is read when it is asked for.
+    let newest = next["machines"][0]["point"].as_str().expect("a point");
+    story.recover(&["boot", newest, "--name", "F", "--no-switch"]);
+    story.answers("F");
+    assert_eq!(story.head("F"), then);
+    story.scribble("F", 20, 1);
+    let wrote = story.guest("F", "dd if=/dev/vda bs=1M skip=20 count=1 2> /dev/null | md5sum");
+    // A node that is killed holds its guest up, and nothing else.
+    kill(story.nest.node_pid());
+    story.answers("F");
+    run(&["recover", "finish", "F"]).ok();
+    assert_eq!(run(&["recover", "boots", "--json"]).ok(), "");
+    fs::rename(story.nest.home.join("vault"), story.nest.home.join("away")).expect("moved");
+    assert_eq!(story.head("F"), then);
+    assert_eq!(story.guest("F", "dd if=/dev/vda bs=1M skip=20 count=1 2> /dev/null | md5sum"), wrote);
+    fs::rename(story.nest.home.join("away"), story.nest.home.join("vault")).expect("moved");
+    run(&["vm", "turn-off", "F"]).ok();
+    story.recover(&["boot", newest, "--name", "G", "--no-switch"]);
+    run(&["recover", "discard", "G"]).ok();
+    assert!(!run(&["--json", "vm", "list"]).ok().contains("\"name\":\"G\""));
 
     // Instead of it, by cmdlets: with its own id, which is free.
     let id = story.nest.ps("(Get-VM P).Id").ok();

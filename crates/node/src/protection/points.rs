@@ -204,6 +204,10 @@ impl Node {
     pub async fn remove_point(&self, who: &Identity, id: &str, repository: Option<&str>) -> Result<()> {
         self.authorize(who, Action::ChangePoints)?;
         let (known, point) = self.find_point(id, repository).await?;
+        let identity = PointId::from_bytes(point.identity().0);
+        if let Some(vm) = self.recovery.instant.using_point(known.repository.id, identity) {
+            return Err(self.runs_from_vault(vm));
+        }
         let (name, short) = (point.name.to_string(), point.short_id());
         self.with_vault(&known, move |vault| {
             let (now, job) = (timestamp(now_ms()), Job::default());

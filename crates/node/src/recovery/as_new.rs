@@ -8,7 +8,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use nestling_hypervisor::disk;
 use nestling_model::{
-    Adapter, AdapterId, Disk, DiskFormat, Vm, VmId, VmState, adapter::ADAPTERS_MAX, protection::DiskSelector,
+    Adapter, AdapterId, Disk, DiskFormat, Vm, VmId, VmState,
+    adapter::ADAPTERS_MAX,
+    protection::{DiskSelector, PointId},
 };
 use tokio::sync::OwnedRwLockReadGuard;
 use uuid::Uuid;
@@ -16,6 +18,7 @@ use uuid::Uuid;
 use super::{
     book::Entry,
     define::{self, Plug},
+    instant::{self, InstantBoot, InstantDisk},
     source::{Source, SourceDisk},
     values::{RecoveredDisk, SwitchMapping},
     write::{Onto, Write},
@@ -40,6 +43,8 @@ pub struct AsNew<'a> {
     pub no_switch: bool,
     pub format: Option<DiskFormat>,
     pub new_identity: bool,
+    /// Its disks stay in the vault for now.
+    pub instant: bool,
 }
 
 /// A disk to be made.
@@ -64,16 +69,26 @@ impl AsNew<'_> {
         let id = planned.vm.id;
         let paths: Vec<PathBuf> = planned.disks.iter().map(|new| new.disk.path.clone()).collect();
         // What is claimed is let go of when the machine has it.
-        let (vm, _plugged) = self
+        let stored = self
             .node
             .store_with_files(id, &paths, async |temporary: Vec<PathBuf>| {
                 for (new, path) in planned.disks.iter().zip(&temporary) {
-                    self.make(new, path).await?;
+                    self.make(id, new, path).await?;
                     self.node.steps.reached("a disk recovered");
+                }
+                if self.instant {
+                    self.serve(&planned).await?;
                 }
                 self.plugged(&planned).await
             })
-            .await?;
+            .await;
+        let (vm, _plugged) = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.node.recovery.instant.end(id).await?;
+                return Err(error);
+            }
+        };
         let vm_id = vm.id.0;
         self.entry.note(|recovery| recovery.vm_id = Some(vm_id));
         Ok(self.node.adopt_new(vm))
@@ -144,7 +159,8 @@ impl AsNew<'_> {
     }
 
     fn boot(&self, then: &Vm) -> Result<nestling_model::Boot> {
-        let present = self.node.vms.find(&then.id.0.to_string()).ok().map(|handle| handle.now().vm.boot.clone());
+        let present =
+            self.node.vms.find(&then.id.0.to_string()).ok().map(|handle| handle.now().vm.boot.clone());
         define::boot(&then.boot, &self.node.home.images(), present.as_ref()).map_err(|file| {
             self.source.refused(format!(
                 "it starts from {}, which is no image of this host; build the image first (nestling image build)",
@@ -175,7 +191,11 @@ impl AsNew<'_> {
         let read_only = described.is_some_and(|described| described.read_only);
         let was = described.map_or(DiskFormat::Qcow2, |described| described.format);
         // What the host writes for a guest's first boot is read by nothing that knows formats.
-        let format = if read_only { was } else { self.format.unwrap_or(was) };
+        let format = match (read_only, self.instant) {
+            (true, _) => was,
+            (false, true) => DiskFormat::Qcow2,
+            (false, false) => self.format.unwrap_or(was),
+        };
         let ending = match format {
             DiskFormat::Qcow2 => "qcow2",
             DiskFormat::Raw => "img",
@@ -198,8 +218,9 @@ impl AsNew<'_> {
     fn warn_of_left_out(&self, disks: &[NewDisk]) {
         let Ok(description) = self.source.description() else { return };
         for was in &description.vm.disks {
-            let is_there =
-                disks.iter().any(|new| (new.disk.controller, new.disk.location) == (was.controller, was.location));
+            let is_there = disks
+                .iter()
+                .any(|new| (new.disk.controller, new.disk.location) == (was.controller, was.location));
             if !is_there {
                 self.entry.warn(format!(
                     "{}: the machine had a disk here, and is made without it",
@@ -209,11 +230,17 @@ impl AsNew<'_> {
         }
     }
 
-    async fn make(&self, new: &NewDisk, path: &std::path::Path) -> Result<()> {
+    async fn make(&self, id: VmId, new: &NewDisk, path: &std::path::Path) -> Result<()> {
         let NewDisk { from, disk: Disk { format, .. } } = new;
         let qemu = self.node.engines.qemu().await?;
+        if self.stays(new) {
+            let socket = instant::socket(&self.node.home, id);
+            let below = disk::Below { socket: &socket, export: &from.name, bytes: from.size_bytes };
+            return Ok(disk::create_on_export(&qemu, path, &below).await?);
+        }
         let kind = disk::DiskKind::Dynamic;
-        disk::create(&qemu, path, &disk::NewDisk { format: *format, bytes: Some(from.size_bytes), kind }).await?;
+        disk::create(&qemu, path, &disk::NewDisk { format: *format, bytes: Some(from.size_bytes), kind })
+            .await?;
         let write = Write {
             node: self.node,
             entry: self.entry,
@@ -228,6 +255,29 @@ impl AsNew<'_> {
         let recovered = RecoveredDisk { name, path: new.disk.path.clone(), size_bytes, written_bytes };
         self.entry.note(|recovery| recovery.disks.push(recovered));
         Ok(())
+    }
+
+    /// Whether a disk is read from the vault for now. What the machine can't write to is as small as it is needed at once.
+    fn stays(&self, new: &NewDisk) -> bool {
+        self.instant && !new.disk.read_only
+    }
+
+    /// Written down before the machine is, so that there is never one whose disks nobody serves.
+    async fn serve(&self, planned: &Planned) -> Result<()> {
+        let stay = planned.disks.iter().filter(|new| self.stays(new));
+        let disks =
+            stay.map(|new| InstantDisk { name: new.from.name.clone(), size_bytes: new.from.size_bytes });
+        let boot = InstantBoot {
+            vm: planned.vm.id,
+            repository: self.source.known.repository.id,
+            point: self.source.id(),
+            identity: PointId::from_bytes(self.source.point.identity().0),
+            disks: disks.collect(),
+            finishing: false,
+            problem: None,
+        };
+        self.node.recovery.instant.put(boot.clone()).await?;
+        self.node.recovery.instant.serve(&self.node.home, &self.node.protection, &boot)
     }
 
     /// Plugs the adapters in. What was there when it began may have gone meanwhile: a switch is not kept for hours.

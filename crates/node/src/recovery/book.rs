@@ -170,7 +170,11 @@ impl Entry {
             recovery.clone()
         };
         if let Err(error) = keeper.put(&ended).await {
-            tracing::error!(number = ended.number, error = error.message(), "what a recovery did is not written down");
+            tracing::error!(
+                number = ended.number,
+                error = error.message(),
+                "what a recovery did is not written down"
+            );
         }
         self.ended.cancel();
     }

@@ -3,10 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use nestling_model::{
-    EventKind, Operation, VmId,
-    protection::RunState,
-};
+use nestling_model::{EventKind, Operation, VmId, protection::RunState};
 use nestling_vault::Point;
 
 use super::{
@@ -61,10 +58,12 @@ async fn recover(node: &Node, entry: &Entry, order: Order) -> Result<()> {
     let source = Source::open(node, entry, known, point).await?;
     let disks = wish.disks.as_slice();
     let handle = match (&wish.whereto, over) {
-        (Whereto::AsNew { switches, no_switch, format, new_identity, .. }, _) => {
-            let (no_switch, format, new_identity) = (*no_switch, *format, *new_identity);
+        (Whereto::AsNew { switches, no_switch, format, new_identity, instant, .. }, _) => {
+            let (no_switch, format, new_identity, instant) = (*no_switch, *format, *new_identity, *instant);
             let source = &source;
-            AsNew { node, entry, source, disks, switches, no_switch, format, new_identity }.run().await?
+            AsNew { node, entry, source, disks, switches, no_switch, format, new_identity, instant }
+                .run()
+                .await?
         }
         (Whereto::InPlace, Some(vm)) => InPlace { node, entry, source: &source, disks, vm }.run().await?,
         (Whereto::InPlace, None) => return Err(NodeError::Internal("no machine to recover over".to_owned())),

@@ -55,7 +55,8 @@ pub fn boot(described: &Boot, images: &Path, present: Option<&Boot>) -> std::res
         Boot::Firmware => Ok(Boot::Firmware),
         known if present == Some(known) => Ok(known.clone()),
         Boot::Kernel { kernel, initrd, .. } => {
-            let strange = [Some(kernel), initrd.as_ref()].into_iter().flatten().find(|file| !is_below(file, images));
+            let strange =
+                [Some(kernel), initrd.as_ref()].into_iter().flatten().find(|file| !is_below(file, images));
             strange.map_or_else(|| Ok(described.clone()), |file| Err(file.clone()))
         }
     }
@@ -125,11 +126,17 @@ mod tests {
             std::fs::write(file, "x").unwrap();
         }
         std::os::unix::fs::symlink(dir.path().join("shadow"), images.join("link")).unwrap();
-        let kernel = |path: PathBuf, initrd: Option<PathBuf>| Boot::Kernel { kernel: path, initrd, append: String::new() };
+        let kernel = |path: PathBuf, initrd: Option<PathBuf>| Boot::Kernel {
+            kernel: path,
+            initrd,
+            append: String::new(),
+        };
         let own = kernel(images.join("vmlinuz"), None);
         assert_eq!(boot(&Boot::Firmware, &images, None), Ok(Boot::Firmware));
         assert_eq!(boot(&own, &images, None), Ok(own.clone()));
-        for bad in [dir.path().join("shadow"), images.join("../shadow"), images.join("link"), images.join("none")] {
+        for bad in
+            [dir.path().join("shadow"), images.join("../shadow"), images.join("link"), images.join("none")]
+        {
             assert_eq!(boot(&kernel(bad.clone(), None), &images, None), Err(bad.clone()));
             assert_eq!(boot(&kernel(images.join("vmlinuz"), Some(bad.clone())), &images, None), Err(bad));
         }

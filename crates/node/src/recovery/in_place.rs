@@ -37,7 +37,8 @@ impl InPlace<'_> {
         let wanted = self.wanted(&handle)?;
         self.entry.does("taking the machine's disks");
         let (asked, point, number) = (wanted.clone(), self.source.id(), self.entry.number());
-        let given = handle.ask(when_off(), move |owner| Box::pin(owner.give_disks(asked, point, number))).await?;
+        let given =
+            handle.ask(when_off(), move |owner| Box::pin(owner.give_disks(asked, point, number))).await?;
         self.node.steps.reached("disks taken");
         let paths: Vec<PathBuf> = given.iter().map(|disk| disk.path.clone()).collect();
         if let Err(error) = self.write_all(&wanted, &given).await {
@@ -80,7 +81,8 @@ impl InPlace<'_> {
         if !self.disks.is_empty() {
             return Ok(wanted);
         }
-        let is_at = |disk: &Disk, w: &SourceDisk| (w.controller, w.location) == (disk.controller, disk.location);
+        let is_at =
+            |disk: &Disk, w: &SourceDisk| (w.controller, w.location) == (disk.controller, disk.location);
         for disk in &handle.now().vm.disks {
             let place = place_of(disk);
             if disk.read_only {

@@ -102,7 +102,8 @@ impl Node {
         };
         let id = marks::vm_of(point).ok_or_else(|| refused("it does not say of which machine it is"))?;
         let handle = self.vms.find(&id.0.to_string());
-        let vm = handle.map_err(|_| refused("its machine is not on this host; recover it as a new one"))?.now().vm;
+        let vm =
+            handle.map_err(|_| refused("its machine is not on this host; recover it as a new one"))?.now().vm;
         admit(vm.state, Operation::ModifyWhenOff)
             .map_err(|_| Asked::from(Operation::ModifyWhenOff).refuse(&vm, vm.state))?;
         if let Some(recovery) = self.recovery.unfinished.holder(id) {
@@ -137,7 +138,8 @@ impl Node {
             state: recovery.state,
             cause: recovery.cause.to_string(),
             point: recovery.point.to_string(),
-            repository: known.map_or_else(|| recovery.repository.0.to_string(), |k| k.repository.name.to_string()),
+            repository: known
+                .map_or_else(|| recovery.repository.0.to_string(), |k| k.repository.name.to_string()),
             vm: recovery.vm,
             vm_id: recovery.vm_id,
             in_place: recovery.in_place,
@@ -155,12 +157,19 @@ fn check(wish: &RecoveryWish) -> Result<()> {
     if wish.disks.len() > DISKS_MAX {
         return Err(NodeError::Invalid(format!("a machine has at most {DISKS_MAX} disks")));
     }
-    let Whereto::AsNew { switches, no_switch, .. } = &wish.whereto else { return Ok(()) };
+    let Whereto::AsNew { switches, no_switch, format, instant, .. } = &wish.whereto else { return Ok(()) };
     if switches.len() > ADAPTERS_MAX {
         return Err(NodeError::Invalid(format!("a machine has at most {ADAPTERS_MAX} network adapters")));
     }
+    if *instant && format.is_some() {
+        return Err(NodeError::invalid(
+            "a machine that runs from the vault has disks of a format of their own",
+        ));
+    }
     if *no_switch && !switches.is_empty() {
-        return Err(NodeError::invalid("adapters are plugged into other switches, or into none, and not both"));
+        return Err(NodeError::invalid(
+            "adapters are plugged into other switches, or into none, and not both",
+        ));
     }
     Ok(())
 }

@@ -32,7 +32,8 @@ impl Node {
         let whose = self.whose(Some(vm));
         if !NEWEST.contains(&which) {
             let (known, point) = self.find_point(which, repository).await?;
-            let missing = || NodeError::NotFound { object: Object::Point, name: text.chars().take(80).collect() };
+            let missing =
+                || NodeError::NotFound { object: Object::Point, name: text.chars().take(80).collect() };
             return if whose.is(&point) { Ok((known, point)) } else { Err(missing()) };
         }
         let mut newest: Option<(Known, Point)> = None;
@@ -96,13 +97,15 @@ impl Source {
         let job = Arc::clone(&entry.job);
         let source = entry.unless_over(blocking(move || Self::read(known, vault, point, &job))).await?;
         if source.lock.is_none() {
-            entry.warn("the repository could not be locked: a prune at the same time could take away what is read");
+            entry.warn(
+                "the repository could not be locked: a prune at the same time could take away what is read",
+            );
         }
         Ok(Arc::new(source))
     }
 
     /// Blocks.
-    fn read(known: Known, vault: Arc<Vault>, point: Point, job: &Job) -> Result<Self> {
+    pub(super) fn read(known: Known, vault: Arc<Vault>, point: Point, job: &Job) -> Result<Self> {
         let failed = |error| unreadable(&known, &point, error);
         let lock = locked(&vault, &point).map_err(failed)?;
         let index = Arc::new(vault.load_index(job).map_err(failed)?);
@@ -111,7 +114,12 @@ impl Source {
         let description = description.and_then(|json| Description::read(&json));
         let disks = content.layout.disks.iter().filter_map(|disk| {
             let (controller, location) = place(&disk.name)?;
-            Some(SourceDisk { name: disk.name.clone(), controller, location, size_bytes: disk.geometry.size_bytes })
+            Some(SourceDisk {
+                name: disk.name.clone(),
+                controller,
+                location,
+                size_bytes: disk.geometry.size_bytes,
+            })
         });
         let disks = disks.collect();
         Ok(Self { known, point, disks, description, vault, index, cache: ReadCache::new(CACHE_BYTES), lock })
@@ -124,7 +132,9 @@ impl Source {
     /// What the point says of its machine, of which nothing is to be believed.
     pub fn description(&self) -> Result<&Description> {
         self.description.as_ref().ok_or_else(|| {
-            self.refused("it does not say of which machine it is; its disks can be restored: nestling vault restore")
+            self.refused(
+                "it does not say of which machine it is; its disks can be restored: nestling vault restore",
+            )
         })
     }
 
@@ -133,7 +143,11 @@ impl Source {
     }
 
     pub fn refused(&self, why: impl Into<String>) -> NodeError {
-        NodeError::NotRecoverable { point: self.point.short_id(), vm: self.point.name.to_string(), why: why.into() }
+        NodeError::NotRecoverable {
+            point: self.point.short_id(),
+            vm: self.point.name.to_string(),
+            why: why.into(),
+        }
     }
 
     /// An error of the vault that came while this point was read.
@@ -143,13 +157,14 @@ impl Source {
 
     /// The disks that are wanted; all of them if none is named.
     pub fn wanted(&self, wanted: &[DiskSelector]) -> Result<Vec<SourceDisk>> {
-        if let Some(nothing) = wanted.iter().find(|selector| !self.disks.iter().any(|disk| self.is(disk, selector))) {
+        if let Some(nothing) =
+            wanted.iter().find(|selector| !self.disks.iter().any(|disk| self.is(disk, selector)))
+        {
             let has: Vec<&str> = self.disks.iter().map(|disk| disk.name.as_str()).collect();
             return Err(self.refused(format!("it has no disk {nothing}; it has {}", has.join(", "))));
         }
-        let is_wanted = |disk: &&SourceDisk| {
-            wanted.is_empty() || wanted.iter().any(|selector| self.is(disk, selector))
-        };
+        let is_wanted =
+            |disk: &&SourceDisk| wanted.is_empty() || wanted.iter().any(|selector| self.is(disk, selector));
         let disks: Vec<SourceDisk> = self.disks.iter().filter(is_wanted).cloned().collect();
         if disks.is_empty() {
             return Err(self.refused("it has no disk that belongs to a machine"));
@@ -159,7 +174,11 @@ impl Source {
 
     fn is(&self, disk: &SourceDisk, selector: &DiskSelector) -> bool {
         let defined = self.description.as_ref().and_then(|description| {
-            description.vm.disks.iter().find(|d| (d.controller, d.location) == (disk.controller, disk.location))
+            description
+                .vm
+                .disks
+                .iter()
+                .find(|d| (d.controller, d.location) == (disk.controller, disk.location))
         });
         let file = defined.and_then(|defined| defined.path.file_name()).map(Path::new);
         let file = file.map(|file| file.display().to_string()).unwrap_or_default();
@@ -181,7 +200,7 @@ impl Source {
 }
 
 /// Where a disk is, by what it is called in points.
-fn place(name: &str) -> Option<(Controller, u8)> {
+pub(super) fn place(name: &str) -> Option<(Controller, u8)> {
     let (controller, location) = name.split_once('-')?;
     match format!("{controller}:{location}").parse().ok()? {
         DiskSelector::Place { controller, location } => Some((controller, location)),

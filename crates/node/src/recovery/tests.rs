@@ -28,6 +28,7 @@ pub(crate) fn as_new(point: &str, name: Option<&str>) -> RecoveryWish {
         no_switch: false,
         format: None,
         new_identity: false,
+        instant: false,
     };
     RecoveryWish { point: point.into(), repository: None, disks: Vec::new(), whereto, start: false }
 }
@@ -48,14 +49,15 @@ pub(crate) async fn recovered(node: &Node, wish: RecoveryWish) -> Recovery {
 }
 
 #[track_caller]
-fn good(recovery: &Recovery) {
+pub(super) fn good(recovery: &Recovery) {
     assert!(recovery.state.is_success(), "{:?}: {:?}", recovery.state, recovery.reason);
 }
 
 /// All bytes of a disk, as a guest would see them.
 pub(crate) fn bytes(image: &Path) -> Vec<u8> {
     let raw = tempfile::NamedTempFile::new().unwrap();
-    let done = Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(image).arg(raw.path()).output().unwrap();
+    let done =
+        Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(image).arg(raw.path()).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     fs::read(raw.path()).unwrap()
 }
@@ -65,7 +67,7 @@ async fn vm(node: &Node, name: &str) -> Vm {
 }
 
 /// A machine `vm` with something on its disk, and a point of it.
-async fn backed_up_vm(node: &Node, vaults: &Path) -> Vec<u8> {
+pub(super) async fn backed_up_vm(node: &Node, vaults: &Path) -> Vec<u8> {
     prepare(node, vaults).await;
     write(&image(node), MIB, 7);
     write(&image(node), 5 * MIB, 8);
@@ -88,7 +90,10 @@ fn a_machine_comes_back_as_a_new_one_and_as_itself_when_it_is_gone() {
         assert_eq!(bytes(&made.disks[0].path), then);
         assert_eq!((twin.disks[0].written_bytes, made.disks.len()), (2 * 128 << 10, 1));
         assert_ne!((made.id, made.adapters[0].mac), (old.id, old.adapters[0].mac));
-        assert_eq!((made.memory, made.processor, made.generation), (old.memory, old.processor, old.generation));
+        assert_eq!(
+            (made.memory, made.processor, made.generation),
+            (old.memory, old.processor, old.generation)
+        );
 
         node.remove_vm(&ME, "vm", true).await.unwrap();
         good(&recovered(&node, as_new("vm@newest", None)).await);
@@ -256,10 +261,9 @@ fn a_damaged_point_is_named_and_the_others_come_back() {
 fn small_file_system(dir: &Path) {
     // SAFETY: only this thread changes its namespace; threads that it starts later share the new one.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
-    for arguments in [
-        vec!["--make-rprivate", "/"],
-        vec!["-t", "tmpfs", "-o", "size=6m", "tmpfs", dir.to_str().unwrap()],
-    ] {
+    for arguments in
+        [vec!["--make-rprivate", "/"], vec!["-t", "tmpfs", "-o", "size=6m", "tmpfs", dir.to_str().unwrap()]]
+    {
         assert!(Command::new("mount").args(&arguments).status().unwrap().success(), "{arguments:?}");
     }
 }
@@ -272,7 +276,8 @@ fn a_full_disk_is_told_and_nothing_is_left() {
     let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
     home.life(async |node| {
         prepare(&node, vaults.path()).await;
-        let all = Command::new("qemu-io").args(["-c", "write -P 7 0 12M"]).arg(image(&node)).output().unwrap();
+        let all =
+            Command::new("qemu-io").args(["-c", "write -P 7 0 12M"]).arg(image(&node)).output().unwrap();
         assert!(all.status.success());
         assert!(backed_up(&node, wish("vm")).await.state.is_success());
     });
@@ -298,7 +303,9 @@ fn adapters_find_their_switches() {
         prepare(&node, vaults.path()).await;
         let switch = async |name: &str| {
             let kind = nestling_model::SwitchKind::Private;
-            node.create_switch(&ME, NewSwitch { name: name.parse().unwrap(), kind, notes: String::new() }).await.unwrap()
+            node.create_switch(&ME, NewSwitch { name: name.parse().unwrap(), kind, notes: String::new() })
+                .await
+                .unwrap()
         };
         switch("LAN").await;
         switch("Lab").await;
@@ -308,12 +315,14 @@ fn adapters_find_their_switches() {
         let plugged = async |name: &str, mapped: &[(&str, &str)], none: bool| {
             let mut wish = as_new("vm@newest", Some(name));
             if let Whereto::AsNew { switches, no_switch, .. } = &mut wish.whereto {
-                let mapping = |(from, to): &(&str, &str)| SwitchMapping { from: (*from).into(), to: (*to).into() };
+                let mapping =
+                    |(from, to): &(&str, &str)| SwitchMapping { from: (*from).into(), to: (*to).into() };
                 (*switches, *no_switch) = (mapped.iter().map(mapping).collect(), none);
             }
             let done = recovered(&node, wish).await;
             let view = node.vm(&ME, name).await;
-            let switches = view.map(|v| v.adapters.into_iter().map(|a| a.switch.map(String::from)).collect::<Vec<_>>());
+            let switches =
+                view.map(|v| v.adapters.into_iter().map(|a| a.switch.map(String::from)).collect::<Vec<_>>());
             (done, switches.unwrap_or_default())
         };
         assert_eq!(plugged("same", &[], false).await.1, [None, Some("LAN".to_owned())]);

@@ -151,7 +151,9 @@ impl Unfinished {
         .await?;
         match found {
             None => Ok(()),
-            Some(disk) => Err(NodeError::HalfRecovered { vm: vm.clone(), path: disk.path, recovery: disk.recovery }),
+            Some(disk) => {
+                Err(NodeError::HalfRecovered { vm: vm.clone(), path: disk.path, recovery: disk.recovery })
+            }
         }
     }
 }
@@ -194,7 +196,10 @@ mod tests {
         let vm = sample_vm("vm");
         let hold = unfinished.hold(vm.id, &vm.name, 1).unwrap();
         assert_eq!(unfinished.holder(vm.id), Some(1));
-        assert!(matches!(unfinished.hold(vm.id, &vm.name, 2), Err(NodeError::Recovering { recovery: 1, .. })));
+        assert!(matches!(
+            unfinished.hold(vm.id, &vm.name, 2),
+            Err(NodeError::Recovering { recovery: 1, .. })
+        ));
         drop(hold);
         assert_eq!(unfinished.holder(vm.id), None);
     }

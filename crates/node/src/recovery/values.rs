@@ -35,6 +35,8 @@ pub enum Whereto {
         format: Option<DiskFormat>,
         /// A new id and new MAC addresses, though the old ones are free.
         new_identity: bool,
+        /// Its disks stay in the vault for now, and it runs from there.
+        instant: bool,
     },
 }
 

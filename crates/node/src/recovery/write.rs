@@ -64,7 +64,8 @@ impl Write<'_> {
         let server = disk::serve_writable(&qemu, self.path, self.format, &socket).await?;
         self.entry.writes(&self.disk.name);
         let work = {
-            let (source, name, job) = (Arc::clone(self.source), self.disk.name.clone(), Arc::clone(&self.entry.job));
+            let (source, name, job) =
+                (Arc::clone(self.source), self.disk.name.clone(), Arc::clone(&self.entry.job));
             let (onto, uri) = (self.onto, uri_of(&server));
             tokio::task::spawn_blocking(move || write(&source, &name, &uri, onto, &job))
         };

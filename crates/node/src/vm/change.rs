@@ -13,6 +13,7 @@ use crate::{
     error::{Device, ModifyReason, Named, Result},
     journal::Note,
     protection::tracking::Tracking,
+    recovery::InstantBoot,
     values::{VmChange, VmView},
 };
 
@@ -179,6 +180,7 @@ impl Owner {
         let mut batch = Batch::default();
         batch.delete::<Vm>(self.vm.id());
         batch.delete::<Tracking>(self.vm.id());
+        batch.delete::<InstantBoot>(self.vm.id());
         if !note.is_empty() {
             batch.put(&note)?;
         }
@@ -186,6 +188,7 @@ impl Owner {
         self.removed = true;
         self.node.vms.remove(self.vm.id);
         self.node.protection.tracking.forget(self.vm.id).await;
+        self.node.recovery.instant.forget(self.vm.id);
         if let Err(error) = self.node.recovery.unfinished.forget(&note.removed).await {
             // A file that comes there later is another one.
             tracing::warn!(error = error.message(), "disks that are no more are still known as unfinished");

@@ -38,6 +38,7 @@ mod watch;
 pub use adapters::check_name as check_adapter_name;
 pub use create::check_notes;
 pub use disk_use::DiskUse;
+pub use owner::Owner;
 pub use registry::{Claim, Registry};
 pub use reopen::restore;
 pub use stop::RanBefore;

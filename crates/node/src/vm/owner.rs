@@ -153,6 +153,7 @@ impl Owner {
             user_net: !has_ports,
             restore_from: restore.then(|| files.saved()),
             nvram: files.nvram(),
+            stop_on_disk_error: self.node.recovery.instant.get(self.vm.id).is_some(),
             kernel_append: String::new(),
         };
         self.node.steps.reached("launch");

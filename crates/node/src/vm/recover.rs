@@ -1,6 +1,7 @@
-//! What a machine's task does for a recovery over its disks: it gives them away, and takes them back.
+//! What a machine's task does for recoveries: it gives its disks away and takes them back, and has those brought over that
+//! it runs from the vault.
 
-use nestling_hypervisor::disk;
+use nestling_hypervisor::{capture::DiskPlace, disk};
 use nestling_model::{Disk, DiskFormat, Operation, protection::PointId};
 
 use super::owner::Owner;
@@ -13,8 +14,14 @@ use crate::{
 impl Owner {
     /// Nothing is left of what was tracked on these disks, nobody reads them any more, and they are written down as
     /// unfinished: the machine does not start with them until they are whole.
-    pub async fn give_disks(&mut self, wanted: Vec<SourceDisk>, point: PointId, recovery: u64) -> Result<Vec<Disk>> {
+    pub async fn give_disks(
+        &mut self,
+        wanted: Vec<SourceDisk>,
+        point: PointId,
+        recovery: u64,
+    ) -> Result<Vec<Disk>> {
         self.admit(Operation::ModifyWhenOff)?;
+        self.check_here()?;
         let qemu = self.node.engines.qemu().await?;
         let mut given = Vec::new();
         for disk in &wanted {
@@ -50,6 +57,22 @@ impl Owner {
             )));
         }
         Ok(disk.clone())
+    }
+
+    /// Refuses what needs all of the disks to be here.
+    pub fn check_here(&self) -> Result<()> {
+        match self.node.recovery.instant.get(self.vm.id) {
+            Some(_) => Err(NodeError::RunsFromVault { vm: self.vm.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    pub async fn begin_stream(&mut self, disk: DiskPlace) -> Result<()> {
+        self.machine()?.begin_stream(disk).await.map_err(|e| self.refused(e))
+    }
+
+    pub async fn dismiss_stream(&mut self, disk: DiskPlace) -> Result<()> {
+        self.machine()?.dismiss_stream(disk).await.map_err(|e| self.refused(e))
     }
 
     /// They are whole, and as they lie now.

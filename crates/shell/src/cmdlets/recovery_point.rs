@@ -33,8 +33,11 @@ static VIEW: View = View {
     list: &[],
 };
 
-const REPOSITORY: Parameter =
-    Parameter::new("Repository", Kind::String, "Only in this repository; in all that this host knows when absent.");
+const REPOSITORY: Parameter = Parameter::new(
+    "Repository",
+    Kind::String,
+    "Only in this repository; in all that this host knows when absent.",
+);
 
 pub fn cmdlets() -> Vec<Cmdlet<Client>> {
     vec![
@@ -79,10 +82,14 @@ const GET: &[Parameter] = &[
     )
     .at(0)
     .in_sets(&["VMName"]),
-    Parameter::new("VM", Kind::Objects(super::common::VM_TYPE), "The virtual machines, as Get-VM gives them.")
-        .mandatory()
-        .from_pipeline(FromPipeline::Value)
-        .in_sets(&["VMObject"]),
+    Parameter::new(
+        "VM",
+        Kind::Objects(super::common::VM_TYPE),
+        "The virtual machines, as Get-VM gives them.",
+    )
+    .mandatory()
+    .from_pipeline(FromPipeline::Value)
+    .in_sets(&["VMObject"]),
     Parameter::new("Newest", Kind::Int { min: 1, max: 5000 }, "Only so many of each name given."),
     REPOSITORY,
 ];
@@ -92,17 +99,28 @@ const RESTORE: &[Parameter] = &[
         .at(0)
         .mandatory()
         .in_sets(&["Id"]),
-    Parameter::new("VMRecoveryPoint", Kind::Objects(POINT_TYPE), "The point, as Get-VMRecoveryPoint gives it.")
-        .mandatory()
-        .from_pipeline(FromPipeline::Value)
-        .in_sets(&["VMRecoveryPoint"]),
+    Parameter::new(
+        "VMRecoveryPoint",
+        Kind::Objects(POINT_TYPE),
+        "The point, as Get-VMRecoveryPoint gives it.",
+    )
+    .mandatory()
+    .from_pipeline(FromPipeline::Value)
+    .in_sets(&["VMRecoveryPoint"]),
     Parameter::new("NewVMName", Kind::String, "The new machine's name; as it was called when absent."),
-    Parameter::switch("InPlace", "Writes over the disks of the machine that the point is of, which must be off."),
+    Parameter::switch(
+        "InPlace",
+        "Writes over the disks of the machine that the point is of, which must be off.",
+    ),
     Parameter::new("Disk", Kind::Strings, "Only these disks, such as scsi:1; all when absent."),
     Parameter::new("SwitchMapping", Kind::Hashtable, "Which switches the adapters get: @{'OLD' = 'NEW'}."),
     Parameter::switch("NoSwitch", "Leaves all adapters unplugged."),
     Parameter::new("DiskFormat", Kind::Enum(&FORMAT), "What the new disks are in; as each was when absent."),
     Parameter::switch("GenerateNewId", "A new id and new MAC addresses, though the old ones are free."),
+    Parameter::switch(
+        "InstantBoot",
+        "Lets the new machine run from the vault, until its disks are brought over.",
+    ),
     Parameter::switch("Start", "Starts the machine afterwards."),
     FORCE,
     REPOSITORY,
@@ -226,6 +244,7 @@ fn wish(call: &Call<'_>, point: String, repository: Option<String>) -> v1::NewRe
             _ => v1::DiskFormat::Qcow2,
         }),
         new_identity: call.switch("GenerateNewId"),
+        instant: call.switch("InstantBoot"),
         start: call.switch("Start"),
     }
 }
