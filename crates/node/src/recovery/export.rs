@@ -1,13 +1,16 @@
 //! Disks of a point as they are served to a machine that runs from it.
 //!
-//! The point is opened when the first byte is asked for. A repository that does not answer is waited for, however long, and
-//! the guest's read with it: only what is lost for good is an error. So a guest stands still while the link is dead, goes on
-//! when it is there again, and never takes a failure of the link for a damaged disk.
+//! The point is opened when the first byte is asked for. A repository that does not answer is waited for a while; then the
+//! read fails, and QEMU stops the guest, which never learns of it (`finish` lets it go on once the repository answers). QEMU
+//! itself would not: until a read has ended it can do nothing that needs the disk to be still, and its monitor waits with it.
 
 use std::{
     ops::Range,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use nestling_block::{BlockError, BlockSource, Extent};
@@ -16,9 +19,9 @@ use nestling_vault::{Job, Point, PointDisk, VaultError};
 use super::{instant::InstantBoot, source::Source};
 use crate::{NodeError, error::Result, protection::repositories::Repositories};
 
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// Of so many tries, one is told.
-const TOLD_EACH: u32 = 30;
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// For one read to be answered by a repository that is away for a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A point that is opened when it is needed.
 pub struct Lazy {
@@ -27,6 +30,10 @@ pub struct Lazy {
     source: Mutex<Option<Arc<Source>>>,
     stopping: Mutex<bool>,
     stopped: Condvar,
+    /// Reads that failed though nothing is lost. What failed before this node came is one.
+    failures: AtomicU64,
+    /// Something was asked for that is lost for good.
+    lost: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,7 +48,22 @@ impl Lazy {
             source: Mutex::default(),
             stopping: Mutex::default(),
             stopped: Condvar::new(),
+            failures: AtomicU64::new(1),
+            lost: AtomicBool::new(false),
         }
+    }
+
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
+    }
+
+    /// Whether the repository answers. Blocks.
+    pub fn answers(&self) -> bool {
+        self.open().is_ok_and(|source| source.vault().snapshot(&source.point.id).is_ok())
     }
 
     /// Whoever waits for the repository gives up.
@@ -118,30 +140,35 @@ impl LazyDisk {
         offset: u64,
         mut work: impl FnMut(&PointDisk) -> std::result::Result<T, Trouble>,
     ) -> std::result::Result<T, BlockError> {
-        for tries in 0_u32.. {
+        let begun = Instant::now();
+        loop {
             let failed = match self.disk() {
                 Ok(disk) => match work(disk) {
                     Ok(done) => return Ok(done),
-                    Err(Trouble::Lost(error)) => return Err(error),
+                    Err(Trouble::Lost(error)) => return Err(self.lost(error)),
                     Err(Trouble::Away(why)) => why,
                 },
                 Err(error) if is_final(&error) => {
-                    return Err(BlockError::damaged(&self.name, offset, error.message()));
+                    return Err(self.lost(BlockError::damaged(&self.name, offset, error.message())));
                 }
                 Err(error) => error.message(),
             };
-            if tries.is_multiple_of(TOLD_EACH) {
+            if begun.elapsed() >= PATIENCE || !self.lazy.waited() {
+                self.lazy.failures.fetch_add(1, Relaxed);
                 tracing::warn!(
                     disk = self.name,
                     why = failed,
-                    "a machine that runs from the vault waits for it"
+                    "a machine that runs from the vault cannot read its disk"
                 );
-            }
-            if !self.lazy.waited() {
-                break;
+                let source = std::io::Error::other(failed);
+                return Err(BlockError::io(&self.name, "read", offset, source));
             }
         }
-        Err(BlockError::unsupported(&self.name, "its server ends"))
+    }
+
+    fn lost(&self, error: BlockError) -> BlockError {
+        self.lazy.lost.store(true, Relaxed);
+        error
     }
 }
 

@@ -4,11 +4,11 @@
 //! one node to the next. QEMU brings the bytes over; a disk that has them all needs the point no more, and with the last one
 //! the export goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use nestling_hypervisor::{StreamState, capture::DiskPlace};
+use nestling_hypervisor::{RunState, StreamState, capture::DiskPlace};
 use nestling_identity::{Action, Identity};
-use nestling_model::{EventKind, Operation, VmId, VmName};
+use nestling_model::{EventKind, Operation, VmId, VmName, VmState};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 use crate::{Node, NodeError, error::Result, node::Shared, values::VmView, vm::Handle};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const RESUME_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A machine that runs from the vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,10 +126,55 @@ fn place_of(disk: &InstantDisk) -> Option<DiskPlace> {
     place(&disk.name).map(|(controller, location)| DiskPlace { controller, location })
 }
 
-/// Follows those that a node left which wanted to be finished.
+/// Follows those that a node left which wanted to be finished, and all that stand still.
 pub fn follow_all(node: &Arc<Shared>) {
+    let watching = Arc::clone(node);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = let_go_on(&watching) => {}
+            () = watching.stopping.cancelled() => {}
+        }
+    });
     for boot in node.recovery.instant.all().into_iter().filter(|boot| boot.finishing) {
         follow(Arc::clone(node), boot.vm);
+    }
+}
+
+/// Lets machines go on that were stopped because their repository did not answer, once it does. What stopped for another
+/// reason (the host's disk is full, bytes are lost) stands still.
+async fn let_go_on(node: &Arc<Shared>) {
+    let mut seen: BTreeMap<VmId, u64> = BTreeMap::new();
+    loop {
+        sleep(RESUME_INTERVAL).await;
+        for InstantBoot { vm, .. } in node.recovery.instant.all() {
+            let (Ok(handle), Some(lazy)) = (node.vms.find(&vm.0.to_string()), node.recovery.instant.lazy(vm))
+            else {
+                continue;
+            };
+            let failures = lazy.failures();
+            if lazy.is_lost()
+                || seen.get(&vm).is_some_and(|seen| *seen >= failures)
+                || !is_stopped(&handle).await
+            {
+                continue;
+            }
+            if blocking(move || Ok(lazy.answers())).await.unwrap_or(false) {
+                seen.insert(vm, failures);
+                if let Err(error) = handle.operate(Operation::Resume).await {
+                    tracing::warn!(error = error.message(), "a machine that was stopped does not go on");
+                }
+            }
+        }
+    }
+}
+
+async fn is_stopped(handle: &Handle) -> bool {
+    let now = handle.now();
+    match (&now.running, now.vm.state) {
+        (Some(running), VmState::Paused) => {
+            matches!(running.machine.run_state().await, Ok(RunState::DiskError))
+        }
+        _ => false,
     }
 }
 
@@ -155,6 +201,7 @@ fn follow(node: Arc<Shared>, vm: VmId) {
 
 /// Until all disks are here, or the machine is gone.
 async fn bring_over(node: &Arc<Shared>, vm: VmId) -> Result<()> {
+    let mut failures_before = 0;
     loop {
         let Some(boot) = node.recovery.instant.get(vm) else { return Ok(()) };
         let Ok(handle) = node.vms.find(&vm.0.to_string()) else { return Ok(()) };
@@ -181,11 +228,17 @@ async fn bring_over(node: &Arc<Shared>, vm: VmId) -> Result<()> {
             Err(error) => return Err(NodeError::Machine { vm: handle.now().vm.name.clone(), source: error }),
             Ok(StreamState::Runs { .. }) => sleep(LOOK_INTERVAL).await,
             Ok(StreamState::None) => {
+                failures_before = node.recovery.instant.lazy(vm).map_or(0, |lazy| lazy.failures());
                 asked(&handle, move |owner| Box::pin(owner.begin_stream(place))).await?;
             }
             Ok(StreamState::Ended(Err(why))) => {
                 asked(&handle, move |owner| Box::pin(owner.dismiss_stream(place))).await?;
-                return Err(NodeError::Invalid(format!("{}: {why}", disk.name)));
+                let lazy = node.recovery.instant.lazy(vm);
+                if !lazy.is_some_and(|lazy| lazy.failures() > failures_before && !lazy.is_lost()) {
+                    return Err(NodeError::Invalid(format!("{}: {why}", disk.name)));
+                }
+                // The repository did not answer. It will.
+                sleep(RESUME_INTERVAL).await;
             }
             Ok(StreamState::Ended(Ok(()))) => {
                 asked(&handle, move |owner| Box::pin(owner.dismiss_stream(place))).await?;

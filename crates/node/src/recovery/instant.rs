@@ -1,8 +1,7 @@
 //! Machines that run straight from the vault.
 //!
 //! Each of their disks is an overlay on an export of the point, which this node serves on a socket of the home. What is
-//! written here outlives the node: the next one serves the same exports on the same sockets before anything else, and the
-//! guests' reads wait meanwhile. A machine is one of these until all of its disks have been brought over, or it is removed.
+//! written here outlives the node: the next one serves the same exports on the same sockets before anything else. A machine is one of these until all of its disks have been brought over, or it is removed.
 
 use std::{
     collections::BTreeMap,
@@ -113,6 +112,11 @@ impl InstantBoots {
 
     pub fn using_repository(&self, repository: RepositoryId) -> Option<VmId> {
         lock(&self.all).values().find(|boot| boot.repository == repository).map(|boot| boot.vm)
+    }
+
+    /// What is served to a machine.
+    pub fn lazy(&self, vm: VmId) -> Option<Arc<Lazy>> {
+        lock(&self.served).get(&vm).map(|served| Arc::clone(&served.lazy))
     }
 
     /// A change is durable before it is seen.
