@@ -145,7 +145,9 @@ impl LazyDisk {
             let failed = match self.disk() {
                 Ok(disk) => match work(disk) {
                     Ok(done) => return Ok(done),
-                    Err(Trouble::Lost(error)) => return Err(self.lost(error)),
+                    // A file that is not there may be lost, or everything may be away.
+                    Err(Trouble::Lost(error)) if self.lazy.answers() => return Err(self.lost(error)),
+                    Err(Trouble::Lost(error)) => error.to_string(),
                     Err(Trouble::Away(why)) => why,
                 },
                 Err(error) if is_final(&error) => {
