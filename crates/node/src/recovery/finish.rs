@@ -207,7 +207,10 @@ async fn bring_over(node: &Arc<Shared>, vm: VmId) -> Result<()> {
         let Ok(handle) = node.vms.find(&vm.0.to_string()) else { return Ok(()) };
         let Some(disk) = boot.disks.first().cloned() else {
             node.recovery.instant.end(vm).await?;
-            node.steps.reached("instant boot ended");
+            // Whatever it could not read is here now.
+            if is_stopped(&handle).await {
+                handle.operate(Operation::Resume).await?;
+            }
             let name = handle.now().vm.name.to_string();
             node.events.tell(
                 EventKind::RecoveryDone,

@@ -75,7 +75,8 @@ fn a_repository_that_is_away_is_waited_for() {
         node.finish_instant_boot(&ME, "fast").await.unwrap();
     });
     home.life(async |node| {
-        assert_eq!(node.vm(&ME, "fast").await.unwrap().vm.state, VmState::Paused);
+        let found = node.vm(&ME, "fast").await.unwrap().vm;
+        assert_eq!(found.state, VmState::Paused, "{:?}", found.state_reason);
         fs::rename(&away, &place).unwrap();
         reaches(&node, "fast", VmState::Running).await;
         all_here(&node).await;
