@@ -6,7 +6,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nestling_model::VmPath;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, nat, node, repository, shell, switch, tree, vault, vm,
+    backup, console, disk, doctor, events, host, image, nat, node, recover, repository, shell, switch, tree,
+    vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.
@@ -81,6 +82,7 @@ pub enum Command {
     Host(host::Host),
     Events(events::Events),
     Backup(Box<backup::Backup>),
+    Recover(Box<recover::Recover>),
     Repository(repository::Repository),
     Vault(vault::Vault),
     Node(node::Node),

@@ -26,7 +26,7 @@ pub use cmdline::command_line;
 pub use console::{Console, ConsoleError, ConsoleView};
 pub use machine::{
     AttachError, Exit, ExitKind, LaunchError, Machine, MachineError, RunState, SaveError, StateFileError,
-    Usage,
+    StreamState, Usage,
 };
 pub use qemu::{Firmware, Qemu, QemuError, Version};
 pub use spec::{LaunchSpec, RunDir, Slots};

@@ -25,6 +25,8 @@ pub struct LaunchSpec {
     pub restore_from: Option<PathBuf>,
     /// The UEFI variables of a generation 2 machine; made from the firmware's template if absent.
     pub nvram: PathBuf,
+    /// Stop the guest when a disk can't be read or written, instead of telling it.
+    pub stop_on_disk_error: bool,
     /// Added to the kernel's command line with [`nestling_model::Boot::Kernel`].
     pub kernel_append: String,
 }

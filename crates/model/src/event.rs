@@ -41,6 +41,10 @@ pub enum EventKind {
     /// There is a new recovery point.
     BackupDone,
     BackupFailed,
+    RecoveryStarted,
+    RecoveryProgress,
+    RecoveryDone,
+    RecoveryFailed,
     PointChanged,
     PointRemoved,
     /// The guest channel of a machine came up or went away.

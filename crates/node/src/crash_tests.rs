@@ -17,7 +17,8 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     NewVm, NewVmDisk, Node, Seed, Settings,
-    protection::tests::{backed_up, prepare, wish},
+    protection::tests::{MIB, backed_up, image, prepare, wish, write},
+    recovery::tests::{as_new, bytes, in_place, recovered},
     testing::{ME, TestHome, settings, small},
 };
 
@@ -41,6 +42,8 @@ async fn tell(node: &Node, story: &str) {
         "create" => _ = node.create_vm(&ME, with_files(node.home.root())).await.unwrap(),
         "remove" => node.remove_vm(&ME, "vm", true).await.unwrap(),
         "back up" => _ = backed_up(node, wish("vm")).await,
+        "recover" => _ = recovered(node, as_new("vm@newest", Some("new"))).await,
+        "recover in place" => _ = recovered(node, in_place("vm@newest")).await,
         operations => {
             for operation in operations.split(' ') {
                 let operation = match operation {
@@ -285,5 +288,76 @@ fn a_backup_that_died_is_interrupted_and_the_next_one_is_whole() {
                 assert_eq!(bitmaps, 1, "{label}");
             });
         }
+    }
+}
+
+#[test]
+fn a_recovery_that_died_leaves_a_whole_machine_or_nothing() {
+    for (step, is_there) in [
+        ("recovery written down", false),
+        ("creation noted", false),
+        ("a disk recovered", false),
+        ("created in the store", true),
+        ("files named", true),
+    ] {
+        let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+        let then = home.life(async |node| {
+            prepare(&node, vaults.path()).await;
+            write(&image(&node), MIB, 7);
+            assert!(backed_up(&node, wish("vm")).await.state.is_success(), "{step}");
+            bytes(&image(&node))
+        });
+        let own = std::fs::read_dir(home.path().join("vms")).unwrap().count();
+        die(&home, "recover", step);
+        home.life(async |node| {
+            assert_eq!(node.recovery(&ME, "1").await.unwrap().state, Ended::Interrupted, "{step}");
+            assert_eq!(node.vm(&ME, "new").await.is_ok(), is_there, "{step}");
+            if !is_there {
+                assert_eq!(std::fs::read_dir(home.path().join("vms")).unwrap().count(), own, "{step}");
+                assert!(
+                    recovered(&node, as_new("vm@newest", Some("new"))).await.state.is_success(),
+                    "{step}"
+                );
+            }
+            let made = node.vm(&ME, "new").await.unwrap().vm;
+            assert_eq!(bytes(&made.disks[0].path), then, "{step}");
+        });
+    }
+}
+
+/// From the first byte to the last one a machine does not start; before and after, it does.
+#[test]
+fn a_recovery_in_place_that_died_is_done_again_before_the_machine_starts() {
+    for (step, starts) in [
+        ("recovery written down", true),
+        ("disks given", false),
+        ("a disk overwritten", false),
+        ("disks recovered", false),
+        ("disks whole", true),
+    ] {
+        let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+        let then = home.life(async |node| {
+            prepare(&node, vaults.path()).await;
+            write(&image(&node), MIB, 7);
+            assert!(backed_up(&node, wish("vm")).await.state.is_success(), "{step}");
+            let then = bytes(&image(&node));
+            write(&image(&node), 2 * MIB, 9);
+            then
+        });
+        die(&home, "recover in place", step);
+        home.life(async |node| {
+            assert_eq!(node.recovery(&ME, "1").await.unwrap().state, Ended::Interrupted, "{step}");
+            let started = node.operate(&ME, "vm", Operation::Start).await;
+            assert_eq!(started.is_ok(), starts, "{step}: {:?}", started.err());
+            if starts {
+                tell(&node, "off").await;
+            }
+            assert!(recovered(&node, in_place("vm@newest")).await.state.is_success(), "{step}");
+            assert_eq!(bytes(&image(&node)), then, "{step}");
+            let next = backed_up(&node, wish("vm")).await;
+            assert!(next.state.is_success(), "{step}: {next:?}");
+            assert_eq!(next.machines[0].new_bytes, 0, "{step}");
+            tell(&node, "start off").await;
+        });
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use nestling_block::BlockError;
 use nestling_hypervisor::{
     AgentError, AttachError, LaunchError, MachineError, QemuError, agent::FreezeError, capture::CaptureError,
     disk::DiskError,
@@ -55,6 +56,7 @@ pub enum Object {
     Repository,
     Run,
     Point,
+    Recovery,
 }
 
 /// A part of a machine that is changed, as Hyper-V's messages call it.
@@ -196,10 +198,34 @@ pub enum NodeError {
     Freeze { vm: VmName, source: FreezeError },
     #[error("the backup of '{vm}' ended: {why}")]
     BackupEnded { vm: VmName, why: String },
-    #[error("the backup was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
     #[error("'{vm}' has no disk that could be backed up; all are left out, or there is none")]
     NothingToSave { vm: VmName },
+    #[error("recovery point {point} of '{vm}' cannot be recovered from: {why}")]
+    NotRecoverable { point: String, vm: String, why: String },
+    #[error("recovery point {point} of '{vm}' is damaged")]
+    PointDamaged { point: String, vm: String, source: Box<VaultError> },
+    #[error("the disk {} could not be written", path.display())]
+    RecoveredDisk { path: PathBuf, source: BlockError },
+    #[error("'{vm}' is being recovered, by recovery {recovery}")]
+    Recovering { vm: VmName, recovery: u64 },
+    #[error(
+        "'{vm}' does not start, and is not backed up: recovery {recovery} of its disk {} did not come to its end, so that the \
+         disk is neither what it was nor what it should be",
+        path.display()
+    )]
+    HalfRecovered { vm: VmName, path: PathBuf, recovery: u64 },
+    #[error(
+        "'{vm}' runs from a recovery point, which it needs until all of its disks have been brought over"
+    )]
+    RunsFromVault { vm: VmName },
+    #[error("{} cannot be served", path.display())]
+    Export { path: PathBuf, source: BlockError },
+    #[error("recovery {0} has ended already")]
+    RecoveryEnded(u64),
+    #[error("repository '{repository}' is read by recovery {recovery}; wait for its end, or cancel it")]
+    RepositoryRead { repository: RepositoryName, recovery: u64 },
     #[error("the node is stopping")]
     Stopping,
     #[error("an internal step ended early: {0}")]
@@ -242,6 +268,7 @@ fn not_found(object: Object, name: &str) -> String {
         Object::Repository => format!("there is no repository \"{name}\""),
         Object::Run => format!("there is no run {name}"),
         Object::Point => format!("there is no recovery point {name}"),
+        Object::Recovery => format!("there is no recovery {name}"),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
         }
@@ -262,7 +289,8 @@ fn exists(object: Object, name: &str) -> String {
         | Object::Disk
         | Object::Feature
         | Object::Run
-        | Object::Point => {
+        | Object::Point
+        | Object::Recovery => {
             format!("{name} exists already")
         }
     }
@@ -311,6 +339,7 @@ impl NodeError {
             | Self::NatConflict(_)
             | Self::Policy(_)
             | Self::NothingToSave { .. }
+            | Self::NotRecoverable { .. }
             | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
             Self::Repository(RepositoryInvalid::Name(_) | RepositoryInvalid::Location { .. }) => Kind::Exists,
             Self::Repository(_) => Kind::Invalid,
@@ -318,6 +347,8 @@ impl NodeError {
             | Self::State { .. }
             | Self::Interrupted { .. }
             | Self::RunEnded(_)
+            | Self::RecoveryEnded(_)
+            | Self::HalfRecovered { .. }
             | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
             Self::DiskInUse { .. }
@@ -327,6 +358,9 @@ impl NodeError {
             | Self::HomeInUse { .. }
             | Self::RepositoryBusy { .. }
             | Self::BackupRuns { .. }
+            | Self::Recovering { .. }
+            | Self::RunsFromVault { .. }
+            | Self::RepositoryRead { .. }
             | Self::Capture { source: CaptureError::Busy, .. }
             | Self::Machine { source: MachineError::Captured { .. }, .. } => Kind::InUse,
             Self::MemoryShort { .. } | Self::Prerequisite { .. } | Self::Qemu(_) | Self::Engine(_) => {
@@ -354,6 +388,9 @@ impl NodeError {
             | Self::Store(_)
             | Self::Io { .. }
             | Self::Freeze { .. }
+            | Self::PointDamaged { .. }
+            | Self::RecoveredDisk { .. }
+            | Self::Export { .. }
             | Self::Cancelled
             | Self::Stopping
             | Self::Internal(_) => Kind::Failed,
@@ -400,6 +437,19 @@ impl NodeError {
             Self::BackupRuns { run, .. } => {
                 Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
             }
+            Self::PointDamaged { .. } => Some(
+                "other points may be whole: `nestling backup points` lists them, `nestling vault verify` tells what is damaged"
+                    .to_owned(),
+            ),
+            Self::HalfRecovered { .. } => Some(
+                "recover it again, from this point or another one: nestling recover vm POINT --in-place".to_owned(),
+            ),
+            Self::RunsFromVault { vm } => Some(format!(
+                "bring them over: nestling recover finish '{vm}'; or throw it away: nestling recover discard '{vm}'"
+            )),
+            Self::Recovering { recovery, .. } => {
+                Some(format!("wait for its end, or end it: nestling recover cancel {recovery}"))
+            }
             Self::Freeze { .. } => Some(
                 "install and start qemu-guest-agent in the guest, or back it up with --crash-consistent".to_owned(),
             ),
@@ -430,16 +480,23 @@ impl NodeError {
             | Self::Freeze { vm, .. }
             | Self::BackupEnded { vm, .. }
             | Self::NothingToSave { vm }
+            | Self::Recovering { vm, .. }
+            | Self::RunsFromVault { vm }
+            | Self::HalfRecovered { vm, .. }
             | Self::Machine { vm, .. } => Some(vm.to_string()),
             Self::Vault { repository, .. }
             | Self::VaultSilent { repository, .. }
+            | Self::RepositoryRead { repository, .. }
             | Self::RepositoryBusy { repository, .. } => Some(repository.to_string()),
             Self::DiskInUse { path, .. }
             | Self::DiskIsParent { path, .. }
             | Self::DiskUnclear { path, .. }
             | Self::DiskSilent { path, .. }
             | Self::ParentInUse { path, .. }
+            | Self::RecoveredDisk { path, .. }
+            | Self::Export { path, .. }
             | Self::Io { path, .. } => Some(path.display().to_string()),
+            Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,

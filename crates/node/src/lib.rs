@@ -3,8 +3,8 @@
 //! A use case asks `identity` first, then joins what the crates below know: definitions in the `store`, engines by
 //! `hypervisor`, ports by `network`, disks by `image`. One task owns each machine (`vm::task`); networks change one at a
 //! time (`networks`); what takes several steps leaves the old or the new when the node dies in between (`journal`,
-//! `vm::reopen`); what a backup does is in `protection`. Only the API calls this crate. It must never know how a question arrived, and never wait for a guest
-//! without a deadline.
+//! `vm::reopen`); what a backup does is in `protection`, how machines come back out of backups in `recovery`. Only the API
+//! calls this crate. It must never know how a question arrived, and never wait for a guest without a deadline.
 
 mod blocking;
 mod clock;
@@ -25,6 +25,7 @@ mod keeper;
 mod networks;
 mod node;
 mod protection;
+mod recovery;
 mod steps;
 #[cfg(test)]
 mod stored_tests;
@@ -43,5 +44,9 @@ pub use node::{Node, Settings};
 pub use protection::{
     BackupWish, NewRepository, POINTS_MAX, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
+};
+pub use recovery::{
+    InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping,
+    Whereto,
 };
 pub use values::*;

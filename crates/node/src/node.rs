@@ -23,6 +23,7 @@ use crate::{
     keeper::Keeper,
     networks::{Defined, Networks},
     protection::{self, Protection},
+    recovery::{self, RecoveryState},
     steps::{StepHook, Steps},
     vm::{self, RanBefore, Registry},
 };
@@ -50,6 +51,7 @@ pub struct Shared {
     pub image_store: ImageStore,
     pub vms: Registry,
     pub protection: Protection,
+    pub recovery: RecoveryState,
     pub settings: Settings,
     pub steps: Steps,
     pub started_at_ms: u64,
@@ -74,7 +76,7 @@ impl Node {
         let home = HomeDir::open(home)?;
         let (store, found) = read_store(&home)?;
         let keeper = Keeper::new(store);
-        let Found { record, defined, vms, engine, ran_before, protected } = found;
+        let Found { record, defined, vms, engine, ran_before, protected, recovered } = found;
         let tag = record.tag();
         let shared = Arc::new(Shared {
             engines: Engines::new(settings.engine, home.root().to_owned(), keeper.clone(), engine),
@@ -84,6 +86,7 @@ impl Node {
             events: Events::new(),
             vms: Registry::default(),
             protection: Protection::open(&home, keeper.clone(), protected).await?,
+            recovery: RecoveryState::open(keeper.clone(), recovered).await?,
             started_at_ms: now_ms(),
             authority: Authority { node_uid: rustix::process::geteuid().as_raw() },
             asked_to_stop: CancellationToken::new(),
@@ -93,7 +96,9 @@ impl Node {
             settings,
             tag,
         });
+        recovery::serve_all(&shared, &vms).await;
         vm::restore(&shared, vms, &ran_before).await?;
+        recovery::follow_all(&shared);
         protection::clear_left(&shared);
         shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
         let preparing = Arc::clone(&shared);
@@ -104,7 +109,7 @@ impl Node {
     /// Lets everything go. Machines run on; the next node takes them over.
     pub async fn close(&self) {
         self.stopping.cancel();
-        self.protection.close().await;
+        tokio::join!(self.protection.close(), self.recovery.close());
         self.networks.network().shutdown().await;
     }
 
@@ -142,6 +147,7 @@ struct Found {
     engine: Option<EngineRecord>,
     ran_before: RanBefore,
     protected: protection::Stored,
+    recovered: recovery::Stored,
 }
 
 fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
@@ -164,7 +170,8 @@ fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
     let engine = store.list::<EngineRecord>().unwrap_or_default().pop();
     let ran_before = store.list::<RanBefore>().unwrap_or_default().pop().unwrap_or_default();
     let protected = protection::Stored::read(&store)?;
-    Ok((store, Found { record, defined, vms, engine, ran_before, protected }))
+    let recovered = recovery::Stored::read(&store)?;
+    Ok((store, Found { record, defined, vms, engine, ran_before, protected, recovered }))
 }
 
 #[cfg(test)]

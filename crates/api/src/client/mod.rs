@@ -7,6 +7,7 @@
 mod calls;
 mod connection;
 mod error;
+mod recovery;
 mod streams;
 #[cfg(test)]
 mod tests;

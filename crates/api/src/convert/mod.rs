@@ -7,6 +7,7 @@ mod host;
 mod image;
 mod network;
 mod protection;
+mod recovery;
 mod vm;
 
 pub(crate) use host::ipv4;

@@ -29,6 +29,8 @@
 //! GET    /v1/repositories                    POST (NewRepository)    /{repository}: GET PATCH DELETE
 //! GET    /v1/runs ?vm=                       POST (NewRun)           /{run}: GET     POST /{run}/cancel
 //! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
+//! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
+//! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
@@ -43,6 +45,7 @@ mod host;
 mod image;
 mod network;
 mod protection;
+mod recovery;
 mod tree;
 mod vm;
 
@@ -60,6 +63,7 @@ pub use protection::{
     Consistency, DiskRun, MachineRun, NewRepository, NewRun, Point, PointChange, Points, Reading, Repository,
     RepositoryChange, RepositoryContents, Retention, Run, RunProgress, RunState, Secret,
 };
+pub use recovery::{InstantBoot, NewRecovery, RecoveredDisk, Recovery, RecoveryProgress, SwitchMapping};
 pub use tree::{Event, Tree, TreeVm};
 pub use vm::{
     Adapter, AdapterChange, AdapterStatus, Boot, Controller, DiskFormat, DiskInfo, DiskKind, Drive,

@@ -162,20 +162,21 @@ impl Run {
     }
 }
 
-struct Signals {
+/// Wishes that the program ends.
+pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self> {
+    pub fn listen() -> Result<Self> {
         let failed =
             |e: std::io::Error| Failure::new(ErrorCode::Failed, format!("can't wait for signals: {e}"));
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).map_err(failed)? })
     }
 
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -14,3 +14,4 @@ mod nested;
 mod network;
 mod protect;
 mod reboot;
+mod recover;

@@ -70,7 +70,11 @@ pub fn command_line(spec: &LaunchSpec, slots: &Slots, qemu: &Qemu) -> Result<Vec
         // With a kernel given, "boot first" is the kernel's own place.
         let bootindex = matches!(spec.vm.boot, Boot::Firmware).then_some(order);
         line.json("-blockdev", &devices::disk_node(disk)?);
-        line.json("-device", &devices::disk(disk, bootindex));
+        let mut device = devices::disk(disk, bootindex);
+        if spec.stop_on_disk_error {
+            (device["rerror"], device["werror"]) = (json!("stop"), json!("stop"));
+        }
+        line.json("-device", &device);
     }
     if spec.restore_from.is_some() {
         line.words(["-incoming", "defer"]);

@@ -64,6 +64,7 @@ fn spec(vm: Vm) -> LaunchSpec {
         user_net: false,
         restore_from: None,
         nvram: "/home/n/a1.nvram".into(),
+        stop_on_disk_error: false,
         kernel_append: String::new(),
     }
 }

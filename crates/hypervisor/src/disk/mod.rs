@@ -5,6 +5,7 @@
 
 mod bitmaps;
 mod chain;
+mod overlay;
 mod served;
 mod tool;
 
@@ -20,9 +21,10 @@ pub(crate) use bitmaps::read_bitmaps;
 pub use bitmaps::{StoredBitmap, add_bitmap, bitmaps, merge_bitmap, remove_bitmap};
 pub use chain::parents;
 use nestling_model::DiskFormat;
+pub use overlay::{Below, create_on_export};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Deserialize;
-pub use served::{ServedDisk, serve};
+pub use served::{ServedDisk, serve, serve_writable};
 use tool::Img;
 
 use crate::{Qemu, capture::BitmapName, durable};

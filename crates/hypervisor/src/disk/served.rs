@@ -1,4 +1,6 @@
-//! A disk that no machine runs on, served read-only over NBD with one of its bitmaps, by qemu-nbd.
+//! A disk that no machine runs on, served over NBD by qemu-nbd: read-only with one of its bitmaps, or to be written.
+//!
+//! Who writes ends with a flush: what was not flushed before the server ends may be lost.
 //!
 //! The server is a child that cannot outlive this process, however that ends: the kernel kills it with the thread that
 //! started it, and that thread does nothing but wait for it. (A pooled thread would not do: it may end long before.)
@@ -88,6 +90,15 @@ impl Drop for ServedDisk {
     }
 }
 
+/// What is served, and how.
+struct Serving<'a> {
+    path: &'a Path,
+    format: DiskFormat,
+    bitmap: Option<BitmapName>,
+    writable: bool,
+    socket: &'a Path,
+}
+
 /// Serves the image on `socket`, which must not exist yet, in a directory that only this user gets into.
 pub async fn serve(
     qemu: &Qemu,
@@ -96,6 +107,21 @@ pub async fn serve(
     bitmap: Option<BitmapName>,
     socket: &Path,
 ) -> Result<ServedDisk, DiskError> {
+    start(qemu, Serving { path, format, bitmap, writable: false, socket }).await
+}
+
+/// The same for who writes to it. Nobody else can open the image meanwhile.
+pub async fn serve_writable(
+    qemu: &Qemu,
+    path: &Path,
+    format: DiskFormat,
+    socket: &Path,
+) -> Result<ServedDisk, DiskError> {
+    start(qemu, Serving { path, format, bitmap: None, writable: true, socket }).await
+}
+
+async fn start(qemu: &Qemu, serving: Serving<'_>) -> Result<ServedDisk, DiskError> {
+    let Serving { path, format, bitmap, socket, .. } = serving;
     for given in [path, socket] {
         if !given.is_absolute() || given.to_str().is_none() {
             return Err(DiskError::Path(given.to_owned()));
@@ -106,7 +132,7 @@ pub async fn serve(
     }
     let pid_file = pid_file(socket);
     fs::remove_file(&pid_file).ok();
-    let command = command(qemu, path, format, bitmap, socket, &pid_file);
+    let command = command(qemu, &serving, &pid_file);
     let failed = |why: String| DiskError::Failed { path: path.to_owned(), why };
     let (started, has_started) = oneshot::channel();
     let (end, ended) = watch::channel(None);
@@ -134,16 +160,12 @@ fn pid_file(socket: &Path) -> PathBuf {
     name.into()
 }
 
-fn command(
-    qemu: &Qemu,
-    path: &Path,
-    format: DiskFormat,
-    bitmap: Option<BitmapName>,
-    socket: &Path,
-    pid_file: &Path,
-) -> Command {
+fn command(qemu: &Qemu, serving: &Serving<'_>, pid_file: &Path) -> Command {
+    let Serving { path, format, bitmap, writable, socket } = *serving;
     let mut command = Command::new(qemu.nbd());
-    command.args(["--read-only", "--persistent", "--format", format.as_str(), "--export-name", EXPORT]);
+    // What becomes zeroes gives its room back.
+    command.arg(if writable { "--discard=unmap" } else { "--read-only" });
+    command.args(["--persistent", "--format", format.as_str(), "--export-name", EXPORT]);
     command.arg("--shared").arg(CONNECTIONS_MAX.to_string());
     command.arg("--socket").arg(socket).arg("--pid-file").arg(pid_file);
     if let Some(bitmap) = bitmap {

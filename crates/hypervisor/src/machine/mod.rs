@@ -13,6 +13,7 @@ mod operations;
 mod process;
 mod save;
 mod state_file;
+mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -38,6 +39,7 @@ pub use self::{
     process::Usage,
     save::SaveError,
     state_file::StateFileError,
+    stream::StreamState,
 };
 use self::{process::Process, state_file::Shape};
 use crate::{

@@ -60,6 +60,7 @@ impl Bench {
             user_net: true,
             restore_from: None,
             nvram: self.dir.path().join("nvram"),
+            stop_on_disk_error: false,
             kernel_append: String::new(),
         }
     }

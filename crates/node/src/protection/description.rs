@@ -6,7 +6,7 @@
 
 use nestling_hypervisor::capture::{BitmapName, DiskPlace};
 use nestling_model::{
-    Controller, Disk, DiskFormat, Vm,
+    Controller, Disk, DiskFormat, SwitchId, Vm,
     disk::DISKS_MAX,
     protection::{ConsistencyReached, RunId},
 };
@@ -33,6 +33,15 @@ pub struct Description {
     /// Disks that the machine has and the point has not.
     #[serde(default)]
     pub left_out: Vec<DiskAt>,
+    /// The switches that its adapters are plugged into: ids alone mean nothing on another host.
+    #[serde(default)]
+    pub switches: Vec<SwitchThen>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchThen {
+    pub id: SwitchId,
+    pub name: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +87,8 @@ pub fn place_of(disk: &Disk) -> DiskPlace {
 
 impl Description {
     pub fn new(vm: Vm, taken_at_ms: u64, consistency: ConsistencyReached, run: RunId) -> Self {
-        Self { version: VERSION, vm, taken_at_ms, consistency, run, disks: Vec::new(), left_out: Vec::new() }
+        let (disks, left_out, switches) = (Vec::new(), Vec::new(), Vec::new());
+        Self { version: VERSION, vm, taken_at_ms, consistency, run, disks, left_out, switches }
     }
 
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {

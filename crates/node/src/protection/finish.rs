@@ -72,7 +72,8 @@ impl Backup<'_> {
 
     /// Applies the rules of what stays, if there are any. Why not, if they could not be.
     async fn apply_rules(&self, vault: &Arc<Repository>, vm: VmId) -> Option<String> {
-        match retention::apply(self.known, vault, vm, self.wish.retention?).await {
+        let needed = self.node.recovery.instant.points_of(self.known.repository.id);
+        match retention::apply(self.known, vault, vm, self.wish.retention?, needed).await {
             Ok(0) => None,
             Ok(gone) => {
                 let message = format!("{gone} older recovery points went by the rules");

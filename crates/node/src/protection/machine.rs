@@ -14,7 +14,7 @@ use std::{
 
 use nestling_hypervisor::capture::{CaptureError, Outcome, Whole};
 use nestling_model::{
-    DiskName, EventKind, Operation, VmPath,
+    DiskName, EventKind, Operation, Switch, VmPath,
     protection::{ConsistencyReached, DiskRun, Durations, PointId, Reading, RunId},
 };
 use nestling_vault::{Job, Point, Repository, SaveReport, VaultError};
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    description::{DescribedDisk, Description, place_of},
+    description::{DescribedDisk, Description, SwitchThen, place_of},
     earlier::{Earlier, earlier},
     marks,
     repositories::{Known, answered},
@@ -205,7 +205,7 @@ impl Backup<'_> {
             vault: Arc::clone(vault),
             name: marks::point_name(self.path)?,
             disks: sources.clone(),
-            description: describe(seen, self.run_id())?,
+            description: describe(seen, self.run_id(), &self.node.networks.defined().switches)?,
             taken_at_ms: seen.taken_at_ms,
             tags,
             parent: parent.clone(),
@@ -333,11 +333,14 @@ fn is_read_error(error: &VaultError) -> bool {
     matches!(error, VaultError::Block(_))
 }
 
-fn describe(seen: &Seen, run: RunId) -> Result<Vec<u8>> {
+fn describe(seen: &Seen, run: RunId, switches: &[Switch]) -> Result<Vec<u8>> {
     let mut described = Description::new(seen.vm.clone(), seen.taken_at_ms, seen.consistency, run);
     described.disks =
         seen.disks.iter().map(|disk| DescribedDisk::new(&disk.disk, disk.bytes, disk.begun)).collect();
     described.left_out.clone_from(&seen.left_out);
+    let is_used = |switch: &&Switch| seen.vm.adapters.iter().any(|adapter| adapter.switch == Some(switch.id));
+    let then = |switch: &Switch| SwitchThen { id: switch.id, name: switch.name.to_string() };
+    described.switches = switches.iter().filter(is_used).map(then).collect();
     described.to_json().map_err(|e| NodeError::Internal(e.to_string()))
 }
 

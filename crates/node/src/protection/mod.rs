@@ -22,8 +22,8 @@ pub mod description;
 mod earlier;
 mod finish;
 mod machine;
-mod marks;
-mod points;
+pub mod marks;
+pub mod points;
 pub mod readings;
 pub mod repositories;
 mod retention;
@@ -77,7 +77,7 @@ impl Stored {
 
 /// What the use cases share.
 pub struct Protection {
-    pub repositories: Repositories,
+    pub repositories: Arc<Repositories>,
     pub runs: Runs,
     pub tracking: Book,
     pub readings: Readings,
@@ -95,7 +95,7 @@ impl Protection {
             begun.map(|begun| (tracking.vm, begun.run)).collect::<Vec<_>>()
         };
         Ok(Self {
-            repositories: Repositories::new(secrets, stored.repositories),
+            repositories: Arc::new(Repositories::new(secrets, stored.repositories)),
             runs: Runs::open(keeper.clone(), stored.runs).await?,
             left: stored.tracking.iter().flat_map(unfinished).collect(),
             tracking: Book::new(keeper, stored.tracking),

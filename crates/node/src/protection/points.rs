@@ -32,7 +32,7 @@ pub const POINTS_MAX: usize = 5000;
 const ID_DIGITS_MIN: usize = 4;
 
 /// Whose points.
-enum Whose {
+pub enum Whose {
     All,
     Machine(VmId),
     /// Of a machine that this host does not have.
@@ -40,7 +40,7 @@ enum Whose {
 }
 
 impl Whose {
-    fn is(&self, point: &Point) -> bool {
+    pub fn is(&self, point: &Point) -> bool {
         match self {
             Self::All => true,
             Self::Machine(vm) => marks::vm_of(point) == Some(*vm),
@@ -53,13 +53,7 @@ impl Node {
     /// The points of a machine, or of all. A repository that can't be reached is a problem beside them, and no failure.
     pub async fn points(&self, who: &Identity, wish: PointsWish) -> Result<PointsView> {
         self.authorize(who, Action::ReadBackups)?;
-        let whose = match &wish.vm {
-            None => Whose::All,
-            Some(vm) => match self.vms.find(vm) {
-                Ok(handle) => Whose::Machine(handle.now().vm.id),
-                Err(_) => Whose::Name(vm.to_lowercase()),
-            },
-        };
+        let whose = self.whose(wish.vm.as_deref());
         let looked = self.look_into(wish.repository.as_deref()).await?;
         let mut view = PointsView { points: Vec::new(), left_out: 0, problems: Vec::new() };
         for (known, found) in looked {
@@ -85,8 +79,20 @@ impl Node {
         Ok(view)
     }
 
-    /// What is in the repositories: in one, or in all.
-    async fn look_into(&self, repository: Option<&str>) -> Result<Vec<(Known, Result<(Vec<Point>, usize)>)>> {
+    /// A machine of this host by its name or id, or the name of one that is no more.
+    pub(crate) fn whose(&self, vm: Option<&str>) -> Whose {
+        match vm.map(|vm| (vm, self.vms.find(vm))) {
+            None => Whose::All,
+            Some((_, Ok(handle))) => Whose::Machine(handle.now().vm.id),
+            Some((vm, Err(_))) => Whose::Name(vm.to_lowercase()),
+        }
+    }
+
+    /// What is in the repositories: in one, or in all. Each with its points and how many snapshots cannot be read.
+    pub(crate) async fn look_into(
+        &self,
+        repository: Option<&str>,
+    ) -> Result<Vec<(Known, Result<(Vec<Point>, usize)>)>> {
         let known = match repository {
             Some(name) => vec![self.protection.repositories.find(name)?],
             None => self.protection.repositories.all(),
@@ -141,7 +147,7 @@ impl Node {
     }
 
     /// The one point whose id begins so.
-    async fn find_point(&self, id: &str, repository: Option<&str>) -> Result<(Known, Point)> {
+    pub(crate) async fn find_point(&self, id: &str, repository: Option<&str>) -> Result<(Known, Point)> {
         let missing = || NodeError::NotFound { object: Object::Point, name: id.chars().take(80).collect() };
         let is_id = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if id.len() < ID_DIGITS_MIN || !id.bytes().all(is_id) {
@@ -198,6 +204,10 @@ impl Node {
     pub async fn remove_point(&self, who: &Identity, id: &str, repository: Option<&str>) -> Result<()> {
         self.authorize(who, Action::ChangePoints)?;
         let (known, point) = self.find_point(id, repository).await?;
+        let identity = PointId::from_bytes(point.identity().0);
+        if let Some(vm) = self.recovery.instant.using_point(known.repository.id, identity) {
+            return Err(self.runs_from_vault(vm));
+        }
         let (name, short) = (point.name.to_string(), point.short_id());
         self.with_vault(&known, move |vault| {
             let (now, job) = (timestamp(now_ms()), Job::default());

@@ -123,7 +123,7 @@ impl Repositories {
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(known.repository.id, known);
     }
 
-    fn drop(&self, id: RepositoryId) {
+    fn forget(&self, id: RepositoryId) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
@@ -154,6 +154,11 @@ impl Repositories {
                 others + 1
             ))),
         }
+    }
+
+    /// As `open`, for a thread that can wait. Blocks.
+    pub fn open_now(&self, known: &Known) -> Result<Arc<Vault>> {
+        known.open(&self.secrets.get(known.repository.id)?)
     }
 
     /// Opens the vault anew: what was true of it before may not be any more.
@@ -334,8 +339,14 @@ impl Shared {
         if let Some(run) = self.protection.runs.using(id) {
             return Err(NodeError::RepositoryBusy { repository: name, run });
         }
+        if let Some(recovery) = self.recovery.recoveries.using(id) {
+            return Err(NodeError::RepositoryRead { repository: name, recovery });
+        }
+        if let Some(vm) = self.recovery.instant.using_repository(id) {
+            return Err(self.runs_from_vault(vm));
+        }
         self.keeper.delete::<Repository>(id.0.to_string()).await?;
-        repositories.drop(id);
+        repositories.forget(id);
         let files = repositories.secrets.clone();
         if let Err(error) = blocking(move || files.remove(id)).await {
             // The next start sweeps it away.

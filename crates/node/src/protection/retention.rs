@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use nestling_model::{VmId, protection::Retention};
+use nestling_model::{
+    VmId,
+    protection::{PointId, Retention},
+};
 use nestling_vault::{
     Identity, Job, Repository, SnapshotId, VaultError,
     retention::{Candidate, Retention as Rules, decide},
@@ -16,18 +19,34 @@ use super::{
 use crate::{blocking::blocking, clock::now_ms, error::Result};
 
 /// Applies rules to a machine's points, those under its earlier names included. How many went.
-pub async fn apply(known: &Known, vault: &Arc<Repository>, vm: VmId, rules: Retention) -> Result<usize> {
+/// What `needed` names stays: machines run from it.
+pub async fn apply(
+    known: &Known,
+    vault: &Arc<Repository>,
+    vm: VmId,
+    rules: Retention,
+    needed: Vec<PointId>,
+) -> Result<usize> {
     let (vault, known) = (Arc::clone(vault), known.clone());
-    blocking(move || forget(&vault, vm, rules).map_err(|e| known.failed(e))).await
+    blocking(move || forget(&vault, vm, rules, &needed).map_err(|e| known.failed(e))).await
 }
 
-fn forget(vault: &Arc<Repository>, vm: VmId, rules: Retention) -> std::result::Result<usize, VaultError> {
+fn forget(
+    vault: &Arc<Repository>,
+    vm: VmId,
+    rules: Retention,
+    needed: &[PointId],
+) -> std::result::Result<usize, VaultError> {
     let job = Job::default();
     let points = vault.points(None, &job)?;
     let candidates: Vec<Candidate> = points
         .iter()
         .filter(|point| vm_of(point) == Some(vm))
-        .map(|point| candidate(Candidate::of(point), rules))
+        .map(|point| {
+            let is_needed = needed.contains(&PointId::from_bytes(point.identity().0));
+            let of = Candidate::of(point);
+            candidate(Candidate { pinned: of.pinned || is_needed, ..of }, rules)
+        })
         .collect();
     let now = timestamp(now_ms());
     let gone = going(&candidates, rules, now);

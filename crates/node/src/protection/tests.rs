@@ -39,7 +39,7 @@ pub(crate) async fn prepare(node: &Node, vaults: &Path) {
     node.create_vm(&ME, with_disk(node, "vm")).await.unwrap();
 }
 
-fn image(node: &Node) -> PathBuf {
+pub(crate) fn image(node: &Node) -> PathBuf {
     node.home.disks().join("vm.qcow2")
 }
 
@@ -85,7 +85,7 @@ fn why(run: &Run) -> Option<NotTracked> {
 }
 
 /// Writes into an image as some other program would.
-fn write(image: &Path, offset: u64, byte: u8) {
+pub(crate) fn write(image: &Path, offset: u64, byte: u8) {
     let command = format!("write -P {byte} {offset} 65536");
     let done = Command::new("qemu-io").args(["-f", "qcow2", "-c", &command]).arg(image).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -243,7 +243,7 @@ fn another_machine_of_that_name_begins_anew() {
 }
 
 /// Stops at a step until it is told to go on.
-fn held_at(step: &'static str) -> (Settings, mpsc::Receiver<()>, mpsc::Sender<()>) {
+pub(crate) fn held_at(step: &'static str) -> (Settings, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (reached, is_reached) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let held = Mutex::new(Some(may_go_on));
@@ -259,7 +259,7 @@ fn held_at(step: &'static str) -> (Settings, mpsc::Receiver<()>, mpsc::Sender<()
     (Settings { at_step: Some(Arc::new(at_step)), ..settings() }, is_reached, go_on)
 }
 
-async fn reached(step: mpsc::Receiver<()>) {
+pub(crate) async fn reached(step: mpsc::Receiver<()>) {
     tokio::task::spawn_blocking(move || step.recv_timeout(Duration::from_secs(30)).unwrap()).await.unwrap();
 }
 

@@ -122,7 +122,7 @@ fn edit(
     adapter.router_guard = change.router_guard.unwrap_or(adapter.router_guard);
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub fn check_name(name: &str) -> Result<()> {
     if name.trim().is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
         return Err(NodeError::Invalid(format!(
             "a network adapter's name has 1 to {NAME_CHARS_MAX} characters and no line breaks"

@@ -122,6 +122,8 @@ impl Plan {
 impl Owner {
     /// Captures the machine as it is: with its engine, or from its images.
     pub async fn capture(&mut self, wish: CaptureWish) -> Result<Seen> {
+        self.check_here()?;
+        self.node.recovery.unfinished.check(&self.vm.name, &self.vm.disks).await?;
         match self.vm.state {
             VmState::Off | VmState::Saved => self.capture_off(wish).await,
             _ => self.capture_running(wish).await,

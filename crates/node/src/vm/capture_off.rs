@@ -187,16 +187,22 @@ impl Owner {
     }
 
     async fn drop_tracking_of(&self, qemu: &Qemu, image: &Disk) -> Result<()> {
+        if self.drop_tracking(qemu, image).await? > 0 {
+            self.tell_touched(&image.path);
+        }
+        Ok(())
+    }
+
+    /// Nothing that was tracked on an image is believed from now on. How many bitmaps went.
+    pub(super) async fn drop_tracking(&self, qemu: &Qemu, image: &Disk) -> Result<usize> {
         let book = &self.node.protection.tracking;
         let dropped = drop_bitmaps(qemu, image).await;
         let seal = seal_of(image).await?;
         let path = image.path.clone();
         match dropped {
             Ok(count) => {
-                if count > 0 {
-                    self.tell_touched(&path);
-                }
-                book.update(self.vm.id, |tracking| tracking.set_seal(&path, seal)).await
+                book.update(self.vm.id, |tracking| tracking.set_seal(&path, seal)).await?;
+                Ok(count)
             }
             Err(error) => {
                 tracing::warn!(%error, "change tracking that is not believed could not be dropped");
@@ -206,7 +212,8 @@ impl Owner {
                         tracking.doubted.push(path.clone());
                     }
                 };
-                book.update(self.vm.id, doubt).await
+                book.update(self.vm.id, doubt).await?;
+                Ok(0)
             }
         }
     }

@@ -6,17 +6,17 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{ConfigVersion, EventKind, Operation, Vm, VmInvalid, VmState};
 use nestling_store::{Batch, Document};
 
-use super::{owner::Owner, task::Asked};
+use super::{create::check_notes, owner::Owner, task::Asked};
 use crate::{
     Node, NodeError,
     blocking::blocking,
     error::{Device, ModifyReason, Named, Result},
     journal::Note,
     protection::tracking::Tracking,
+    recovery::InstantBoot,
     values::{VmChange, VmView},
 };
 
-const NOTES_CHARS_MAX: usize = 8192;
 const START_DELAY_SECONDS_MAX: u32 = 7 * 24 * 3600;
 
 impl Node {
@@ -65,8 +65,8 @@ impl Node {
 }
 
 fn check(change: &VmChange) -> Result<()> {
-    if change.notes.as_ref().is_some_and(|notes| notes.chars().count() > NOTES_CHARS_MAX) {
-        return Err(NodeError::Invalid(format!("notes have at most {NOTES_CHARS_MAX} characters")));
+    if let Some(notes) = &change.notes {
+        check_notes(notes)?;
     }
     if change.start_delay_seconds.is_some_and(|s| s > START_DELAY_SECONDS_MAX) {
         return Err(NodeError::invalid("a start is delayed by at most a week (604800 seconds)"));
@@ -76,7 +76,7 @@ fn check(change: &VmChange) -> Result<()> {
 
 /// Which state a change needs, and what a refusal names.
 fn asked(change: &VmChange) -> Asked {
-    let when_off = |device| Asked { operation: Operation::ModifyWhenOff, device };
+    let when_off = |device| Asked { device, ..Operation::ModifyWhenOff.into() };
     if change.processor_count.is_some() || change.expose_virtualization_extensions.is_some() {
         when_off(Some(Device::Processor))
     } else if change.memory_startup_bytes.is_some() {
@@ -180,6 +180,7 @@ impl Owner {
         let mut batch = Batch::default();
         batch.delete::<Vm>(self.vm.id());
         batch.delete::<Tracking>(self.vm.id());
+        batch.delete::<InstantBoot>(self.vm.id());
         if !note.is_empty() {
             batch.put(&note)?;
         }
@@ -187,6 +188,11 @@ impl Owner {
         self.removed = true;
         self.node.vms.remove(self.vm.id);
         self.node.protection.tracking.forget(self.vm.id).await;
+        self.node.recovery.instant.forget(self.vm.id);
+        if let Err(error) = self.node.recovery.unfinished.forget(&note.removed).await {
+            // A file that comes there later is another one.
+            tracing::warn!(error = error.message(), "disks that are no more are still known as unfinished");
+        }
         for why in kept {
             self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), why);
         }

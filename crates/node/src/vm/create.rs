@@ -1,6 +1,6 @@
 //! Creating machines. Which step leaves what behind is told in `journal`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use nestling_hypervisor::disk;
 use nestling_identity::{Action, Identity};
@@ -9,7 +9,7 @@ use nestling_model::{
     Adapter, Boot, ConfigVersion, Controller, Disk, DiskFormat, EventKind, Generation, Memory, Processor,
     StartAction, StopAction, Vm, VmId, VmState, adapter::DEFAULT_NAME,
 };
-use nestling_store::{Batch, Document};
+use nestling_store::Document;
 
 use super::{
     disk_use::DiskUse,
@@ -78,15 +78,18 @@ impl Node {
         let mut vm = define(id, &new, image.as_ref(), adapter)?;
         let (made, _disks) = self.plan_disks(&mut vm, &new, image.as_ref()).await?;
         vm.validate(&self.limits()).map_err(|source| NodeError::Create { vm: vm.name.clone(), source })?;
-        self.store_new(&vm, made).await?;
+        let vm = self.store_new(vm, made).await?;
+        Ok(self.view(&self.adopt_new(vm).now()))
+    }
+
+    /// Gives a machine that is stored its task.
+    pub(crate) fn adopt_new(&self, vm: Vm) -> Arc<Handle> {
+        let (id, node) = (vm.id, self.shared());
         let first = Now { vm: vm.clone().into(), running: None };
-        let node = self.shared();
-        let handle = self.vms.insert(
-            id,
-            Handle::spawn(|publish| Owner { node, vm, running: None, publish, removed: false }, first),
-        );
+        let owner = |publish| Owner { node, vm, running: None, publish, removed: false };
+        let handle = self.vms.insert(id, Handle::spawn(owner, first));
         self.events.tell(EventKind::VmCreated, handle.now().vm.name.as_str(), "virtual machine created");
-        Ok(self.view(&handle.now()))
+        handle
     }
 
     /// The machine's disks: those that are there are claimed, those that are to be made are listed.
@@ -135,38 +138,57 @@ impl Node {
         Ok((made, claims))
     }
 
-    async fn store_new(&self, vm: &Vm, made: Vec<Made>) -> Result<()> {
+    async fn store_new(&self, vm: Vm, made: Vec<Made>) -> Result<Vm> {
         if made.is_empty() {
-            return self.keeper.put(vm).await;
+            self.keeper.put(&vm).await?;
+            return Ok(vm);
         }
-        let mut note = Note::new(vm.id);
-        let temporary: Vec<PathBuf> = made.iter().map(|m| note.make(&m.path)).collect();
-        if let Some(there) = made.iter().find(|m| m.path.exists()) {
-            let path = there.path.clone();
-            return Err(disk::DiskError::Exists(path).into());
+        let paths: Vec<PathBuf> = made.iter().map(|made| made.path.clone()).collect();
+        let make = async |temporary: Vec<PathBuf>| {
+            for (made, temporary) in made.into_iter().zip(temporary) {
+                self.make_disk(&vm, made.what, temporary).await?;
+                self.steps.reached("a file made");
+            }
+            Ok((vm.clone(), ()))
+        };
+        Ok(self.store_with_files(vm.id, &paths, make).await?.0)
+    }
+
+    /// Stores a machine together with its files: all of it or nothing. `make` makes the files, under temporary names, and
+    /// tells the definition, with what is to be held until the machine has its task.
+    pub(crate) async fn store_with_files<T>(
+        &self,
+        id: VmId,
+        paths: &[PathBuf],
+        make: impl AsyncFnOnce(Vec<PathBuf>) -> Result<(Vm, T)>,
+    ) -> Result<(Vm, T)> {
+        let mut note = Note::new(id);
+        let temporary: Vec<PathBuf> = paths.iter().map(|path| note.make(path)).collect();
+        if let Some(there) = paths.iter().find(|path| path.exists()) {
+            return Err(disk::DiskError::Exists(there.clone()).into());
         }
         self.keeper.put(&note).await?;
         self.steps.reached("creation noted");
         let done = async {
-            self.home.vm(vm.id).make()?;
-            for (made, temporary) in made.into_iter().zip(temporary) {
-                self.make_disk(vm, made.what, temporary).await?;
-                self.steps.reached("a file made");
-            }
-            let mut batch = Batch::default();
-            batch.put(vm)?;
-            self.keeper.apply(batch).await
+            self.home.vm(id).make()?;
+            let (vm, held) = make(temporary).await?;
+            self.keeper.put(&vm).await?;
+            Ok((vm, held))
         };
-        if let Err(error) = done.await {
-            note.undo()?;
-            self.home.vm(vm.id).remove()?;
-            self.keeper.delete::<Note>(note.id()).await?;
-            return Err(error);
-        }
+        let made = match done.await {
+            Ok(made) => made,
+            Err(error) => {
+                note.undo()?;
+                self.home.vm(id).remove()?;
+                self.keeper.delete::<Note>(note.id()).await?;
+                return Err(error);
+            }
+        };
         self.steps.reached("created in the store");
         note.finish()?;
         self.steps.reached("files named");
-        self.keeper.delete::<Note>(note.id()).await
+        self.keeper.delete::<Note>(note.id()).await?;
+        Ok(made)
     }
 
     async fn make_disk(&self, vm: &Vm, what: Content, path: PathBuf) -> Result<()> {
@@ -187,6 +209,13 @@ impl Node {
     }
 }
 
+pub fn check_notes(notes: &str) -> Result<()> {
+    if notes.chars().count() > NOTES_CHARS_MAX {
+        return Err(NodeError::Invalid(format!("notes have at most {NOTES_CHARS_MAX} characters")));
+    }
+    Ok(())
+}
+
 fn check(new: &NewVm) -> Result<()> {
     let sources = [new.image.is_some(), new.disk_path.is_some(), new.new_disk.is_some()];
     if sources.into_iter().filter(|s| *s).count() > 1 {
@@ -194,9 +223,7 @@ fn check(new: &NewVm) -> Result<()> {
             "a machine is made from one of: an image, a disk that is there, a new disk",
         ));
     }
-    if new.notes.chars().count() > NOTES_CHARS_MAX {
-        return Err(NodeError::Invalid(format!("notes have at most {NOTES_CHARS_MAX} characters")));
-    }
+    check_notes(&new.notes)?;
     if new.append.as_ref().is_some_and(|a| a.len() > APPEND_BYTES_MAX || a.contains(['\0', '\n'])) {
         return Err(NodeError::Invalid(format!(
             "what is added to the kernel's command line has at most {APPEND_BYTES_MAX} bytes and no line breaks"

@@ -132,6 +132,7 @@ impl Owner {
         self.check_memory()?;
         let qemu = self.node.engines.qemu().await?;
         qemu.check(&self.vm)?;
+        self.node.recovery.unfinished.check(&self.vm.name, &self.vm.disks).await?;
         self.free_images("the machine starts").await;
         if self.node.protection.tracking.get(self.vm.id).await.is_some() {
             self.drop_touched(&qemu).await?;
@@ -152,6 +153,7 @@ impl Owner {
             user_net: !has_ports,
             restore_from: restore.then(|| files.saved()),
             nvram: files.nvram(),
+            stop_on_disk_error: self.node.recovery.instant.get(self.vm.id).is_some(),
             kernel_append: String::new(),
         };
         self.node.steps.reached("launch");

@@ -34,6 +34,7 @@ enum Claimed {
     Name(String),
     Mac(MacAddress),
     Disk(DiskUse),
+    Id(VmId),
 }
 
 impl Claimed {
@@ -42,6 +43,7 @@ impl Claimed {
             (Self::Name(a), Self::Name(b)) => a == b,
             (Self::Mac(a), Self::Mac(b)) => a == b,
             (Self::Disk(a), Self::Disk(b)) => a.clash(b).is_some(),
+            (Self::Id(a), Self::Id(b)) => short(*a) == short(*b),
             _ => false,
         }
     }
@@ -115,6 +117,11 @@ impl Registry {
         let used = |now: &Now| now.vm.id != own && now.vm.name.key() == key;
         self.take(Claimed::Name(key.clone()), used)
             .ok_or_else(|| NodeError::Exists { object: Object::Vm, name: name.to_string() })
+    }
+
+    /// An id that a machine had before. `None`: it is taken, or another one's directory would have its name.
+    pub fn claim_id(&self, id: VmId) -> Option<Claim> {
+        self.take(Claimed::Id(id), |now| short(now.vm.id) == short(id))
     }
 
     pub fn claim_mac(&self, mac: MacAddress, own: AdapterId) -> Result<Claim> {

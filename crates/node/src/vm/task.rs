@@ -17,6 +17,7 @@ use super::{owner::Owner, running::Running};
 use crate::{
     NodeError,
     error::{Device, ModifyReason, Named, Object, Result},
+    node::Shared,
 };
 
 /// How many questions may wait for one machine.
@@ -35,11 +36,13 @@ pub struct Asked {
     pub operation: Operation,
     /// The part of the machine that is changed, where Hyper-V names it in a refusal.
     pub device: Option<Device>,
+    /// Whether it is the recovery that asks to which the machine belongs.
+    pub for_recovery: bool,
 }
 
 impl From<Operation> for Asked {
     fn from(operation: Operation) -> Self {
-        Self { operation, device: None }
+        Self { operation, device: None, for_recovery: false }
     }
 }
 
@@ -50,6 +53,15 @@ impl Asked {
             Some(device) => NodeError::ModifyDevice { vm: named, device, reason: ModifyReason::State(state) },
             None => NodeError::State { vm: named, state, operation: self.operation },
         }
+    }
+
+    /// Why it is not done now: the state does not have it, or the machine's disks are being overwritten.
+    fn refusal(self, node: &Shared, vm: &Vm) -> Option<NodeError> {
+        if admit(vm.state, self.operation).is_err() {
+            return Some(self.refuse(vm, vm.state));
+        }
+        let recovery = node.recovery.unfinished.holder(vm.id).filter(|_| !self.for_recovery)?;
+        Some(NodeError::Recovering { vm: vm.name.clone(), recovery })
     }
 }
 
@@ -173,9 +185,8 @@ async fn run(mut owner: Owner, mut questions: mpsc::Receiver<Box<dyn Question>>)
                 }
             },
         };
-        let asked = question.asked();
-        if admit(owner.vm.state, asked.operation).is_err() {
-            question.refuse(asked.refuse(&owner.vm, owner.vm.state));
+        if let Some(refusal) = question.asked().refusal(&owner.node, &owner.vm) {
+            question.refuse(refusal);
             continue;
         }
         answer(&mut owner, question, &mut questions, &mut waiting).await;
@@ -189,7 +200,7 @@ async fn answer(
     questions: &mut mpsc::Receiver<Box<dyn Question>>,
     waiting: &mut VecDeque<Box<dyn Question>>,
 ) {
-    let now = owner.publish.subscribe();
+    let (node, now) = (Arc::clone(&owner.node), owner.publish.subscribe());
     let mut work = question.answer(owner);
     loop {
         tokio::select! {
@@ -204,10 +215,10 @@ async fn answer(
                     waiting.push_front(other);
                     return;
                 }
-                if admit(vm.state, asked.operation).is_err() || waiting.len() >= WAITING_MAX {
-                    other.refuse(asked.refuse(&vm, vm.state));
-                } else {
-                    waiting.push_back(other);
+                let full = || (waiting.len() >= WAITING_MAX).then(|| asked.refuse(&vm, vm.state));
+                match asked.refusal(&node, &vm).or_else(full) {
+                    Some(refusal) => other.refuse(refusal),
+                    None => waiting.push_back(other),
                 }
             }
         }

@@ -14,6 +14,7 @@ mod life;
 mod memory;
 mod nat;
 mod processor;
+mod recovery_point;
 mod remote;
 mod switch;
 mod vm;
@@ -43,6 +44,7 @@ fn all() -> Vec<Cmdlet<Client>> {
         nat::cmdlets(),
         host::cmdlets(),
         feature::cmdlets(),
+        recovery_point::cmdlets(),
         remote::cmdlets(),
     ]
     .into_iter()

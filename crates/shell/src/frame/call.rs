@@ -145,6 +145,11 @@ impl<'e, C: Context> Call<'e, C> {
         self.engine.console().talk(&format!("WARNING: {text}\n"));
     }
 
+    /// How far something is that takes long.
+    pub fn write_progress(&mut self, text: &str) {
+        self.engine.console().talk(&format!("{text}\n"));
+    }
+
     /// `Cannot validate argument on parameter 'X'. <why>`
     pub fn invalid_argument(&self, parameter: &str, why: &str) -> ErrorRecord {
         let message = format!("Cannot validate argument on parameter '{parameter}'. {why}");
@@ -154,12 +159,21 @@ impl<'e, C: Context> Call<'e, C> {
     /// Whether to go ahead with a change: `-WhatIf` says no and tells, `-Confirm` and destroying cmdlets ask.
     /// `question` replaces the usual words.
     pub fn should_process(&mut self, target: &str, question: Option<&str>) -> Result<bool, ErrorRecord> {
+        self.should(target, question, self.cmdlet.impact)
+    }
+
+    /// The same for a deed that destroys something though the cmdlet need not.
+    pub fn should_destroy(&mut self, target: &str, question: &str) -> Result<bool, ErrorRecord> {
+        self.should(target, Some(question), Impact::Destroys)
+    }
+
+    fn should(&mut self, target: &str, question: Option<&str>, impact: Impact) -> Result<bool, ErrorRecord> {
         let usual = format!("Performing the operation \"{}\" on target \"{target}\".", self.cmdlet.name);
         if self.switch("WhatIf") {
             self.engine.console().host(&format!("What if: {usual}\n"));
             return Ok(false);
         }
-        let asks = self.bool("Confirm").unwrap_or(self.cmdlet.impact == Impact::Destroys);
+        let asks = self.bool("Confirm").unwrap_or(impact == Impact::Destroys);
         if !asks || self.engine.confirmed_all {
             return Ok(true);
         }

@@ -6,6 +6,7 @@ mod host;
 mod inside;
 mod network;
 mod protection;
+mod recovery;
 mod vms;
 
 use axum::{Extension, Json, extract::FromRef, response::IntoResponse};
@@ -75,6 +76,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(network::routes())
         .merge(disks::routes())
         .merge(protection::routes())
+        .merge(recovery::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();
     complete(&mut document);

@@ -1,0 +1,41 @@
+use http::Method;
+
+use super::{Client, Result, segment};
+use crate::v1::{InstantBoot, NewRecovery, Recovery, Vm};
+
+const NOTHING: Option<&()> = None;
+
+/// Recoveries of machines.
+impl Client {
+    pub async fn recoveries(&self) -> Result<Vec<Recovery>> {
+        self.json(Method::GET, "recoveries", NOTHING).await
+    }
+
+    /// Answers when the recovery is written down; it goes on by itself.
+    pub async fn start_recovery(&self, new: &NewRecovery) -> Result<Recovery> {
+        self.json(Method::POST, "recoveries", Some(new)).await
+    }
+
+    pub async fn recovery(&self, recovery: &str) -> Result<Recovery> {
+        self.json(Method::GET, &format!("recoveries/{}", segment(recovery)), NOTHING).await
+    }
+
+    pub async fn cancel_recovery(&self, recovery: &str) -> Result<Recovery> {
+        self.json(Method::POST, &format!("recoveries/{}/cancel", segment(recovery)), NOTHING).await
+    }
+
+    /// Machines that run from a recovery point.
+    pub async fn instant_boots(&self) -> Result<Vec<InstantBoot>> {
+        self.json(Method::GET, "instant-boots", NOTHING).await
+    }
+
+    /// Answers when it has begun.
+    pub async fn finish_instant_boot(&self, vm: &str) -> Result<InstantBoot> {
+        self.json(Method::POST, &format!("instant-boots/{}/finish", segment(vm)), NOTHING).await
+    }
+
+    /// The machine as it was last.
+    pub async fn discard_instant_boot(&self, vm: &str) -> Result<Vm> {
+        self.json(Method::POST, &format!("instant-boots/{}/discard", segment(vm)), NOTHING).await
+    }
+}

@@ -1,0 +1,100 @@
+//! A point goes back over the disks of its machine: only what differs is written.
+//!
+//! The order that keeps a machine from half a disk: its task gives the disks away, which are written down as unfinished;
+//! they are written; when all of them are durable, the task takes them back and they are forgotten as unfinished.
+
+use std::{path::PathBuf, sync::Arc};
+
+use nestling_model::{Disk, Operation, VmId, protection::DiskSelector};
+
+use super::{
+    book::Entry,
+    source::{Source, SourceDisk},
+    values::RecoveredDisk,
+    write::{Onto, Write},
+};
+use crate::{
+    Node,
+    error::Result,
+    protection::description::place_of,
+    vm::{Asked, Handle},
+};
+
+pub struct InPlace<'a> {
+    pub node: &'a Node,
+    pub entry: &'a Entry,
+    pub source: &'a Arc<Source>,
+    pub disks: &'a [DiskSelector],
+    pub vm: VmId,
+}
+
+impl InPlace<'_> {
+    pub async fn run(&self) -> Result<Arc<Handle>> {
+        let handle = self.node.vms.find(&self.vm.0.to_string())?;
+        let name = handle.now().vm.name.clone();
+        let unfinished = &self.node.recovery.unfinished;
+        let _hold = unfinished.hold(self.vm, &name, self.entry.number())?;
+        let wanted = self.wanted(&handle)?;
+        self.entry.does("taking the machine's disks");
+        let (asked, point, number) = (wanted.clone(), self.source.id(), self.entry.number());
+        let given =
+            handle.ask(when_off(), move |owner| Box::pin(owner.give_disks(asked, point, number))).await?;
+        self.node.steps.reached("disks taken");
+        let paths: Vec<PathBuf> = given.iter().map(|disk| disk.path.clone()).collect();
+        if let Err(error) = self.write_all(&wanted, &given).await {
+            self.entry.warn(format!(
+                "'{name}' does not start, and is not backed up, until it has been recovered again: its disks are neither what \
+                 they were nor what they should be"
+            ));
+            return Err(error);
+        }
+        self.node.steps.reached("disks recovered");
+        handle.ask(when_off(), move |owner| Box::pin(owner.take_disks_back(given))).await?;
+        unfinished.forget(&paths).await?;
+        self.node.steps.reached("disks whole");
+        Ok(handle)
+    }
+
+    async fn write_all(&self, wanted: &[SourceDisk], given: &[Disk]) -> Result<()> {
+        for (disk, image) in wanted.iter().zip(given) {
+            let write = Write {
+                node: self.node,
+                entry: self.entry,
+                source: self.source,
+                disk,
+                path: &image.path,
+                format: image.format,
+                onto: Onto::There,
+            };
+            let written_bytes = write.run().await?;
+            self.node.steps.reached("a disk overwritten");
+            let (name, path) = (disk.name.clone(), image.path.clone());
+            let recovered = RecoveredDisk { name, path, size_bytes: disk.size_bytes, written_bytes };
+            self.entry.note(|recovery| recovery.disks.push(recovered));
+        }
+        Ok(())
+    }
+
+    /// The disks of the point that are named; if none is, all that the machine can write to.
+    fn wanted(&self, handle: &Handle) -> Result<Vec<SourceDisk>> {
+        let mut wanted = self.source.wanted(self.disks)?;
+        if !self.disks.is_empty() {
+            return Ok(wanted);
+        }
+        let is_at =
+            |disk: &Disk, w: &SourceDisk| (w.controller, w.location) == (disk.controller, disk.location);
+        for disk in &handle.now().vm.disks {
+            let place = place_of(disk);
+            if disk.read_only {
+                wanted.retain(|w| !is_at(disk, w));
+            } else if !wanted.iter().any(|w| is_at(disk, w)) {
+                self.entry.warn(format!("{place}: the point does not have it, and it stays as it is"));
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+fn when_off() -> Asked {
+    Asked { for_recovery: true, ..Operation::ModifyWhenOff.into() }
+}

@@ -1,0 +1,112 @@
+//! Recovery: machines come back out of vaults.
+//!
+//! ```text
+//! use case (recoveries): which point, what of it, whether that may be
+//!    │ a recovery is written down (book)
+//!    ▼
+//! conduct ──► source: the point is opened, and locked against a prune
+//!    │
+//!    ├──► as_new: a definition (define, pure) and new disks under temporary names; then both at once, by the journal
+//!    └──► in_place: the machine's task gives its disks away and marks them; only what differs is written
+//!            │
+//!            ▼
+//!         write: one disk of the point into one image, through a server of ours (qemu-nbd)
+//! ```
+//!
+//! Or the new machine's disks are overlays on exports of the point (`instant`, `export`), and are brought over while it runs
+//! (`finish`).
+//!
+//! What must never happen: that a machine starts on a disk that is half written (`unfinished` remembers those, and the
+//! machine's task refuses); that change tracking is believed of a disk that was written here; that a disk gets a name before
+//! it is whole; that what a point says of its machine is believed unchecked: it may have been written by anybody who has the
+//! repository's password.
+
+mod as_new;
+mod book;
+mod conduct;
+mod define;
+mod export;
+mod finish;
+mod in_place;
+mod instant;
+#[cfg(test)]
+mod instant_tests;
+mod recoveries;
+mod source;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod unfinished;
+mod values;
+mod write;
+
+use std::{sync::Arc, time::Duration};
+
+use nestling_model::{EventKind, Vm};
+use nestling_store::Store;
+
+pub use finish::{InstantView, follow_all};
+pub use instant::{InstantBoot, InstantDisk};
+pub use source::SourceDisk;
+pub use values::{RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, Whereto};
+
+use self::{
+    book::{Recoveries, Recovery},
+    instant::InstantBoots,
+    unfinished::{Unfinished, UnfinishedDisk},
+};
+use crate::{error::Result, keeper::Keeper, node::Shared};
+
+/// For recoveries under way to give back what they hold when the node ends.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a node remembers of recovery.
+pub struct Stored {
+    recoveries: Vec<Recovery>,
+    unfinished: Vec<UnfinishedDisk>,
+    instant: Vec<InstantBoot>,
+}
+
+impl Stored {
+    pub fn read(store: &Store) -> Result<Self> {
+        Ok(Self { recoveries: store.list()?, unfinished: store.list()?, instant: store.list()? })
+    }
+}
+
+/// What the use cases share.
+pub struct RecoveryState {
+    pub recoveries: Recoveries,
+    pub unfinished: Unfinished,
+    pub instant: Arc<InstantBoots>,
+}
+
+impl RecoveryState {
+    pub async fn open(keeper: Keeper, stored: Stored) -> Result<Self> {
+        Ok(Self {
+            recoveries: Recoveries::open(keeper.clone(), stored.recoveries).await?,
+            unfinished: Unfinished::new(keeper.clone(), stored.unfinished),
+            instant: Arc::new(InstantBoots::new(keeper, stored.instant)),
+        })
+    }
+
+    /// The node ends.
+    pub async fn close(&self) {
+        self.recoveries.settle(END_PATIENCE).await;
+        let instant = Arc::clone(&self.instant);
+        // What does not end in time ends with the process.
+        let _ = tokio::task::spawn_blocking(move || instant.close()).await;
+    }
+}
+
+/// Serves what machines run from, before anything is done with them. What is left of machines that never came to be goes.
+pub async fn serve_all(node: &Shared, vms: &[Vm]) {
+    let instant = &node.recovery.instant;
+    for boot in instant.all() {
+        let done = match vms.iter().find(|vm| vm.id == boot.vm) {
+            Some(_) => instant.serve(&node.home, &node.protection, &boot),
+            None => instant.end(boot.vm).await,
+        };
+        if let Err(error) = done {
+            node.events.tell(EventKind::Warning, boot.vm.0.to_string(), error.message());
+        }
+    }
+}
