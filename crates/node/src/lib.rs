@@ -45,5 +45,6 @@ pub use protection::{
     BackupWish, NewRepository, POINTS_MAX, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
+pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
 pub use recovery::{CHUNK_BYTES_MAX, FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto};
 pub use values::*;

@@ -307,11 +307,11 @@ fn take_apart(text: &str) -> Result<(Option<String>, Place)> {
         return Ok((None, Place::default()));
     }
     let (disk, place) = text.split_once('/').unwrap_or((text, ""));
-    let Ok(DiskSelector::Place { controller, location }) = disk.parse() else {
+    let Ok(DiskSelector::Place { .. }) = disk.parse() else {
         return Err(invalid("it begins with a disk, such as scsi:0".to_owned()));
     };
     let place = place.parse().map_err(|error: ExploreError| invalid(error.to_string()))?;
-    Ok((Some(format!("{controller}-{location}").to_lowercase()), place))
+    Ok((Some(disk.to_lowercase().replacen(':', "-", 1)), place))
 }
 
 /// A reader that has gone to what `place` is in.
