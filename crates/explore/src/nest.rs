@@ -53,7 +53,11 @@ pub fn volumes(disk: &Arc<dyn BlockSource>) -> Result<Volumes> {
         problems.push(format!("only the first {VOLUMES_MAX} volumes are shown"));
     }
     let about = |partition: &nestling_block::Partition| {
-        let found = volume(disk, partition.number).and_then(|source| detect(&source));
+        let opened = partition.open(disk).map_err(|source| below(disk.name(), source));
+        let found = opened.and_then(|slice| {
+            let source: Arc<dyn BlockSource> = Arc::new(slice);
+            detect(&source)
+        });
         let (content, problem) = match found {
             Ok(content) => (Some(content), None),
             Err(error) => (None, Some(error.to_string())),

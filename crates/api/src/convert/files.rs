@@ -40,8 +40,8 @@ impl From<node::FileView> for v1::RecoveryFile {
 
 impl From<node::FilesView> for v1::RecoveryFiles {
     fn from(view: node::FilesView) -> Self {
-        let node::FilesView { itself, entries, next, damage } = view;
-        Self { itself: itself.into(), entries: entries.into_iter().map(Into::into).collect(), next, damage }
+        let node::FilesView { point, itself, entries, next, damage } = view;
+        Self { point, itself: itself.into(), entries: entries.into_iter().map(Into::into).collect(), next, damage }
     }
 }
 

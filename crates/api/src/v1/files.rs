@@ -74,6 +74,8 @@ pub struct RecoveryFileAttribute {
 /// A file or directory, and a page of what is in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecoveryFiles {
+    /// The whole id of the point, to ask for more of the same.
+    pub point: String,
     pub itself: RecoveryFile,
     pub entries: Vec<RecoveryFile>,
     /// Where the next page begins, unless this was the last one.

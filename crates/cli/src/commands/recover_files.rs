@@ -74,7 +74,7 @@ impl Ls {
         let mut all = Vec::new();
         let mut damage = Vec::new();
         loop {
-            let RecoveryFiles { itself, entries, next, damage: more } = client.point_files(at, from).await?;
+            let RecoveryFiles { itself, entries, next, damage: more, .. } = client.point_files(at, from).await?;
             if itself.kind != RecoveryFileKind::Directory {
                 all.push(itself);
             }
@@ -196,6 +196,8 @@ impl Taking {
                 Ok(found) => found,
                 Err(error) => return self.miss(&place, &error.message),
             };
+            // From now on the same point, though a newer one may come.
+            self.point.clone_from(&first.point);
             let taken = match first.itself.kind {
                 RecoveryFileKind::File => self.file(into, &first.itself).await,
                 RecoveryFileKind::Link => into.link(&first.itself, self.force),

@@ -184,7 +184,7 @@ fn dress(file: impl AsFd, about: &RecoveryFile) -> Result {
     }
     if let Some(time) = about.modified {
         let modified = Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds.min(999_999_999)) };
-        let omitted = Timespec { tv_sec: 0, tv_nsec: i64::from(UTIME_OMIT) };
+        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         if let Err(error) = futimens(&file, &Timestamps { last_access: omitted, last_modification: modified }) {
             wrong.push(format!("its time: {error}"));
         }

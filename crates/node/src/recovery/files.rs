@@ -56,14 +56,17 @@ const PAGE_ENTRIES_MAX: usize = 1000;
 /// A volume that is being looked into.
 struct Opened {
     key: Key,
+    /// What `point` is of, for messages and for whoever asks again.
+    point: Point,
     fs: Arc<dyn FileSystem>,
     // In this order: the reader ends before what it reads from.
     _server: NbdServer,
     _source: Arc<Source>,
 }
 
-/// The point's id, the disk and what is opened in it.
-type Key = ([u8; 32], String, String);
+/// What was asked for: digits of the point's id, the repository, the disk and what is opened in it. To find the point again for
+/// each question would read the list of all points.
+type Key = (String, Option<String>, String, String);
 
 #[derive(Default)]
 pub struct OpenVolumes(Mutex<Vec<(Instant, Arc<Opened>)>>);
@@ -80,7 +83,8 @@ impl OpenVolumes {
         Some(Arc::clone(opened))
     }
 
-    fn put(&self, opened: Arc<Opened>) {
+    /// Whether it is the only one.
+    fn put(&self, opened: Arc<Opened>) -> bool {
         let mut all = self.lock();
         if all.len() >= OPEN_MAX
             && let Some(oldest) = (0..all.len()).min_by_key(|at| all[*at].0)
@@ -88,6 +92,7 @@ impl OpenVolumes {
             all.remove(oldest);
         }
         all.push((Instant::now(), opened));
+        all.len() == 1
     }
 
     /// Whether any is left.
@@ -107,37 +112,29 @@ impl OpenVolumes {
     }
 }
 
-/// What is asked for, taken apart.
-struct Spot {
-    known: Known,
-    point: Point,
-    /// None: the point's disks.
-    disk: Option<String>,
-    place: Place,
-}
-
 impl Node {
     /// The volumes of a point's disks, of one of them, or of a disk inside it.
     pub async fn point_volumes(&self, who: &Identity, at: FilesAt) -> Result<Vec<VolumeView>> {
-        let spot = self.spot(who, &at).await?;
-        if spot.place.last().is_some() {
+        self.authorize_files(who)?;
+        let (disk, place) = take_apart(&at.place)?;
+        if place.last().is_some() {
             return Err(NodeError::invalid("this is a place in a volume, and no disk"));
         }
-        let source = self.open_source(&spot).await?;
-        let wanted: Vec<String> = match &spot.disk {
-            Some(disk) => vec![disk.clone()],
+        let (known, point) = self.choose_point(&at.point, at.repository.as_deref()).await?;
+        let source = self.open_source(&known, &point, disk.as_deref()).await?;
+        let wanted: Vec<String> = match disk {
+            Some(disk) => vec![disk],
             None => source.disks.iter().map(|disk| disk.name.clone()).collect(),
         };
         let (socket, program) = (self.socket(), self.program()?);
         blocking(move || {
             let mut views = Vec::new();
             for disk in wanted {
-                let (worker, server) = start(&source, &disk, &spot.place, &program, &socket)?;
-                let found = worker.volumes().map_err(|error| unreadable(&spot, error))?;
-                let volumes = found.volumes.into_iter();
-                views.extend(volumes.map(|volume| VolumeView::new(&disk, &spot.place, volume)));
+                let (worker, server) = start(&source, &disk, &place, &program, &socket)?;
+                let found = worker.volumes().map_err(|error| unreadable(&point, error))?;
                 drop(worker);
                 server.stop();
+                views.extend(found.volumes.into_iter().map(|volume| VolumeView::new(&disk, &place, volume)));
             }
             Ok(views)
         })
@@ -147,11 +144,12 @@ impl Node {
     /// A file or directory, and a page of what is in a directory.
     pub async fn point_files(&self, who: &Identity, at: FilesAt, from: u64, limit: usize) -> Result<FilesView> {
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
-        self.ask(who, &at, move |fs, disk, place, path| {
+        self.ask(who, &at, move |opened, disk, place, path| {
+            let fs = &*opened.fs;
             let node = find(fs, path)?;
             let stat = fs.stat(node)?;
             let itself = FileView::new(fs, disk, place, path.names().last().cloned(), path, &stat, true)?;
-            let mut view = FilesView { itself, entries: Vec::new(), next: None, damage: Vec::new() };
+            let mut view = FilesView { point: opened.point.id.to_string(), itself, entries: Vec::new(), next: None, damage: Vec::new() };
             if stat.kind != FileKind::Directory {
                 return Ok(view);
             }
@@ -180,7 +178,8 @@ impl Node {
     /// Bytes of a file; none where all of them are zeroes.
     pub async fn point_bytes(&self, who: &Identity, at: FilesAt, offset: u64, length: u32) -> Result<Vec<u8>> {
         let length = length.min(CHUNK_BYTES_MAX);
-        self.ask(who, &at, move |fs, _, _, path| {
+        self.ask(who, &at, move |opened, _, _, path| {
+            let fs = &*opened.fs;
             let node = find(fs, path)?;
             let Stat { size_bytes, .. } = fs.stat(node)?;
             let end = offset.saturating_add(u64::from(length)).min(size_bytes);
@@ -203,87 +202,94 @@ impl Node {
         &self,
         who: &Identity,
         at: &FilesAt,
-        question: impl FnOnce(&dyn FileSystem, &str, &Place, &FilePath) -> nestling_explore::Result<T> + Send + 'static,
+        question: impl FnOnce(&Opened, &str, &Place, &FilePath) -> nestling_explore::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let spot = self.spot(who, at).await?;
-        let (Some(disk), Some(last)) = (spot.disk.clone(), spot.place.last().cloned()) else {
+        self.authorize_files(who)?;
+        let (disk, place) = take_apart(&at.place)?;
+        let (Some(disk), Some(last)) = (disk, place.last().cloned()) else {
             return Err(NodeError::invalid(
                 "this is a disk; a place in one of its volumes is such as scsi:0/1:/etc",
             ));
         };
-        let volume = spot.place.volume(last.volume);
-        let key = (spot.point.id.0, disk.clone(), volume.to_string());
+        let volume = place.volume(last.volume);
+        let key = (at.point.clone(), at.repository.clone(), disk.clone(), volume.to_string());
         let opened = match self.recovery.files.get(&key) {
             Some(opened) => opened,
-            None => self.open_volume(&spot, key.clone(), volume).await?,
+            None => self.open_volume(key, volume).await?,
         };
         let shared = self.shared();
         blocking(move || {
-            question(&*opened.fs, &disk, &spot.place, &last.path).map_err(|error| {
+            question(&*opened, &disk, &place, &last.path).map_err(|error| {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
-                    shared.recovery.files.end(&key);
+                    shared.recovery.files.end(&opened.key);
                 }
-                unreadable(&spot, error)
+                unreadable(&opened.point, error)
             })
         })
         .await
     }
 
-    async fn open_volume(&self, spot: &Spot, key: Key, volume: Place) -> Result<Arc<Opened>> {
-        let source = self.open_source(spot).await?;
+    async fn open_volume(&self, mut key: Key, volume: Place) -> Result<Arc<Opened>> {
+        let (known, point) = self.choose_point(&key.0, key.1.as_deref()).await?;
+        if key.0.contains('@') {
+            // Which point is the newest changes.
+            key.0 = point.id.to_string();
+            if let Some(opened) = self.recovery.files.get(&key) {
+                return Ok(opened);
+            }
+        }
+        let source = self.open_source(&known, &point, Some(&key.2)).await?;
         let (socket, program) = (self.socket(), self.program()?);
-        let (point, vm) = (spot.point.short_id(), spot.point.name.to_string());
         let opened = blocking(move || {
-            let (worker, server) = start(&source, &key.1, &volume, &program, &socket)?;
-            let fs = Arc::new(worker).open();
-            let fs = fs.map_err(|source| NodeError::Files { point, vm, source: Box::new(source) })?;
-            Ok(Arc::new(Opened { key, fs, _server: server, _source: source }))
+            let (worker, server) = start(&source, &key.2, &volume, &program, &socket)?;
+            let fs = Arc::new(worker).open().map_err(|error| unreadable(&point, error))?;
+            Ok(Arc::new(Opened { key, point, fs, _server: server, _source: source }))
         })
         .await?;
-        let files = &self.recovery.files;
-        let first = files.lock().is_empty();
-        files.put(Arc::clone(&opened));
-        if first {
-            let shared = self.shared();
-            tokio::spawn(async move {
-                loop {
-                    tokio::select! {
-                        () = tokio::time::sleep(IDLE / 4) => {}
-                        () = shared.stopping.cancelled() => return,
-                    }
-                    let shared = Arc::clone(&shared);
-                    // An end waits for processes.
-                    let left = tokio::task::spawn_blocking(move || shared.recovery.files.end_idle()).await;
-                    if !left.unwrap_or(false) {
-                        return;
-                    }
-                }
-            });
+        if self.recovery.files.put(Arc::clone(&opened)) {
+            self.watch_idle();
         }
         Ok(opened)
     }
 
-    async fn open_source(&self, spot: &Spot) -> Result<Arc<Source>> {
-        let vault = self.protection.repositories.open(&spot.known).await?;
-        let (known, point) = (spot.known.clone(), spot.point.clone());
+    /// Until nothing is open any more.
+    fn watch_idle(&self) {
+        let shared = self.shared();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(IDLE / 4) => {}
+                    () = shared.stopping.cancelled() => return,
+                }
+                let shared = Arc::clone(&shared);
+                // An end waits for processes.
+                let left = tokio::task::spawn_blocking(move || shared.recovery.files.end_idle()).await;
+                if !left.unwrap_or(false) {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn open_source(&self, known: &Known, point: &Point, disk: Option<&str>) -> Result<Arc<Source>> {
+        let vault = self.protection.repositories.open(known).await?;
+        let (known, point) = (known.clone(), point.clone());
         let source = blocking(move || Source::read(known, vault, point, &Job::default())).await?;
-        if let Some(disk) = &spot.disk
-            && !source.disks.iter().any(|has| has.name == *disk)
+        if let Some(disk) = disk
+            && !source.disks.iter().any(|has| has.name == disk)
         {
-            let has: Vec<String> = source.disks.iter().map(|disk| disk.name.replacen('-', ":", 1)).collect();
-            return Err(source.refused(format!("it has no disk {}; it has {}", disk.replacen('-', ":", 1), has.join(", "))));
+            let has: Vec<String> = source.disks.iter().map(|has| shown(&has.name)).collect();
+            return Err(source.refused(format!("it has no disk {}; it has {}", shown(disk), has.join(", "))));
         }
         Ok(Arc::new(source))
     }
 
-    /// Contents of a guest are as much as the guest.
-    async fn spot(&self, who: &Identity, at: &FilesAt) -> Result<Spot> {
+    /// What a guest holds is as much as the guest.
+    fn authorize_files(&self, who: &Identity) -> Result<()> {
         self.authorize(who, Action::ReadBackups)?;
         self.authorize(who, Action::UseGuest)?;
-        let (disk, place) = take_apart(&at.place)?;
-        let (known, point) = self.choose_point(&at.point, at.repository.as_deref()).await?;
-        Ok(Spot { known, point, disk, place })
+        Ok(())
     }
 
     fn program(&self) -> Result<WorkerProgram> {
@@ -322,11 +328,6 @@ fn start(
     program: &WorkerProgram,
     socket: &std::path::Path,
 ) -> Result<(Worker, NbdServer)> {
-    let failed = |error| NodeError::Files {
-        point: source.point.short_id(),
-        vm: source.point.name.to_string(),
-        source: Box::new(error),
-    };
     let bytes = source.disk(disk).map_err(|error| source.failed(error))?;
     let exports = vec![Export::read_only(disk, Arc::new(bytes))];
     let path = socket.to_owned();
@@ -335,17 +336,18 @@ fn start(
     let connected = UnixStream::connect(socket);
     remove_file(socket)?;
     let connected = connected.map_err(NodeError::io("connect to", socket))?;
-    let about = Disk { socket: connected, export: disk.to_owned(), name: disk.replacen('-', ":", 1) };
+    let about = Disk { socket: connected, export: disk.to_owned(), name: shown(disk) };
     let worker = Worker::start(program, about, ANSWER_TIMEOUT).and_then(|worker| worker.enter(place));
-    Ok((worker.map_err(failed)?, server))
+    Ok((worker.map_err(|error| unreadable(&source.point, error))?, server))
 }
 
-fn unreadable(spot: &Spot, error: ExploreError) -> NodeError {
-    NodeError::Files {
-        point: spot.point.short_id(),
-        vm: spot.point.name.to_string(),
-        source: Box::new(error),
-    }
+fn unreadable(point: &Point, error: ExploreError) -> NodeError {
+    NodeError::Files { point: point.short_id(), vm: point.name.to_string(), source: Box::new(error) }
+}
+
+/// A disk as people call it.
+fn shown(disk: &str) -> String {
+    disk.replacen('-', ":", 1)
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub struct FileView {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesView {
+    /// The whole id of the point that it is in.
+    pub point: String,
     pub itself: FileView,
     pub entries: Vec<FileView>,
     /// Where the next page begins.
