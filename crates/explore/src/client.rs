@@ -21,8 +21,8 @@ use std::{
 use nestling_block::Extent;
 
 use crate::{
-    Content, Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page,
-    Place, ReparsePoint, Result, Stat, StreamInfo, Summary, Volume, Volumes,
+    Content, Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page, Place,
+    ReparsePoint, Result, Stat, StreamInfo, Summary, Volume, Volumes,
     worker::protocol::{
         ANSWER_BYTES_MAX, Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, Request, receive,
         send, unpack_extents,

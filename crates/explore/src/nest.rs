@@ -11,13 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use nestling_block::{BlockError, BlockSource, ImageFile, ImageFiles, ImageFormat, OpenImage, PartitionTable};
+use nestling_block::{
+    BlockError, BlockSource, ImageFile, ImageFiles, ImageFormat, OpenImage, PartitionTable,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Content, ErrorKind, ExploreError, FileKind, FileName, FilePath, FileSource, FileSystem, Kind, Place, Result, detect,
-    follow, open,
-    place::InVolume,
+    Content, ErrorKind, ExploreError, FileKind, FileName, FilePath, FileSource, FileSystem, Kind, Place,
+    Result, detect, follow, open, place::InVolume,
 };
 
 /// No more of a disk's volumes are told.
@@ -132,8 +133,10 @@ fn as_path(path: &FilePath) -> PathBuf {
 
 impl ImageFiles for VolumeFiles {
     fn open(&self, path: &Path) -> Result<ImageFile, BlockError> {
-        let names: Vec<FileName> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').map(FileName::from).collect();
-        let path = FilePath::from(names.into_iter().filter(|name| !name.as_bytes().is_empty()).collect::<Vec<_>>());
+        let names: Vec<FileName> =
+            path.as_os_str().as_bytes().split(|byte| *byte == b'/').map(FileName::from).collect();
+        let path =
+            FilePath::from(names.into_iter().filter(|name| !name.as_bytes().is_empty()).collect::<Vec<_>>());
         let shown = path.to_string();
         let failed = |error: ExploreError| match error {
             ExploreError::Disk { source, .. } => source,

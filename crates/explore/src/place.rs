@@ -127,7 +127,9 @@ mod tests {
     fn what_is_no_place_is_refused() {
         let deep = "1:/a//".repeat(DEPTH_MAX);
         assert!(deep.parse::<Place>().is_ok());
-        for text in ["x", ":/a", "+1:/a", "4294967296:/", "1:/..", "1:/a/../b", "1://1:/", "//", "1:/a///", "1:/\\x"] {
+        for text in
+            ["x", ":/a", "+1:/a", "4294967296:/", "1:/..", "1:/a/../b", "1://1:/", "//", "1:/a///", "1:/\\x"]
+        {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
         assert!(format!("{deep}1:/a//").parse::<Place>().is_err());

@@ -38,6 +38,7 @@ pub use doctor::{CheckResult, Requirement};
 pub use engine::EngineChoice;
 pub use error::{ErrorKind, NodeError, Result};
 pub use features::{Feature, FeatureInstalled};
+pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
 pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView};
 pub use nestling_identity::Identity;
 pub use node::{Node, Settings};
@@ -45,6 +46,8 @@ pub use protection::{
     BackupWish, NewRepository, POINTS_MAX, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
-pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
-pub use recovery::{CHUNK_BYTES_MAX, FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto};
+pub use recovery::{
+    CHUNK_BYTES_MAX, FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress,
+    RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto,
+};
 pub use values::*;

@@ -28,10 +28,9 @@ impl From<node::FileView> for v1::RecoveryFile {
             mode: view.mode,
             uid: view.uid,
             gid: view.gid,
-            modified: view.modified.map(|node::FileTime { seconds, nanoseconds }| v1::RecoveryFileTime {
-                seconds,
-                nanoseconds,
-            }),
+            modified: view
+                .modified
+                .map(|node::FileTime { seconds, nanoseconds }| v1::RecoveryFileTime { seconds, nanoseconds }),
             link_target: view.link_target.as_deref().map(link),
             attributes: view.attributes.into_iter().map(attribute).collect(),
         }
@@ -41,7 +40,13 @@ impl From<node::FileView> for v1::RecoveryFile {
 impl From<node::FilesView> for v1::RecoveryFiles {
     fn from(view: node::FilesView) -> Self {
         let node::FilesView { point, itself, entries, next, damage } = view;
-        Self { point, itself: itself.into(), entries: entries.into_iter().map(Into::into).collect(), next, damage }
+        Self {
+            point,
+            itself: itself.into(),
+            entries: entries.into_iter().map(Into::into).collect(),
+            next,
+            damage,
+        }
     }
 }
 

@@ -74,7 +74,8 @@ impl Ls {
         let mut all = Vec::new();
         let mut damage = Vec::new();
         loop {
-            let RecoveryFiles { itself, entries, next, damage: more, .. } = client.point_files(at, from).await?;
+            let RecoveryFiles { itself, entries, next, damage: more, .. } =
+                client.point_files(at, from).await?;
             if itself.kind != RecoveryFileKind::Directory {
                 all.push(itself);
             }
@@ -158,7 +159,11 @@ impl Get {
         for place in &self.places {
             taking.take(&target, place.clone(), 0).await?;
         }
-        taking.printer.talk(&format!("{} taken out, {} not", text::count(taking.taken, "file"), taking.failed));
+        taking.printer.talk(&format!(
+            "{} taken out, {} not",
+            text::count(taking.taken, "file"),
+            taking.failed
+        ));
         match (taking.failed, taking.taken) {
             (0, _) => Ok(()),
             (_, 0) => Err(Failure::Told(status::FAILED)),

@@ -18,8 +18,9 @@ use nestling_api::v1::RecoveryFile;
 use nestling_explore::FileName;
 use rustix::{
     fs::{
-        AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, fchmod,
-        fchown, fsetxattr, fsync, ftruncate, futimens, mkdirat, openat, renameat, renameat_with, symlinkat, unlinkat,
+        AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+        fchmod, fchown, fsetxattr, fsync, ftruncate, futimens, mkdirat, openat, renameat, renameat_with,
+        symlinkat, unlinkat,
     },
     io::{Errno, pwrite},
 };
@@ -183,13 +184,19 @@ fn dress(file: impl AsFd, about: &RecoveryFile) -> Result {
         }
     }
     if let Some(time) = about.modified {
-        let modified = Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds.min(999_999_999)) };
+        let modified =
+            Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds.min(999_999_999)) };
         let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        if let Err(error) = futimens(&file, &Timestamps { last_access: omitted, last_modification: modified }) {
+        if let Err(error) = futimens(&file, &Timestamps { last_access: omitted, last_modification: modified })
+        {
             wrong.push(format!("its time: {error}"));
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Refused(format!("it could not be given {}", wrong.join(", ")))) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Refused(format!("it could not be given {}", wrong.join(", "))))
+    }
 }
 
 /// Those of a user, and who may use the file.
@@ -246,7 +253,10 @@ mod tests {
             gid: None,
             modified: Some(RecoveryFileTime { seconds: 1_000_000_000, nanoseconds: 5 }),
             link_target: None,
-            attributes: vec![RecoveryFileAttribute { name: "security.capability".into(), value: "00".into() }],
+            attributes: vec![RecoveryFileAttribute {
+                name: "security.capability".into(),
+                value: "00".into(),
+            }],
         }
     }
 

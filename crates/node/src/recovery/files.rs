@@ -36,11 +36,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    Node, NodeError,
-    blocking::blocking,
-    error::Result,
-    home::remove_file,
-    protection::repositories::Known,
+    Node, NodeError, blocking::blocking, error::Result, home::remove_file, protection::repositories::Known,
 };
 
 /// For one answer of a reader, what it reads from the repository included.
@@ -142,14 +138,26 @@ impl Node {
     }
 
     /// A file or directory, and a page of what is in a directory.
-    pub async fn point_files(&self, who: &Identity, at: FilesAt, from: u64, limit: usize) -> Result<FilesView> {
+    pub async fn point_files(
+        &self,
+        who: &Identity,
+        at: FilesAt,
+        from: u64,
+        limit: usize,
+    ) -> Result<FilesView> {
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
         self.ask(who, &at, move |opened, disk, place, path| {
             let fs = &*opened.fs;
             let node = find(fs, path)?;
             let stat = fs.stat(node)?;
             let itself = FileView::new(fs, disk, place, path.names().last().cloned(), path, &stat, true)?;
-            let mut view = FilesView { point: opened.point.id.to_string(), itself, entries: Vec::new(), next: None, damage: Vec::new() };
+            let mut view = FilesView {
+                point: opened.point.id.to_string(),
+                itself,
+                entries: Vec::new(),
+                next: None,
+                damage: Vec::new(),
+            };
             if stat.kind != FileKind::Directory {
                 return Ok(view);
             }
@@ -176,7 +184,13 @@ impl Node {
     }
 
     /// Bytes of a file; none where all of them are zeroes.
-    pub async fn point_bytes(&self, who: &Identity, at: FilesAt, offset: u64, length: u32) -> Result<Vec<u8>> {
+    pub async fn point_bytes(
+        &self,
+        who: &Identity,
+        at: FilesAt,
+        offset: u64,
+        length: u32,
+    ) -> Result<Vec<u8>> {
         let length = length.min(CHUNK_BYTES_MAX);
         self.ask(who, &at, move |opened, _, _, path| {
             let fs = &*opened.fs;
@@ -308,7 +322,8 @@ impl Node {
 
 /// `scsi:0/2:/etc`: the disk as points call it, and the place in it.
 fn take_apart(text: &str) -> Result<(Option<String>, Place)> {
-    let invalid = |why: String| NodeError::invalid(format!("{text:?} is no place in a recovery point: {why}"));
+    let invalid =
+        |why: String| NodeError::invalid(format!("{text:?} is no place in a recovery point: {why}"));
     if text.is_empty() {
         return Ok((None, Place::default()));
     }
@@ -359,10 +374,7 @@ mod tests {
         let apart = |text: &str| take_apart(text).ok().map(|(disk, place)| (disk, place.to_string()));
         assert_eq!(apart(""), Some((None, String::new())));
         assert_eq!(apart("scsi:0"), Some((Some("scsi-0".to_owned()), String::new())));
-        assert_eq!(
-            apart("ide:1/2:/a//0:/b"),
-            Some((Some("ide-1".to_owned()), "2:/a//0:/b".to_owned()))
-        );
+        assert_eq!(apart("ide:1/2:/a//0:/b"), Some((Some("ide-1".to_owned()), "2:/a//0:/b".to_owned())));
         for text in ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0"] {
             assert_eq!(apart(text), None, "{text}");
         }

@@ -104,7 +104,13 @@ impl FileView {
     }
 
     /// One of which no more could be read.
-    pub(super) fn unknown(disk: &str, place: &Place, name: FileName, path: &FilePath, kind: FileKind) -> Self {
+    pub(super) fn unknown(
+        disk: &str,
+        place: &Place,
+        name: FileName,
+        path: &FilePath,
+        kind: FileKind,
+    ) -> Self {
         Self {
             place: place_text(disk, &place.at(path.clone())),
             name: Some(name),
