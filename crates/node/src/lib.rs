@@ -47,7 +47,7 @@ pub use protection::{
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{
-    CHUNK_BYTES_MAX, FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress,
-    RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto,
+    FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
+    RecoveryWish, SwitchMapping, VolumeView, Whereto,
 };
 pub use values::*;

@@ -46,7 +46,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Readers at once. Each takes up to 128 MiB.
 const OPEN_MAX: usize = 4;
 /// Of a file, in one answer.
-pub const CHUNK_BYTES_MAX: u32 = 4 << 20;
+const CHUNK_BYTES_MAX: u32 = 4 << 20;
 const PAGE_ENTRIES_MAX: usize = 1000;
 
 /// A volume that is being looked into.

@@ -46,7 +46,6 @@ use std::{sync::Arc, time::Duration};
 use nestling_model::{EventKind, Vm};
 use nestling_store::Store;
 
-pub use files::CHUNK_BYTES_MAX;
 pub use files_values::{FileView, FilesAt, FilesView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
