@@ -97,7 +97,7 @@ impl From<node::InstantView> for v1::InstantBoot {
 mod tests {
     use super::*;
 
-    fn wish(more: serde_json::Value) -> Result<node::RecoveryWish, NodeError> {
+    fn wish(more: &serde_json::Value) -> Result<node::RecoveryWish, NodeError> {
         let mut body = serde_json::json!({"point": "P@newest"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value::<v1::NewRecovery>(body).unwrap().try_into()
@@ -106,11 +106,11 @@ mod tests {
     #[test]
     fn what_a_new_machine_gets_is_refused_in_place() {
         assert!(matches!(
-            wish(serde_json::json!({"in_place": true})).unwrap().whereto,
+            wish(&serde_json::json!({"in_place": true})).unwrap().whereto,
             node::Whereto::InPlace
         ));
         assert!(matches!(
-            wish(serde_json::json!({})).unwrap().whereto,
+            wish(&serde_json::json!({})).unwrap().whereto,
             node::Whereto::AsNew { name: None, .. }
         ));
         for more in [
@@ -123,7 +123,7 @@ mod tests {
             serde_json::json!({"disks": ["sata:0"]}),
             serde_json::json!({"name": ""}),
         ] {
-            assert!(wish(more.clone()).is_err(), "{more}");
+            assert!(wish(&more).is_err(), "{more}");
         }
     }
 }

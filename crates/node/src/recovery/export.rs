@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestling_block::{BlockError, BlockSource, Extent};
+use nestling_block::{BlockError, BlockSource, Extent, check_range};
 use nestling_vault::{Job, Point, PointDisk, VaultError};
 
 use super::{instant::InstantBoot, source::Source};
-use crate::{NodeError, error::Result, protection::repositories::Repositories};
+use crate::{NodeError, protection::repositories::Repositories};
 
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// For one read to be answered by a repository that is away for a moment.
@@ -80,35 +80,30 @@ impl Lazy {
         !*stopping
     }
 
-    fn open(&self) -> Result<Arc<Source>> {
+    fn open(&self) -> std::result::Result<Arc<Source>, Trouble> {
         let mut source = lock(&self.source);
         if let Some(open) = source.as_ref() {
             return Ok(Arc::clone(open));
         }
-        let known = self.repositories.find(&self.boot.repository.0.to_string())?;
-        let vault = self.repositories.open_now(&known)?;
+        let away = |error: NodeError| Trouble::Away(error.message());
+        let known = self.repositories.find(&self.boot.repository.0.to_string()).map_err(away)?;
+        let vault = self.repositories.open_now(&known).map_err(away)?;
         let job = Job::default();
-        let points = vault.list_points(None, &job).map_err(|e| known.failed(e))?.points;
+        let points = vault.list_points(None, &job).map_err(|error| away(known.failed(error)))?.points;
         let is = |point: &&Point| point.identity().0 == *self.boot.identity.bytes();
-        let point = points
-            .iter()
-            .find(is)
-            .cloned()
-            .ok_or_else(|| known.failed(VaultError::NoSuchPoint(self.boot.point.to_string())))?;
-        let open = Arc::new(Source::read(known, vault, point, &job)?);
+        let Some(point) = points.iter().find(is).cloned() else {
+            let gone = VaultError::NoSuchPoint(self.boot.point.to_string());
+            return Err(Trouble::Lost(known.failed(gone).message()));
+        };
+        let id = point.id;
+        let opened = Source::read(known, Arc::clone(&vault), point, &job).map_err(|error| match error {
+            // A file that is not there may be lost, or everything may be away.
+            NodeError::PointDamaged { .. } if vault.snapshot(&id).is_ok() => Trouble::Lost(error.message()),
+            error => away(error),
+        });
+        let open = Arc::new(opened?);
         *source = Some(Arc::clone(&open));
         Ok(open)
-    }
-}
-
-/// Whether to try again would bring nothing else.
-fn is_final(error: &NodeError) -> bool {
-    match error {
-        NodeError::PointDamaged { .. } => true,
-        NodeError::Vault { source, .. } => {
-            source.is_damage() || matches!(**source, VaultError::NoSuchPoint(_))
-        }
-        _ => false,
     }
 }
 
@@ -125,57 +120,52 @@ impl LazyDisk {
         Self { lazy, name, size_bytes, disk: OnceLock::new() }
     }
 
-    fn disk(&self) -> Result<&PointDisk> {
+    fn disk(&self) -> std::result::Result<&PointDisk, Trouble> {
         if let Some(disk) = self.disk.get() {
             return Ok(disk);
         }
         let source = self.lazy.open()?;
-        let disk = source.disk(&self.name).map_err(|error| source.failed(error))?;
+        let disk = source.disk(&self.name).map_err(|error| self.trouble(&error))?;
         Ok(self.disk.get_or_init(|| disk))
     }
 
-    /// Does something with the disk, as soon as the repository lets it.
-    fn patiently<T>(
-        &self,
-        offset: u64,
-        mut work: impl FnMut(&PointDisk) -> std::result::Result<T, Trouble>,
-    ) -> std::result::Result<T, BlockError> {
-        let begun = Instant::now();
-        loop {
-            let failed = match self.disk() {
-                Ok(disk) => match work(disk) {
-                    Ok(done) => return Ok(done),
-                    Err(Trouble::Lost(error)) => return Err(self.lost(error)),
-                    Err(Trouble::Away(why)) => why,
-                },
-                Err(error) if is_final(&error) => {
-                    return Err(self.lost(BlockError::damaged(&self.name, offset, error.message())));
-                }
-                Err(error) => error.message(),
-            };
-            if begun.elapsed() >= PATIENCE || !self.lazy.waited() {
-                self.lazy.failures.fetch_add(1, Relaxed);
-                tracing::warn!(
-                    disk = self.name,
-                    why = failed,
-                    "a machine that runs from the vault cannot read its disk"
-                );
-                let source = std::io::Error::other(failed);
-                return Err(BlockError::io(&self.name, "read", offset, source));
-            }
+    /// A file that is not there may be lost, or everything may be away.
+    fn trouble(&self, error: &VaultError) -> Trouble {
+        if error.is_damage() && self.lazy.answers() {
+            Trouble::Lost(error.to_string())
+        } else {
+            Trouble::Away(error.to_string())
         }
     }
 
-    fn lost(&self, error: BlockError) -> BlockError {
-        self.lazy.lost.store(true, Relaxed);
-        error
+    /// Reads, as soon as the repository lets it.
+    fn read(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), BlockError> {
+        let begun = Instant::now();
+        loop {
+            let read =
+                self.disk().and_then(|disk| disk.read(buf, offset).map_err(|error| self.trouble(&error)));
+            let why = match read {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Lost(why)) => {
+                    self.lazy.lost.store(true, Relaxed);
+                    return Err(BlockError::damaged(&self.name, offset, why));
+                }
+                Err(Trouble::Away(why)) => why,
+            };
+            if begun.elapsed() >= PATIENCE || !self.lazy.waited() {
+                self.lazy.failures.fetch_add(1, Relaxed);
+                let disk = &self.name;
+                tracing::warn!(disk, why, "a machine that runs from the vault cannot read its disk");
+                return Err(BlockError::io(&self.name, "read", offset, std::io::Error::other(why)));
+            }
+        }
     }
 }
 
 /// Why a disk did not answer.
 enum Trouble {
     /// For good.
-    Lost(BlockError),
+    Lost(String),
     /// It may another time.
     Away(String),
 }
@@ -186,15 +176,8 @@ impl BlockSource for LazyDisk {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), BlockError> {
-        self.patiently(offset, |disk| {
-            disk.read(buf, offset).map_err(|error| match error {
-                VaultError::Block(error) => Trouble::Lost(error),
-                error if error.is_damage() => {
-                    Trouble::Lost(BlockError::damaged(&self.name, offset, error.to_string()))
-                }
-                error => Trouble::Away(error.to_string()),
-            })
-        })
+        check_range(&self.name, self.size_bytes, offset, buf.len() as u64)?;
+        self.read(buf, offset)
     }
 
     fn extents(&self, range: Range<u64>) -> std::result::Result<Vec<Extent>, BlockError> {

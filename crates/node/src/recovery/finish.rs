@@ -15,7 +15,7 @@ use super::{
     instant::{InstantBoot, InstantDisk},
     source::place,
 };
-use crate::{Node, NodeError, error::Result, node::Shared, values::VmView, vm::Handle};
+use crate::{Node, NodeError, blocking::blocking, error::Result, node::Shared, values::VmView, vm::Handle};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const RESUME_INTERVAL: Duration = Duration::from_secs(2);
