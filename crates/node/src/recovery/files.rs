@@ -118,19 +118,29 @@ impl Node {
         }
         let (known, point) = self.choose_point(&at.point, at.repository.as_deref()).await?;
         let source = self.open_source(&known, &point, disk.as_deref()).await?;
-        let wanted: Vec<String> = match disk {
-            Some(disk) => vec![disk],
-            None => source.disks.iter().map(|disk| disk.name.clone()).collect(),
+        let (wanted, is_one): (Vec<String>, bool) = match disk {
+            Some(disk) => (vec![disk], true),
+            None => (source.disks.iter().map(|disk| disk.name.clone()).collect(), false),
         };
         let (socket, program) = (self.socket(), self.program()?);
         blocking(move || {
             let mut views = Vec::new();
             for disk in wanted {
-                let (worker, server) = start(&source, &disk, &place, &program, &socket)?;
-                let found = worker.volumes().map_err(|error| unreadable(&point, error))?;
-                drop(worker);
-                server.stop();
-                views.extend(found.volumes.into_iter().map(|volume| VolumeView::new(&disk, &place, volume)));
+                let found = start(&source, &disk, &place, &program, &socket).and_then(|(worker, server)| {
+                    let found = worker.volumes().map_err(|error| unreadable(&point, error));
+                    drop(worker);
+                    server.stop();
+                    found
+                });
+                match found {
+                    Ok(found) => {
+                        let volumes = found.volumes.into_iter();
+                        views.extend(volumes.map(|volume| VolumeView::new(&disk, &place, volume)));
+                    }
+                    // The others may be whole.
+                    Err(error) if !is_one => views.push(VolumeView::unreadable(&disk, error.message())),
+                    Err(error) => return Err(error),
+                }
             }
             Ok(views)
         })

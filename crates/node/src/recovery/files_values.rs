@@ -72,6 +72,19 @@ impl VolumeView {
             problem: volume.problem,
         }
     }
+
+    /// A disk of which nothing more can be told.
+    pub(super) fn unreadable(disk: &str, problem: String) -> Self {
+        Self {
+            place: disk.replacen('-', ":", 1),
+            content: String::new(),
+            label: String::new(),
+            name: String::new(),
+            size_bytes: 0,
+            is_readable: false,
+            problem: Some(problem),
+        }
+    }
 }
 
 impl FileView {
