@@ -259,7 +259,7 @@ impl Taking {
         Ok(())
     }
 
-    async fn file(&self, into: &Folder, file: &RecoveryFile) -> Result<(), Refused> {
+    async fn file(&self, into: &Folder, file: &RecoveryFile) -> std::result::Result<(), Refused> {
         let part = into.part(file, self.force)?;
         let mut offset = 0;
         while offset < file.size_bytes {
