@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("identity", &["model"], "it decides who may do what, and never acts"),
     (
         "node",
-        &["model", "block", "vault", "hypervisor", "network", "image", "store", "identity"],
+        &["model", "block", "explore", "vault", "hypervisor", "network", "image", "store", "identity"],
         "use cases join the crates above, and know nothing of how they are asked for",
     ),
     (

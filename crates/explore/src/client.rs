@@ -21,8 +21,8 @@ use std::{
 use nestling_block::Extent;
 
 use crate::{
-    Content, Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page,
-    ReparsePoint, Result, Stat, StreamInfo, Summary,
+    Content, Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page, Place,
+    ReparsePoint, Result, Stat, StreamInfo, Summary, Volume, Volumes,
     worker::protocol::{
         ANSWER_BYTES_MAX, Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, Request, receive,
         send, unpack_extents,
@@ -50,7 +50,7 @@ pub struct Disk {
     pub name: String,
 }
 
-/// A process that reads one volume.
+/// A process that reads one disk.
 pub struct Worker {
     name: String,
     size_bytes: u64,
@@ -105,14 +105,35 @@ impl Worker {
         self.size_bytes
     }
 
+    /// Goes to what a place is in: a disk inside the disk, or a volume. What was opened before would be of another volume,
+    /// so that nothing can have been.
+    pub fn enter(mut self, place: &Place) -> Result<Self> {
+        match self.ask(&Request::Enter { place: place.to_string() })?.body {
+            Answer::Entered { size_bytes } => self.size_bytes = size_bytes,
+            _ => return Err(self.unexpected()),
+        }
+        Ok(self)
+    }
+
+    /// What the disk is divided into.
+    pub fn volumes(&self) -> Result<Volumes> {
+        let Answer::Volumes(found) = self.ask(&Request::Volumes)?.body else { return Err(self.unexpected()) };
+        let volume = |volume: Volume| Volume {
+            name: harmless(&volume.name),
+            content: volume.content.map(harmless_content),
+            problem: volume.problem.as_deref().map(harmless),
+            ..volume
+        };
+        Ok(Volumes {
+            volumes: found.volumes.into_iter().map(volume).collect(),
+            problems: found.problems.iter().map(|problem| harmless(problem)).collect(),
+        })
+    }
+
     /// What the volume holds.
     pub fn detect(&self) -> Result<Content> {
         match self.ask(&Request::Detect)?.body {
-            Answer::Detected(content) => Ok(Content {
-                kind: content.kind,
-                label: harmless(&content.label),
-                uuid: content.uuid.as_deref().map(harmless),
-            }),
+            Answer::Detected(content) => Ok(harmless_content(content)),
             _ => Err(self.unexpected()),
         }
     }
@@ -237,6 +258,11 @@ fn describe(status: ExitStatus) -> String {
         (None, Some(code)) => format!("it exited with status {code}"),
         (None, None) => "it ended".to_owned(),
     }
+}
+
+fn harmless_content(content: Content) -> Content {
+    let Content { kind, label, uuid } = content;
+    Content { kind, label: harmless(&label), uuid: uuid.as_deref().map(harmless) }
 }
 
 /// One line of bounded length that moves no cursor.

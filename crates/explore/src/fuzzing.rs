@@ -15,7 +15,7 @@ use std::{
 use nestling_block::{BlockSource, Extent, ExtentKind, MemoryDisk};
 
 use crate::{
-    FileKind, FilePath, FileSystem, Node, Walk, WalkLimits, open,
+    FileKind, FilePath, FileSystem, Node, PLACE_DEPTH_MAX, Place, Walk, WalkLimits, open,
     volume::STEPS,
     worker::{self, protocol},
 };
@@ -245,6 +245,21 @@ pub fn worker_request_seeds() -> Vec<Vec<u8>> {
     worker::request_seeds()
 }
 
+/// The text of a place: what is taken is written, and taken again as the same.
+pub fn place(input: &[u8]) -> bool {
+    let Some(place) = std::str::from_utf8(input).ok().and_then(|text| text.parse::<Place>().ok()) else {
+        return false;
+    };
+    assert!(place.images().len() <= PLACE_DEPTH_MAX);
+    assert_eq!(place.to_string().parse::<Place>().ok().as_ref(), Some(&place));
+    true
+}
+
+#[must_use]
+pub fn place_seeds() -> Vec<Vec<u8>> {
+    ["", "2:/a b/c", "1:/x.qcow2//5:/y\\x2fz.vhdx//0:/etc", "7"].map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
 /// A worker's bytes to its client.
 pub fn worker_answers(input: &[u8]) -> bool {
     let mut rest = input;
@@ -282,6 +297,7 @@ mod tests {
             ext(&seed);
         }
         assert!(worker_request_seeds().iter().all(|seed| worker_requests(seed)));
+        assert!(place_seeds().iter().all(|seed| place(seed)));
         assert!(worker_answer_seeds().iter().all(|seed| worker_answers(seed)));
     }
 
@@ -300,6 +316,7 @@ mod tests {
         fn any_bytes_may_come_to_a_worker_or_its_client(input: Vec<u8>) {
             worker_requests(&input);
             worker_answers(&input);
+            place(&input);
         }
     }
 }

@@ -26,9 +26,11 @@ mod fs;
 pub mod fuzzing;
 mod kept;
 mod name;
+mod nest;
 mod ntfs;
 mod path;
 mod pattern;
+mod place;
 mod volume;
 mod walk;
 pub mod worker;
@@ -45,8 +47,10 @@ pub use fs::{
     ReparsePoint, Stat, StreamInfo, Summary, Times, Timestamp,
 };
 pub use name::FileName;
+pub use nest::{Volume, Volumes, enter, volumes};
 pub use path::{FilePath, find, follow};
 pub use pattern::NamePattern;
+pub use place::{DEPTH_MAX as PLACE_DEPTH_MAX, InVolume, Place};
 pub use walk::{Found, Walk, WalkLimits};
 
 /// Opens the file system of a volume, in this process. Volumes of others are opened with [`client`].

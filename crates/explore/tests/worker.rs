@@ -20,7 +20,7 @@ use nestling_block::{
     nbd::{Export, NbdAddress, NbdServer, ServerLimits},
 };
 use nestling_explore::{
-    Cursor, ErrorKind, ExploreError, FileSource, Kind, Result,
+    Cursor, ErrorKind, ExploreError, FileSource, Kind, Place, Result,
     client::{Disk, Worker, WorkerProgram},
     find, open,
     worker::{Limits, answer, confine, serve, standard_streams},
@@ -30,6 +30,8 @@ use support::*;
 const TESTS: &[(&str, fn())] = &[
     ("a_file_system_is_the_same_in_another_process", a_file_system_is_the_same_in_another_process),
     ("a_disk_inside_a_disk_in_two_processes", a_disk_inside_a_disk_in_two_processes),
+    ("three_disks_deep_in_one_process", three_disks_deep_in_one_process),
+    ("images_lead_nowhere_else", images_lead_nowhere_else),
     ("a_process_that_crashes_is_an_error", a_process_that_crashes_is_an_error),
     ("a_process_that_hangs_is_ended", a_process_that_hangs_is_ended),
     ("a_process_that_grows_is_ended", a_process_that_grows_is_ended),
@@ -190,6 +192,85 @@ fn a_disk_inside_a_disk_in_two_processes() {
     let fs = Arc::new(second.start("serve", PATIENCE).expect("started")).open().expect("opened");
     let node = find(&*fs, &"/innermost".parse().expect("a path")).expect("there");
     assert_eq!(content(&*fs, node, b""), noise(3, 10_000));
+}
+
+/// A GPT disk whose first partition is an ext4 volume with what is in `tree`.
+fn partitioned(dir: &Path, tree: &Path, name: &str, megabytes: u64) -> std::path::PathBuf {
+    let path = image(dir, name, (megabytes + 2) << 20);
+    let volume = format!("{name}.volume");
+    image(dir, &volume, megabytes << 20);
+    tool(dir, &format!("mke2fs -q -F -t ext4 -d {} {volume}", tree.display()));
+    tool(dir, &format!("sgdisk -n 1:2048:+{megabytes}M -c 1:nest {name}"));
+    tool(dir, &format!("dd if={volume} of={name} bs=1M seek=1 conv=notrunc,sparse 2>&1; rm {volume}"));
+    path
+}
+
+fn entered(served: &Served, place: &str) -> Result<Arc<Worker>> {
+    let worker = served.start("serve", PATIENCE).expect("started");
+    Ok(Arc::new(worker.enter(&place.parse()?)?))
+}
+
+fn file_at(served: &Served, place: &str) -> Result<Vec<u8>> {
+    let fs = entered(served, place)?.open()?;
+    let place: Place = place.parse()?;
+    let node = find(&*fs, &place.last().expect("a path").path)?;
+    Ok(content(&*fs, node, b""))
+}
+
+/// ext4 on a GPT disk in a differencing qcow2, in ext4 on a GPT disk in a VHDX, in ext4 on a GPT disk.
+fn three_disks_deep_in_one_process() {
+    let dir = scratch();
+    let folder = |name: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir(&path).expect("a directory");
+        path
+    };
+    let (innermost, middle, outer) = (folder("innermost"), folder("middle"), folder("outer"));
+    fs::write(innermost.join("secret"), noise(7, 300_000)).expect("a file");
+    partitioned(dir.path(), &innermost, "l3.raw", 16);
+    tool(
+        &middle,
+        "qemu-img convert -O qcow2 ../l3.raw base.qcow2 && qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 l3.qcow2",
+    );
+    partitioned(dir.path(), &middle, "l2.raw", 24);
+    tool(&outer, "qemu-img convert -O vhdx ../l2.raw l2.vhdx");
+    let served = served(disk(&partitioned(dir.path(), &outer, "l1.raw", 96)));
+
+    let found = file_at(&served, "1:/l2.vhdx//1:/l3.qcow2//1:/secret").expect("readable");
+    assert_eq!(found, noise(7, 300_000));
+    let worker = entered(&served, "1:/l2.vhdx//1:/l3.qcow2//").expect("a disk");
+    assert_eq!(worker.size_bytes(), 18 << 20);
+    let volumes = worker.volumes().expect("a table").volumes;
+    assert_eq!(volumes.len(), 1);
+    assert!(volumes[0].is_readable() && volumes[0].name == "nest", "{volumes:?}");
+    for (place, kind) in [
+        ("2:/", ErrorKind::NotFound),
+        ("1:/l2.vhd//", ErrorKind::NotFound),
+        ("1:/l2.vhdx//1:/lost+found//", ErrorKind::Disk),
+    ] {
+        assert_eq!(entered(&served, place).err().map(|error| error.kind()), Some(kind), "{place}");
+    }
+}
+
+/// Its own parent, a parent outside of the volume, and none.
+fn images_lead_nowhere_else() {
+    let dir = scratch();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).expect("a directory");
+    tool(
+        &tree,
+        "qemu-img create -q -f qcow2 circle 1M && qemu-img rebase -u -F qcow2 -b circle circle
+         qemu-img create -q -f qcow2 -u -F raw -b /etc/passwd outside 1M
+         qemu-img create -q -f qcow2 -u -F raw -b ../../../../../etc/passwd above 1M
+         ln -s /etc/passwd link",
+    );
+    let served = served(disk(&partitioned(dir.path(), &tree, "disk", 16)));
+    for image in ["circle", "outside", "above", "link"] {
+        let error = entered(&served, &format!("1:/{image}//")).err().expect("refused");
+        assert!(matches!(error.kind(), ErrorKind::Disk | ErrorKind::NotFound), "{image}: {error}");
+    }
+    // The volume is still there for others.
+    assert!(entered(&served, "1:/").expect("a volume").open().is_ok());
 }
 
 fn a_process_that_crashes_is_an_error() {

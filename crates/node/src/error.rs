@@ -6,6 +6,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use nestling_block::BlockError;
+use nestling_explore::ExploreError;
 use nestling_hypervisor::{
     AgentError, AttachError, LaunchError, MachineError, QemuError, agent::FreezeError, capture::CaptureError,
     disk::DiskError,
@@ -206,6 +207,8 @@ pub enum NodeError {
     NotRecoverable { point: String, vm: String, why: String },
     #[error("recovery point {point} of '{vm}' is damaged")]
     PointDamaged { point: String, vm: String, source: Box<VaultError> },
+    #[error("recovery point {point} of '{vm}'")]
+    Files { point: String, vm: String, source: Box<ExploreError> },
     #[error("the disk {} could not be written", path.display())]
     RecoveredDisk { path: PathBuf, source: BlockError },
     #[error("'{vm}' is being recovered, by recovery {recovery}")]
@@ -376,6 +379,7 @@ impl NodeError {
             Self::ImageNotBuilt(_) => Kind::NotFound,
             Self::Network(error) => network_kind(error),
             Self::NetworkProblem(_) => Kind::Requirement,
+            Self::Files { source, .. } => files_kind(source),
             Self::Vault { source, .. } => vault_kind(source),
             Self::VaultSilent { .. } => Kind::Timeout,
             Self::Capture { source, .. } => capture_kind(source),
@@ -501,6 +505,15 @@ impl NodeError {
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,
         }
+    }
+}
+
+fn files_kind(error: &ExploreError) -> ErrorKind {
+    match error.kind() {
+        nestling_explore::ErrorKind::NotFound => ErrorKind::NotFound,
+        nestling_explore::ErrorKind::WrongKind | nestling_explore::ErrorKind::Invalid => ErrorKind::Invalid,
+        nestling_explore::ErrorKind::Unsupported => ErrorKind::Requirement,
+        _ => ErrorKind::Failed,
     }
 }
 

@@ -38,6 +38,7 @@ pub use doctor::{CheckResult, Requirement};
 pub use engine::EngineChoice;
 pub use error::{ErrorKind, NodeError, Result};
 pub use features::{Feature, FeatureInstalled};
+pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
 pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView};
 pub use nestling_identity::Identity;
 pub use node::{Node, Settings};
@@ -46,7 +47,7 @@ pub use protection::{
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{
-    InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping,
-    Whereto,
+    FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
+    RecoveryWish, SwitchMapping, VolumeView, Whereto,
 };
 pub use values::*;

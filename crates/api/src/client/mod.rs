@@ -7,6 +7,7 @@
 mod calls;
 mod connection;
 mod error;
+mod files;
 mod recovery;
 mod streams;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::{
 use connection::Connection;
 
 pub use error::ClientError;
+pub use files::FilesAt;
 pub use streams::{Console, ConsoleReader, ConsoleWriter, Lines};
 
 type Result<T> = std::result::Result<T, ClientError>;

@@ -29,6 +29,7 @@
 //! GET    /v1/repositories                    POST (NewRepository)    /{repository}: GET PATCH DELETE
 //! GET    /v1/runs ?vm=                       POST (NewRun)           /{run}: GET     POST /{run}/cancel
 //! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
+//! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
 //! GET    /v1/tree ?timeout_ms=               all levels
@@ -40,6 +41,7 @@
 //! `{vm}` is a name or an id. Everything that fails answers with an [`ErrorBody`].
 
 mod error;
+mod files;
 mod guest;
 mod host;
 mod image;
@@ -49,6 +51,7 @@ mod recovery;
 mod tree;
 mod vm;
 
+pub use files::*;
 pub use error::{ErrorBody, ErrorCode};
 pub use guest::{Exec, ExecResult, Guest, GuestInterface};
 pub use host::{

@@ -1,8 +1,8 @@
-//! `nestling recover`: machines come back out of their recovery points.
+//! `nestling recover`: machines and files come back out of their recovery points.
 
 use clap::{Args, Subcommand};
 
-use super::{recover_boot, recover_runs, recover_vm};
+use super::{recover_boot, recover_files, recover_runs, recover_vm};
 use crate::{failure::Result, session::Session};
 
 /// Recovery from recovery points
@@ -15,6 +15,8 @@ pub struct Recover {
 #[derive(Debug, Subcommand)]
 enum Command {
     Vm(recover_vm::RecoverVm),
+    Ls(recover_files::Ls),
+    Get(recover_files::Get),
     Boot(recover_boot::Boot),
     Boots(recover_boot::Boots),
     Finish(recover_boot::Finish),
@@ -32,6 +34,8 @@ impl Recover {
     pub async fn run(self, session: &Session) -> Result {
         match self.command {
             Command::Vm(vm) => vm.run(session).await,
+            Command::Ls(ls) => ls.run(session).await,
+            Command::Get(get) => get.run(session).await,
             Command::Boot(boot) => boot.run(session).await,
             Command::Boots(boots) => boots.run(session).await,
             Command::Finish(finish) => finish.run(session).await,

@@ -6,6 +6,7 @@
 mod bad_input;
 mod cmdlets;
 mod faults;
+mod files;
 mod firmware;
 mod guide;
 mod life;

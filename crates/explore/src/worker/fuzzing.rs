@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nestling_block::BlockSource;
 
-use crate::{Content, Cursor, ErrorKind, FileName, Kind, Node, Page, StreamInfo};
+use crate::{Content, Cursor, ErrorKind, FileName, Kind, Node, Page, StreamInfo, Volumes};
 
 use super::{
     protocol::{ANSWER_BYTES_MAX, Answer, DATA_BYTES_MAX, REQUEST_BYTES_MAX, Request, receive, send},
@@ -52,6 +52,12 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
             Request::ReparsePoint { node },
             Request::LinkTarget { node },
         ]),
+        encode(&[
+            Request::Volumes,
+            Request::Enter { place: "0:/sub/a//1:/".to_owned() },
+            Request::Enter { place: "0:/".to_owned() },
+            Request::Open,
+        ]),
         encode(&[Request::Attach { export: "x".to_owned(), name: "y".to_owned() }]),
     ]
 }
@@ -63,6 +69,8 @@ pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
     vec![
         encode(&[
             Answer::Attached { size_bytes: 7 },
+            Answer::Entered { size_bytes: 7 },
+            Answer::Volumes(Volumes::default()),
             Answer::Detected(content),
             Answer::Found(Some(Node(3))),
         ]),

@@ -1,7 +1,8 @@
 //! The process that reads a disk of others: it has a socket to the disk and one to its client, and nothing else.
 //!
 //! The program that holds this crate runs [`serve`] as a command of its own, started by [`client`](crate::client)
-//! with those sockets as standard input and output. One process reads one volume; it ends when the client goes.
+//! with those sockets as standard input and output. One process reads one disk, and in it one
+//! place, however deep: partition tables and disk images are looked at here and nowhere else. It ends when the client goes.
 
 mod confine;
 #[cfg(any(test, feature = "fuzzing"))]

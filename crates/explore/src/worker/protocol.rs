@@ -11,7 +11,7 @@ use std::{
 use nestling_block::{Extent, ExtentKind, ExtentList};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Content, Cursor, ErrorKind, FileName, Node, Page, Stat, StreamInfo, Summary};
+use crate::{Content, Cursor, ErrorKind, FileName, Node, Page, Stat, StreamInfo, Summary, Volumes};
 
 const HEAD_BYTES: usize = 8;
 pub(crate) const REQUEST_BYTES_MAX: u32 = 64 << 10;
@@ -28,6 +28,11 @@ pub(crate) enum Request {
         export: String,
         name: String,
     },
+    /// From now on all questions are about what a place of the attached disk is in.
+    Enter {
+        place: String,
+    },
+    Volumes,
     Detect,
     Open,
     Lookup {
@@ -76,6 +81,8 @@ impl Request {
     pub(crate) fn action(&self) -> &'static str {
         match self {
             Self::Attach { .. } => "to connect to the disk",
+            Self::Enter { .. } => "to open a disk inside the disk",
+            Self::Volumes => "which volumes there are",
             Self::Detect => "what the volume holds",
             Self::Open => "to open the file system",
             Self::Lookup { .. } => "to look up a name",
@@ -97,6 +104,10 @@ pub(crate) enum Answer {
     Attached {
         size_bytes: u64,
     },
+    Entered {
+        size_bytes: u64,
+    },
+    Volumes(Volumes),
     Detected(Content),
     Opened {
         summary: Summary,

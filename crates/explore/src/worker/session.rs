@@ -7,7 +7,7 @@ use nestling_block::{
     nbd::{NbdClient, NbdOptions},
 };
 
-use crate::{ErrorKind, ExploreError, FileSystem, Result, detect, open};
+use crate::{ErrorKind, ExploreError, FileSystem, Result, detect, enter, open, volumes};
 
 use super::protocol::{
     Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, REQUEST_BYTES_MAX, Request,
@@ -17,19 +17,22 @@ use super::protocol::{
 pub(super) struct Session {
     /// Until it is attached.
     socket: Option<UnixStream>,
+    /// That it is attached to.
+    disk: Option<Arc<dyn BlockSource>>,
+    /// Where it is in there: a disk or a volume.
     source: Option<Arc<dyn BlockSource>>,
     fs: Option<Arc<dyn FileSystem>>,
 }
 
 impl Session {
     pub(super) fn new(disk: UnixStream) -> Self {
-        Self { socket: Some(disk), source: None, fs: None }
+        Self { socket: Some(disk), disk: None, source: None, fs: None }
     }
 
     /// With a volume that is attached already.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn over(source: Arc<dyn BlockSource>) -> Self {
-        Self { socket: None, source: Some(source), fs: None }
+        Self { socket: None, disk: Some(Arc::clone(&source)), source: Some(source), fs: None }
     }
 
     pub(super) fn run(mut self, control: &UnixStream) -> Result<()> {
@@ -50,6 +53,8 @@ impl Session {
         let plain = |answer| Ok((answer, Vec::new()));
         match request {
             Request::Attach { export, name } => self.attach(&export, &name),
+            Request::Enter { place } => self.enter(&place),
+            Request::Volumes => plain(Answer::Volumes(volumes(self.source()?)?)),
             Request::Detect => plain(Answer::Detected(detect(self.source()?)?)),
             Request::Open => {
                 let fs = open(Arc::clone(self.source()?))?;
@@ -97,8 +102,19 @@ impl Session {
         let disk = NbdClient::over_streams(vec![socket], name, export, &NbdOptions::default());
         let disk = disk.map_err(|source| ExploreError::Disk { volume: name.to_owned(), source })?;
         let size_bytes = BlockSource::size_bytes(&disk);
-        self.source = Some(Arc::new(disk));
+        let disk: Arc<dyn BlockSource> = Arc::new(disk);
+        self.disk = Some(Arc::clone(&disk));
+        self.source = Some(disk);
         Ok((Answer::Attached { size_bytes }, Vec::new()))
+    }
+
+    fn enter(&mut self, place: &str) -> Result<(Answer, Vec<u8>)> {
+        let disk = self.disk.as_ref().ok_or_else(|| out_of_turn("it has no disk yet"))?;
+        let source = enter(disk, &place.parse()?)?;
+        let size_bytes = source.size_bytes();
+        self.source = Some(source);
+        self.fs = None;
+        Ok((Answer::Entered { size_bytes }, Vec::new()))
     }
 
     fn source(&self) -> Result<&Arc<dyn BlockSource>> {

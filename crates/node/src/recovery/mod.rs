@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Or the new machine's disks are overlays on exports of the point (`instant`, `export`), and are brought over while it runs
-//! (`finish`).
+//! (`finish`). Files come out one by one (`files`).
 //!
 //! What must never happen: that a machine starts on a disk that is half written (`unfinished` remembers those, and the
 //! machine's task refuses); that change tracking is believed of a disk that was written here; that a disk gets a name before
@@ -26,6 +26,8 @@ mod book;
 mod conduct;
 mod define;
 mod export;
+mod files;
+mod files_values;
 mod finish;
 mod in_place;
 mod instant;
@@ -44,6 +46,7 @@ use std::{sync::Arc, time::Duration};
 use nestling_model::{EventKind, Vm};
 use nestling_store::Store;
 
+pub use files_values::{FileView, FilesAt, FilesView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
 pub use source::SourceDisk;
@@ -77,6 +80,7 @@ pub struct RecoveryState {
     pub recoveries: Recoveries,
     pub unfinished: Unfinished,
     pub instant: Arc<InstantBoots>,
+    pub files: files::OpenVolumes,
 }
 
 impl RecoveryState {
@@ -85,12 +89,14 @@ impl RecoveryState {
             recoveries: Recoveries::open(keeper.clone(), stored.recoveries).await?,
             unfinished: Unfinished::new(keeper.clone(), stored.unfinished),
             instant: Arc::new(InstantBoots::new(keeper, stored.instant)),
+            files: files::OpenVolumes::default(),
         })
     }
 
     /// The node ends.
     pub async fn close(&self) {
         self.recoveries.settle(END_PATIENCE).await;
+        self.files.close();
         let instant = Arc::clone(&self.instant);
         // What does not end in time ends with the process.
         let _ = tokio::task::spawn_blocking(move || instant.close()).await;

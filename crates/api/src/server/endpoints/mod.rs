@@ -1,6 +1,7 @@
 //! The endpoints, thin: read, ask the node, write.
 
 mod disks;
+mod files;
 mod guests;
 mod host;
 mod inside;
@@ -77,6 +78,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(disks::routes())
         .merge(protection::routes())
         .merge(recovery::routes())
+        .merge(files::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();
     complete(&mut document);

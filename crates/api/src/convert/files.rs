@@ -1,0 +1,81 @@
+use std::fmt::Write as _;
+
+use nestling_node as node;
+
+use super::same_names;
+use crate::v1;
+
+same_names!(v1::RecoveryFileKind, node::FileKind: File, Directory, Link, BlockDevice, CharDevice, Fifo, Socket, Unknown);
+
+impl From<node::VolumeView> for v1::RecoveryVolume {
+    fn from(view: node::VolumeView) -> Self {
+        let node::VolumeView { place, content, label, name, size_bytes, is_readable, problem } = view;
+        Self { place, content, label, name, size_bytes, readable: is_readable, problem }
+    }
+}
+
+impl From<node::FileView> for v1::RecoveryFile {
+    fn from(view: node::FileView) -> Self {
+        let attribute = |(name, value): (node::FileName, Vec<u8>)| v1::RecoveryFileAttribute {
+            name: name.to_string(),
+            value: hex(&value),
+        };
+        Self {
+            place: view.place,
+            name: view.name.map(|name| name.to_string()).unwrap_or_default(),
+            kind: view.kind.into(),
+            size_bytes: view.size_bytes,
+            mode: view.mode,
+            uid: view.uid,
+            gid: view.gid,
+            modified: view
+                .modified
+                .map(|node::FileTime { seconds, nanoseconds }| v1::RecoveryFileTime { seconds, nanoseconds }),
+            link_target: view.link_target.as_deref().map(link),
+            attributes: view.attributes.into_iter().map(attribute).collect(),
+        }
+    }
+}
+
+impl From<node::FilesView> for v1::RecoveryFiles {
+    fn from(view: node::FilesView) -> Self {
+        let node::FilesView { point, itself, entries, next, damage } = view;
+        Self {
+            point,
+            itself: itself.into(),
+            entries: entries.into_iter().map(Into::into).collect(),
+            next,
+            damage,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Each name as names are written, but those that lead somewhere.
+fn link(target: &[u8]) -> String {
+    let name = |part: &[u8]| match part {
+        b"" => String::new(),
+        b"." => ".".to_owned(),
+        b".." => "..".to_owned(),
+        part => node::FileName::from(part).to_string(),
+    };
+    target.split(|byte| *byte == b'/').map(name).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_one_line_that_can_be_read_back() {
+        assert_eq!(link(b"/usr/../b\nc"), "/usr/../b\\x0ac");
+        assert_eq!(hex(&[0, 0xff]), "00ff");
+    }
+}

@@ -1,0 +1,107 @@
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::header::CONTENT_TYPE;
+use nestling_node::{FilesAt, Node};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{Answer, App, Caller, OpenApiRouter, list, routes};
+use crate::{
+    server::{
+        input::{Asked, At},
+        problem::Problem,
+    },
+    v1,
+};
+
+/// Entries of a page.
+const PAGE_ENTRIES: usize = 500;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(volumes)).routes(routes!(files)).routes(routes!(content))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Disk {
+    /// In this repository; in all of them when absent.
+    #[serde(default)]
+    repository: Option<String>,
+    /// A disk (`scsi:0`), or one inside it (`scsi:0/2:/disks/a.vhdx//`); all disks of the point when absent.
+    #[serde(default)]
+    place: String,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Files {
+    /// In this repository; in all of them when absent.
+    #[serde(default)]
+    repository: Option<String>,
+    /// Such as `scsi:0/2:/etc`.
+    place: String,
+    /// Of a directory: where the page begins, as the page before says.
+    #[serde(default)]
+    from: u64,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Content {
+    /// In this repository; in all of them when absent.
+    #[serde(default)]
+    repository: Option<String>,
+    /// Such as `scsi:0/2:/etc/hostname`.
+    place: String,
+    #[serde(default)]
+    offset: u64,
+    /// 4 MiB at most.
+    length: u32,
+}
+
+/// Which volumes there are on a recovery point's disks, or on disks inside them
+#[utoipa::path(get, path = "/v1/points/{point}/volumes", tag = "recovery",
+    params(("point" = String, Path), Disk),
+    responses((status = 200, description = "The volumes", body = Vec<v1::RecoveryVolume>)))]
+async fn volumes(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Asked(disk): Asked<Disk>,
+) -> Answer<Vec<v1::RecoveryVolume>> {
+    let at = FilesAt { point, repository: disk.repository, place: disk.place };
+    list(node.point_volumes(&caller, at).await?)
+}
+
+/// A file or directory in a recovery point, and a page of what is in a directory
+#[utoipa::path(get, path = "/v1/points/{point}/files", tag = "recovery",
+    params(("point" = String, Path), Files),
+    responses((status = 200, description = "The file or directory", body = v1::RecoveryFiles)))]
+async fn files(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Asked(files): Asked<Files>,
+) -> Answer<v1::RecoveryFiles> {
+    let at = FilesAt { point, repository: files.repository, place: files.place };
+    Ok(Json(node.point_files(&caller, at, files.from, PAGE_ENTRIES).await?.into()))
+}
+
+/// Bytes of a file in a recovery point; none where all of them are zeroes
+#[utoipa::path(get, path = "/v1/points/{point}/content", tag = "recovery",
+    params(("point" = String, Path), Content),
+    responses((status = 200, description = "The bytes", body = Vec<u8>,
+        content_type = "application/octet-stream")))]
+async fn content(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Asked(content): Asked<Content>,
+) -> Result<Response, Problem> {
+    let at = FilesAt { point, repository: content.repository, place: content.place };
+    let bytes = node.point_bytes(&caller, at, content.offset, content.length).await?;
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}

@@ -1,0 +1,87 @@
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A volume of a disk in a recovery point, or of a disk inside that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryVolume {
+    /// To be asked for.
+    pub place: String,
+    /// The file system, or what else is there.
+    pub content: String,
+    pub label: String,
+    /// What its partition is called.
+    pub name: String,
+    pub size_bytes: u64,
+    /// Whether files can be taken out of it.
+    pub readable: bool,
+    /// Why it cannot be looked at.
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum RecoveryFileKind {
+    File,
+    Directory,
+    Link,
+    BlockDevice,
+    CharDevice,
+    Fifo,
+    Socket,
+    Unknown,
+}
+
+/// A file in a recovery point. Bytes of names that are no readable text are written as `\xNN`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryFile {
+    /// To be asked for.
+    pub place: String,
+    /// Empty for the root of a volume.
+    pub name: String,
+    pub kind: RecoveryFileKind,
+    pub size_bytes: u64,
+    #[serde(default)]
+    pub mode: Option<u16>,
+    #[serde(default)]
+    pub uid: Option<u32>,
+    #[serde(default)]
+    pub gid: Option<u32>,
+    #[serde(default)]
+    pub modified: Option<RecoveryFileTime>,
+    /// Of a symbolic link: its names, each written as names are.
+    #[serde(default)]
+    pub link_target: Option<String>,
+    /// Only of what was asked for itself.
+    #[serde(default)]
+    pub attributes: Vec<RecoveryFileAttribute>,
+}
+
+/// Since 1970, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryFileTime {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+/// An extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryFileAttribute {
+    pub name: String,
+    /// Two hexadecimal digits for each byte.
+    pub value: String,
+}
+
+/// A file or directory, and a page of what is in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryFiles {
+    /// The whole id of the point, to ask for more of the same.
+    pub point: String,
+    pub itself: RecoveryFile,
+    pub entries: Vec<RecoveryFile>,
+    /// Where the next page begins, unless this was the last one.
+    #[serde(default)]
+    pub next: Option<u64>,
+    /// What could not be read, so that entries may be missing, or say too little.
+    #[serde(default)]
+    pub damage: Vec<String>,
+}

@@ -1,0 +1,392 @@
+//! Files out of recovery points.
+//!
+//! ```text
+//! POINT  scsi:0/2:/home/l2.qcow2//1:/etc        what is asked for
+//!    │      │    └─ place: everything from here on is read by a process of its own (nestling_explore)
+//!    │      └─ a disk of the point, served to that process over NBD on a socket of its own
+//!    └─ the vault: opened, and held against a prune, by the node, which alone has the password
+//! ```
+//!
+//! What must never happen: that this process looks at a table, an image or a file system of a guest; that a reader outlives
+//! its use for long (it ends when nobody asked for a while); that what it says is used as a path here.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nestling_block::{
+    ExtentKind,
+    nbd::{Export, NbdAddress, NbdServer, ServerLimits},
+};
+use nestling_explore::{
+    Cursor, Entry, ErrorKind, ExploreError, FileKind, FilePath, FileSystem, Place, Stat,
+    client::{Disk, Worker, WorkerProgram},
+    find,
+};
+use nestling_identity::{Action, Identity};
+use nestling_model::protection::DiskSelector;
+use nestling_vault::{Job, Point};
+use uuid::Uuid;
+
+use super::{
+    files_values::{FileView, FilesAt, FilesView, VolumeView},
+    source::Source,
+};
+use crate::{
+    Node, NodeError, blocking::blocking, error::Result, home::remove_file, protection::repositories::Known,
+};
+
+/// For one answer of a reader, what it reads from the repository included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// A reader that nobody asked for so long ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// Readers at once. Each takes up to 128 MiB.
+const OPEN_MAX: usize = 4;
+/// Of a file, in one answer.
+const CHUNK_BYTES_MAX: u32 = 4 << 20;
+const PAGE_ENTRIES_MAX: usize = 1000;
+
+/// A volume that is being looked into.
+struct Opened {
+    key: Key,
+    /// What `point` is of, for messages and for whoever asks again.
+    point: Point,
+    fs: Arc<dyn FileSystem>,
+    // In this order: the reader ends before what it reads from.
+    _server: NbdServer,
+    _source: Arc<Source>,
+}
+
+/// What was asked for: digits of the point's id, the repository, the disk and what is opened in it. To find the point again for
+/// each question would read the list of all points.
+type Key = (String, Option<String>, String, String);
+
+#[derive(Default)]
+pub struct OpenVolumes(Mutex<Vec<(Instant, Arc<Opened>)>>);
+
+impl OpenVolumes {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Opened>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &Key) -> Option<Arc<Opened>> {
+        let mut all = self.lock();
+        let (used, opened) = all.iter_mut().find(|(_, opened)| opened.key == *key)?;
+        *used = Instant::now();
+        Some(Arc::clone(opened))
+    }
+
+    /// Whether it is the only one.
+    fn put(&self, opened: Arc<Opened>) -> bool {
+        let mut all = self.lock();
+        if all.len() >= OPEN_MAX
+            && let Some(oldest) = (0..all.len()).min_by_key(|at| all[*at].0)
+        {
+            all.remove(oldest);
+        }
+        all.push((Instant::now(), opened));
+        all.len() == 1
+    }
+
+    /// Whether any is left.
+    fn end_idle(&self) -> bool {
+        let mut all = self.lock();
+        all.retain(|(used, _)| used.elapsed() < IDLE);
+        !all.is_empty()
+    }
+
+    fn end(&self, key: &Key) {
+        self.lock().retain(|(_, opened)| opened.key != *key);
+    }
+
+    /// The node ends.
+    pub fn close(&self) {
+        self.lock().clear();
+    }
+}
+
+impl Node {
+    /// The volumes of a point's disks, of one of them, or of a disk inside it.
+    pub async fn point_volumes(&self, who: &Identity, at: FilesAt) -> Result<Vec<VolumeView>> {
+        self.authorize_files(who)?;
+        let (disk, place) = take_apart(&at.place)?;
+        if place.last().is_some() {
+            return Err(NodeError::invalid("this is a place in a volume, and no disk"));
+        }
+        let (known, point) = self.choose_point(&at.point, at.repository.as_deref()).await?;
+        let source = self.open_source(&known, &point, disk.as_deref()).await?;
+        let (wanted, is_one): (Vec<String>, bool) = match disk {
+            Some(disk) => (vec![disk], true),
+            None => (source.disks.iter().map(|disk| disk.name.clone()).collect(), false),
+        };
+        let (socket, program) = (self.socket(), self.program()?);
+        blocking(move || {
+            let mut views = Vec::new();
+            for disk in wanted {
+                let found = start(&source, &disk, &place, &program, &socket).and_then(|(worker, server)| {
+                    let found = worker.volumes().map_err(|error| unreadable(&point, error));
+                    drop(worker);
+                    server.stop();
+                    found
+                });
+                match found {
+                    Ok(found) => {
+                        let volumes = found.volumes.into_iter();
+                        views.extend(volumes.map(|volume| VolumeView::new(&disk, &place, volume)));
+                    }
+                    // The others may be whole.
+                    Err(error) if !is_one => views.push(VolumeView::unreadable(&disk, error.message())),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(views)
+        })
+        .await
+    }
+
+    /// A file or directory, and a page of what is in a directory.
+    pub async fn point_files(
+        &self,
+        who: &Identity,
+        at: FilesAt,
+        from: u64,
+        limit: usize,
+    ) -> Result<FilesView> {
+        let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
+        self.ask(who, &at, move |opened, disk, place, path| {
+            let fs = &*opened.fs;
+            let node = find(fs, path)?;
+            let stat = fs.stat(node)?;
+            let itself = FileView::new(fs, disk, place, path.names().last().cloned(), path, &stat, true)?;
+            let mut view = FilesView {
+                point: opened.point.id.to_string(),
+                itself,
+                entries: Vec::new(),
+                next: None,
+                damage: Vec::new(),
+            };
+            if stat.kind != FileKind::Directory {
+                return Ok(view);
+            }
+            let page = fs.list(node, Cursor(from), limit)?;
+            view.damage.extend(page.damage);
+            view.next = page.next.map(|next| next.0);
+            for Entry { name, node, kind } in page.entries {
+                let path = path.join(name.clone());
+                let entry = fs
+                    .stat(node)
+                    .and_then(|stat| FileView::new(fs, disk, place, Some(name.clone()), &path, &stat, false));
+                match entry {
+                    Ok(entry) => view.entries.push(entry),
+                    Err(error) if error.kind() == ErrorKind::Worker => return Err(error),
+                    Err(error) => {
+                        view.damage.push(format!("{path}: {error}"));
+                        view.entries.push(FileView::unknown(disk, place, name, &path, kind));
+                    }
+                }
+            }
+            Ok(view)
+        })
+        .await
+    }
+
+    /// Bytes of a file; none where all of them are zeroes.
+    pub async fn point_bytes(
+        &self,
+        who: &Identity,
+        at: FilesAt,
+        offset: u64,
+        length: u32,
+    ) -> Result<Vec<u8>> {
+        let length = length.min(CHUNK_BYTES_MAX);
+        self.ask(who, &at, move |opened, _, _, path| {
+            let fs = &*opened.fs;
+            let node = find(fs, path)?;
+            let Stat { size_bytes, .. } = fs.stat(node)?;
+            let end = offset.saturating_add(u64::from(length)).min(size_bytes);
+            if offset >= end {
+                return Ok(Vec::new());
+            }
+            let first = fs.extents(node, b"", offset..end)?.into_iter().next();
+            if first.is_some_and(|extent| extent.kind == ExtentKind::Zero && extent.end() >= end) {
+                return Ok(Vec::new());
+            }
+            let mut bytes = vec![0; usize::try_from(end - offset).unwrap_or_default()];
+            let count = fs.read(node, b"", offset, &mut bytes)?;
+            bytes.truncate(count);
+            Ok(bytes)
+        })
+        .await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        who: &Identity,
+        at: &FilesAt,
+        question: impl FnOnce(&Opened, &str, &Place, &FilePath) -> nestling_explore::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.authorize_files(who)?;
+        let (disk, place) = take_apart(&at.place)?;
+        let (Some(disk), Some(last)) = (disk, place.last().cloned()) else {
+            return Err(NodeError::invalid(
+                "this is a disk; a place in one of its volumes is such as scsi:0/1:/etc",
+            ));
+        };
+        let volume = place.volume(last.volume);
+        let key = (at.point.clone(), at.repository.clone(), disk.clone(), volume.to_string());
+        let opened = match self.recovery.files.get(&key) {
+            Some(opened) => opened,
+            None => self.open_volume(key, volume).await?,
+        };
+        let shared = self.shared();
+        blocking(move || {
+            question(&*opened, &disk, &place, &last.path).map_err(|error| {
+                // The next question may be of another file, and gets another reader.
+                if error.kind() == ErrorKind::Worker {
+                    shared.recovery.files.end(&opened.key);
+                }
+                unreadable(&opened.point, error)
+            })
+        })
+        .await
+    }
+
+    async fn open_volume(&self, mut key: Key, volume: Place) -> Result<Arc<Opened>> {
+        let (known, point) = self.choose_point(&key.0, key.1.as_deref()).await?;
+        if key.0.contains('@') {
+            // Which point is the newest changes.
+            key.0 = point.id.to_string();
+            if let Some(opened) = self.recovery.files.get(&key) {
+                return Ok(opened);
+            }
+        }
+        let source = self.open_source(&known, &point, Some(&key.2)).await?;
+        let (socket, program) = (self.socket(), self.program()?);
+        let opened = blocking(move || {
+            let (worker, server) = start(&source, &key.2, &volume, &program, &socket)?;
+            let fs = Arc::new(worker).open().map_err(|error| unreadable(&point, error))?;
+            Ok(Arc::new(Opened { key, point, fs, _server: server, _source: source }))
+        })
+        .await?;
+        if self.recovery.files.put(Arc::clone(&opened)) {
+            self.watch_idle();
+        }
+        Ok(opened)
+    }
+
+    /// Until nothing is open any more.
+    fn watch_idle(&self) {
+        let shared = self.shared();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(IDLE / 4) => {}
+                    () = shared.stopping.cancelled() => return,
+                }
+                let shared = Arc::clone(&shared);
+                // An end waits for processes.
+                let left = tokio::task::spawn_blocking(move || shared.recovery.files.end_idle()).await;
+                if !left.unwrap_or(false) {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn open_source(&self, known: &Known, point: &Point, disk: Option<&str>) -> Result<Arc<Source>> {
+        let vault = self.protection.repositories.open(known).await?;
+        let (known, point) = (known.clone(), point.clone());
+        let source = blocking(move || Source::read(known, vault, point, &Job::default())).await?;
+        if let Some(disk) = disk
+            && !source.disks.iter().any(|has| has.name == disk)
+        {
+            let has: Vec<String> = source.disks.iter().map(|has| shown(&has.name)).collect();
+            return Err(source.refused(format!("it has no disk {}; it has {}", shown(disk), has.join(", "))));
+        }
+        Ok(Arc::new(source))
+    }
+
+    /// What a guest holds is as much as the guest.
+    fn authorize_files(&self, who: &Identity) -> Result<()> {
+        self.authorize(who, Action::ReadBackups)?;
+        self.authorize(who, Action::UseGuest)?;
+        Ok(())
+    }
+
+    fn program(&self) -> Result<WorkerProgram> {
+        let program = self.settings.nestling_binary.clone().ok_or_else(|| {
+            NodeError::Engine("the program that reads file systems is not known to this node".to_owned())
+        })?;
+        Ok(WorkerProgram { program, arguments: vec!["explore-worker".into()] })
+    }
+
+    /// Used once: the reader's connection is made before anybody else could know of it.
+    fn socket(&self) -> PathBuf {
+        let name: String = Uuid::new_v4().simple().to_string().chars().take(12).collect();
+        self.home.read().join(format!("f{name}"))
+    }
+}
+
+/// `scsi:0/2:/etc`: the disk as points call it, and the place in it.
+fn take_apart(text: &str) -> Result<(Option<String>, Place)> {
+    let invalid =
+        |why: String| NodeError::invalid(format!("{text:?} is no place in a recovery point: {why}"));
+    if text.is_empty() {
+        return Ok((None, Place::default()));
+    }
+    let (disk, place) = text.split_once('/').unwrap_or((text, ""));
+    let Ok(DiskSelector::Place { .. }) = disk.parse() else {
+        return Err(invalid("it begins with a disk, such as scsi:0".to_owned()));
+    };
+    let place = place.parse().map_err(|error: ExploreError| invalid(error.to_string()))?;
+    Ok((Some(disk.to_lowercase().replacen(':', "-", 1)), place))
+}
+
+/// A reader that has gone to what `place` is in.
+fn start(
+    source: &Source,
+    disk: &str,
+    place: &Place,
+    program: &WorkerProgram,
+    socket: &std::path::Path,
+) -> Result<(Worker, NbdServer)> {
+    let bytes = source.disk(disk).map_err(|error| source.failed(error))?;
+    let exports = vec![Export::read_only(disk, Arc::new(bytes))];
+    let path = socket.to_owned();
+    let server = NbdServer::start(&NbdAddress::Unix(path.clone()), exports, ServerLimits::default());
+    let server = server.map_err(|source| NodeError::Export { path, source })?;
+    let connected = UnixStream::connect(socket);
+    remove_file(socket)?;
+    let connected = connected.map_err(NodeError::io("connect to", socket))?;
+    let about = Disk { socket: connected, export: disk.to_owned(), name: shown(disk) };
+    let worker = Worker::start(program, about, ANSWER_TIMEOUT).and_then(|worker| worker.enter(place));
+    Ok((worker.map_err(|error| unreadable(&source.point, error))?, server))
+}
+
+fn unreadable(point: &Point, error: ExploreError) -> NodeError {
+    NodeError::Files { point: point.short_id(), vm: point.name.to_string(), source: Box::new(error) }
+}
+
+/// A disk as people call it.
+fn shown(disk: &str) -> String {
+    disk.replacen('-', ":", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_begins_with_a_disk() {
+        let apart = |text: &str| take_apart(text).ok().map(|(disk, place)| (disk, place.to_string()));
+        assert_eq!(apart(""), Some((None, String::new())));
+        assert_eq!(apart("scsi:0"), Some((Some("scsi-0".to_owned()), String::new())));
+        assert_eq!(apart("ide:1/2:/a//0:/b"), Some((Some("ide-1".to_owned()), "2:/a//0:/b".to_owned())));
+        for text in ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0"] {
+            assert_eq!(apart(text), None, "{text}");
+        }
+    }
+}
