@@ -64,7 +64,7 @@ pub fn of(method: &Method, path: &str) -> CallLimits {
         ("POST" | "PATCH" | "DELETE", ["vms", ..]) | ("POST", ["host", "features", _]) => whole(MACHINE),
         ("GET", ["host", "requirements"]) => whole(MACHINE),
         // A repository far away answers slowly, and a password takes a second to become a key.
-        (_, ["repositories" | "points", ..]) => whole(MACHINE),
+        (_, ["repositories" | "points", ..]) | ("GET", ["jobs", _, "plan"]) => whole(MACHINE),
         _ => whole(QUICK),
     }
 }

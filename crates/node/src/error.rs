@@ -22,6 +22,8 @@ use nestling_network::{NatConflict, NetworkError, Problem};
 use nestling_store::StoreError;
 use nestling_vault::{FailureKind, VaultError};
 
+use crate::protection::JobError;
+
 pub type Result<T> = std::result::Result<T, NodeError>;
 
 /// What kind of failure it is, for programs.
@@ -55,6 +57,7 @@ pub enum Object {
     Repository,
     Run,
     Point,
+    Job,
 }
 
 /// A part of a machine that is changed, as Hyper-V's messages call it.
@@ -188,6 +191,8 @@ pub enum NodeError {
     RepositoryBusy { repository: RepositoryName, run: u64 },
     #[error("'{vm}' is being backed up already, by run {run}")]
     BackupRuns { vm: VmName, run: u64 },
+    #[error(transparent)]
+    Job(JobError),
     #[error("run {0} has ended already")]
     RunEnded(u64),
     #[error("the disks of '{vm}' cannot be captured")]
@@ -242,6 +247,7 @@ fn not_found(object: Object, name: &str) -> String {
         Object::Repository => format!("there is no repository \"{name}\""),
         Object::Run => format!("there is no run {name}"),
         Object::Point => format!("there is no recovery point {name}"),
+        Object::Job => format!("there is no backup job \"{name}\""),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
         }
@@ -262,7 +268,8 @@ fn exists(object: Object, name: &str) -> String {
         | Object::Disk
         | Object::Feature
         | Object::Run
-        | Object::Point => {
+        | Object::Point
+        | Object::Job => {
             format!("{name} exists already")
         }
     }
@@ -342,6 +349,7 @@ impl NodeError {
             Self::ImageNotBuilt(_) => Kind::NotFound,
             Self::Network(error) => network_kind(error),
             Self::NetworkProblem(_) => Kind::Requirement,
+            Self::Job(error) => error.code(),
             Self::Vault { source, .. } => vault_kind(source),
             Self::VaultSilent { .. } => Kind::Timeout,
             Self::Capture { source, .. } => capture_kind(source),
@@ -397,6 +405,8 @@ impl NodeError {
             Self::Vault { repository, source } if matches!(**source, VaultError::WrongPassword { .. }) => Some(format!(
                 "give the right one: nestling repository set '{repository}' --password-file FILE"
             )),
+            Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
+            Self::Job(error) => error.hint(),
             Self::BackupRuns { run, .. } => {
                 Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
             }
@@ -440,6 +450,7 @@ impl NodeError {
             | Self::DiskSilent { path, .. }
             | Self::ParentInUse { path, .. }
             | Self::Io { path, .. } => Some(path.display().to_string()),
+            Self::Job(error) => error.object(),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,

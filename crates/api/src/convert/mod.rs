@@ -5,6 +5,7 @@
 
 mod host;
 mod image;
+mod jobs;
 mod network;
 mod protection;
 mod vm;

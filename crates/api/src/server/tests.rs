@@ -73,6 +73,7 @@ fn some_body(operation: &Value) -> Value {
         Some("NewDrive") => json!({"path": "/x"}),
         Some("NewVm") => json!({"name": "x"}),
         Some("NewRepository") => json!({"name": "x", "location": "/x", "password": "x"}),
+        Some("NewJob") => json!({"name": "x"}),
         Some("NewRun") => json!({"vms": ["x"]}),
         _ => json!({}),
     }
@@ -205,7 +206,7 @@ async fn what_opens_a_repository_goes_in_and_never_comes_out() {
     assert_eq!(shown.contents.as_ref().map(|c| c.points), Some(0), "{:?}", shown.problem);
     let answers = json!([added, shown, client.repositories().await.unwrap()]).to_string();
     assert!(!answers.contains("hunter2"), "{answers}");
-    assert!(client.runs(None).await.unwrap().is_empty());
+    assert!(client.runs(None, None).await.unwrap().is_empty());
     assert!(client.points(None, Some("R"), Some(5)).await.unwrap().points.is_empty());
     let wish: NewRun = serde_json::from_value(json!({"vms": ["no/such"]})).unwrap();
     assert_eq!(client.start_run(&wish).await.unwrap_err().code, ErrorCode::NotFound);

@@ -8,6 +8,7 @@ mod cmdlets;
 mod faults;
 mod firmware;
 mod guide;
+mod jobs;
 mod life;
 mod nest;
 mod nested;

@@ -24,6 +24,7 @@ use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    job_error::JobError,
     secrets::{SecretFiles, Secrets},
     values::{NewRepository, RepositoryAdded, RepositoryChange, RepositoryContents, RepositoryView},
 };
@@ -333,6 +334,9 @@ impl Shared {
         let Repository { id, name, .. } = repositories.find(name)?.repository;
         if let Some(run) = self.protection.runs.using(id) {
             return Err(NodeError::RepositoryBusy { repository: name, run });
+        }
+        if let Some(job) = self.protection.jobs.using(id) {
+            return Err(JobError::NeedsRepository { job: job.name, repository: name }.into());
         }
         self.keeper.delete::<Repository>(id.0.to_string()).await?;
         repositories.drop(id);

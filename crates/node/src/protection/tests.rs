@@ -39,11 +39,11 @@ pub(crate) async fn prepare(node: &Node, vaults: &Path) {
     node.create_vm(&ME, with_disk(node, "vm")).await.unwrap();
 }
 
-fn image(node: &Node) -> PathBuf {
+pub(super) fn image(node: &Node) -> PathBuf {
     node.home.disks().join("vm.qcow2")
 }
 
-fn with_disk(node: &Node, name: &str) -> NewVm {
+pub(super) fn with_disk(node: &Node, name: &str) -> NewVm {
     let path = node.home.disks().join(format!("{name}.qcow2"));
     NewVm { new_disk: Some(NewVmDisk { size_bytes: 16 * MIB, path: Some(path) }), ..small(name) }
 }
@@ -61,7 +61,7 @@ pub(crate) fn wish(vm: &str) -> BackupWish {
     }
 }
 
-async fn ended(node: &Node, view: RunView) -> Run {
+pub(super) async fn ended(node: &Node, view: RunView) -> Run {
     let entry = node.protection.runs.find(&view.run.number.to_string()).unwrap();
     tokio::time::timeout(Duration::from_secs(60), entry.ended.cancelled()).await.expect("it ends");
     entry.run()
@@ -74,18 +74,18 @@ pub(crate) async fn backed_up(node: &Node, wish: BackupWish) -> Run {
 
 /// The one machine of a run that is good.
 #[track_caller]
-fn good(run: &Run) -> &MachineRun {
+pub(super) fn good(run: &Run) -> &MachineRun {
     let machine = &run.machines[0];
     assert!(machine.state.is_success(), "{:?}: {:?}", machine.state, machine.reason);
     machine
 }
 
-fn why(run: &Run) -> Option<NotTracked> {
+pub(super) fn why(run: &Run) -> Option<NotTracked> {
     good(run).disks[0].reading.unwrap().why_not()
 }
 
 /// Writes into an image as some other program would.
-fn write(image: &Path, offset: u64, byte: u8) {
+pub(super) fn write(image: &Path, offset: u64, byte: u8) {
     let command = format!("write -P {byte} {offset} 65536");
     let done = Command::new("qemu-io").args(["-f", "qcow2", "-c", &command]).arg(image).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -243,7 +243,7 @@ fn another_machine_of_that_name_begins_anew() {
 }
 
 /// Stops at a step until it is told to go on.
-fn held_at(step: &'static str) -> (Settings, mpsc::Receiver<()>, mpsc::Sender<()>) {
+pub(super) fn held_at(step: &'static str) -> (Settings, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (reached, is_reached) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let held = Mutex::new(Some(may_go_on));
@@ -259,7 +259,7 @@ fn held_at(step: &'static str) -> (Settings, mpsc::Receiver<()>, mpsc::Sender<()
     (Settings { at_step: Some(Arc::new(at_step)), ..settings() }, is_reached, go_on)
 }
 
-async fn reached(step: mpsc::Receiver<()>) {
+pub(super) async fn reached(step: mpsc::Receiver<()>) {
     tokio::task::spawn_blocking(move || step.recv_timeout(Duration::from_secs(30)).unwrap()).await.unwrap();
 }
 

@@ -6,6 +6,9 @@
 mod adapter;
 mod adapter_object;
 mod address;
+mod backup_job;
+mod backup_object;
+mod backup_run;
 mod common;
 mod disk;
 mod feature;
@@ -43,6 +46,8 @@ fn all() -> Vec<Cmdlet<Client>> {
         nat::cmdlets(),
         host::cmdlets(),
         feature::cmdlets(),
+        backup_job::cmdlets(),
+        backup_run::cmdlets(),
         remote::cmdlets(),
     ]
     .into_iter()

@@ -4,6 +4,7 @@ mod disks;
 mod guests;
 mod host;
 mod inside;
+mod jobs;
 mod network;
 mod protection;
 mod vms;
@@ -75,6 +76,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(network::routes())
         .merge(disks::routes())
         .merge(protection::routes())
+        .merge(jobs::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();
     complete(&mut document);
