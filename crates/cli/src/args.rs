@@ -167,6 +167,7 @@ impl KeepRules {
 
 /// The same, with a time for which every point stays.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Which points stay")]
 pub struct KeepRulesWithin {
     #[command(flatten)]
     rules: KeepRules,

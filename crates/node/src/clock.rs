@@ -93,7 +93,9 @@ fn timer(ms: u64) -> io::Result<AsyncFd<OwnedFd>> {
     };
     let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
     timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &once)?;
-    AsyncFd::with_interest(timer, Interest::READABLE)
+    // SAFETY: the timer is owned by what it is registered with, and is open as long.
+    let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+    Ok(timer?)
 }
 
 #[cfg(test)]

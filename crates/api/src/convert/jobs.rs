@@ -36,7 +36,7 @@ fn script(script: v1::JobScript) -> model::Script {
     model::Script { command, on_failure }
 }
 
-fn notice(hook: v1::JobWebhook) -> Result<model::Notice, NodeError> {
+fn notice(hook: &v1::JobWebhook) -> Result<model::Notice, NodeError> {
     Ok(model::Notice {
         to: model::Recipient::Webhook { url: read("webhook's address", &hook.url)?, secret: None },
         when: model::NoticeWhen {
@@ -90,7 +90,7 @@ impl TryFrom<v1::JobSettings> for node::JobSettings {
             copies: each(new.copies, copy)?,
             scripts_before: each(new.scripts_before, |s| Ok(script(s)))?,
             scripts_after: each(new.scripts_after, |s| Ok(script(s)))?,
-            notices: each(new.webhooks, notice)?,
+            notices: each(new.webhooks, |hook| notice(&hook))?,
             objective: new.objective_seconds.map(objective),
         })
     }

@@ -67,7 +67,7 @@ pub struct Run {
     /// Keep the new points at least so long, whatever the rules say
     #[arg(long, value_name = "N")]
     protect_hours: Option<u32>,
-    #[command(flatten, next_help_heading = "Rules applied after the backup")]
+    #[command(flatten)]
     rules: KeepRulesWithin,
     /// Do not wait for its end
     #[arg(long)]

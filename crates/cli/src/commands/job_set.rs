@@ -120,7 +120,7 @@ struct Settings {
     /// Run it after another job's end, JOB or JOB:success, JOB:failure or JOB:any; can be given again
     #[arg(long, value_name = "JOB[:END]")]
     after: Vec<String>,
-    #[command(flatten, next_help_heading = "Which points stay")]
+    #[command(flatten)]
     rules: KeepRulesWithin,
     /// Keep its points until they are unpinned, whatever the rules say
     #[arg(long, conflicts_with = "protect_hours")]
@@ -128,9 +128,9 @@ struct Settings {
     /// Keep its points at least so long, whatever the rules say
     #[arg(long, value_name = "N")]
     protect_hours: Option<u32>,
-    #[command(flatten, next_help_heading = "How machines are saved")]
+    #[command(flatten)]
     way: Way,
-    #[command(flatten, next_help_heading = "Around the run")]
+    #[command(flatten)]
     around: Around,
     /// What it is for
     #[arg(long, value_name = "TEXT")]
@@ -138,6 +138,7 @@ struct Settings {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "How machines are saved")]
 struct Way {
     /// Ask nothing of the guests: their disks are as after a power cut
     #[arg(long, conflicts_with_all = ["file_system_consistent", "freeze_seconds", "or_fail"])]
@@ -166,6 +167,7 @@ struct Way {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Around the run")]
 struct Around {
     /// Copy new points to this repository; can be given again
     #[arg(long, value_name = "REPOSITORY")]
@@ -269,7 +271,7 @@ impl Around {
 
     fn webhooks(&self) -> Vec<v1::JobWebhook> {
         let usual = [On::Warnings, On::Failure, On::MissedObjective];
-        let on = if self.webhook_on.is_empty() { &usual[..] } else { &self.webhook_on };
+        let on = if self.webhook_on.is_empty() { &usual[..] } else { self.webhook_on.as_slice() };
         let hook = |url: &String| v1::JobWebhook {
             url: url.clone(),
             on_success: on.contains(&On::Success),

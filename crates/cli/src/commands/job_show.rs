@@ -90,7 +90,10 @@ fn scripts(scripts: Option<&Vec<v1::JobScript>>) -> String {
 }
 
 fn after(all: Option<&Vec<v1::JobAfter>>) -> String {
-    let one = |after: &v1::JobAfter| format!("{} ({})", after.job, format!("{:?}", after.end).to_lowercase());
+    let one = |after: &v1::JobAfter| {
+        let end = format!("{:?}", after.end).to_lowercase();
+        format!("{} ({end})", after.job)
+    };
     all.map(|all| all.iter().map(one).collect::<Vec<_>>().join(", ")).unwrap_or_default()
 }
 

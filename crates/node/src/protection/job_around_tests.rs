@@ -166,8 +166,8 @@ fn a_repository_that_is_full_or_locked_fails_the_run_clearly_and_the_next_one_is
         node.create_vm(&ME, with_disk(&node, "vm")).await.unwrap();
         node.create_job(&ME, named("A"), all(None)).await.unwrap();
         let noise = vaults.path().join("noise");
-        let made = Program::new("sh").arg("-c").arg(format!("head -c 8M /dev/urandom > {}", noise.display()));
-        assert!({ made }.status().unwrap().success());
+        let line = format!("head -c 8M /dev/urandom > {}", noise.display());
+        assert!(Program::new("sh").args(["-c", &line]).status().unwrap().success());
         let command = format!("write -s {} 0 8M", noise.display());
         let wrote = Program::new("qemu-io").args(["-f", "qcow2", "-c", &command]).arg(image(&node)).output();
         assert!(wrote.unwrap().status.success());

@@ -143,8 +143,8 @@ fn get_cmdlet() -> Cmdlet<Client> {
         impact: Impact::None,
         views: const { &[&JOB_VIEW] },
         examples: &[Example {
-            code: "Get-VMBackupJob | Where-Object MissedVMs",
-            says: "Jobs with machines whose newest recovery point is too old.",
+            code: "Get-VMBackupJob | Where-Object LastResult -ne Succeeded",
+            says: "Jobs whose last run has not succeeded.",
         }],
         run: |call| Box::pin(get(call)),
     }
