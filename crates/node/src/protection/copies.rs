@@ -27,6 +27,9 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Copies what a run has saved.
 pub async fn copy(node: &Arc<Shared>, entry: &Entry, order: &Order, job: &Job) {
+    if entry.run().machines.iter().all(|machine| machine.point.is_none()) {
+        return;
+    }
     for to in &job.policy.copies {
         if entry.cancel.is_cancelled() || node.stopping.is_cancelled() {
             return;

@@ -3,7 +3,7 @@
 //! A program is started as it is given, with no shell in between, as the node's own user, in a process group of its own and with an
 //! environment that has nothing of the node's but where programs are. It is ended, with all that it started, when its time is up.
 //! What it says goes into the run's log, as much as is of use. Programs after the machines run whatever became of those, and also
-//! when the run was ended: what the ones before made ready is to be put back.
+//! when the run was ended: what the ones before made ready is to be put back. Only a node that ends waits for none.
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
@@ -34,11 +34,14 @@ enum When {
 
 /// Runs what comes before the first machine. An error: there is to be no backup, and why.
 pub async fn before(node: &Arc<Shared>, entry: &Entry, job: &Job) -> Result<(), String> {
+    let is_over = || entry.cancel.is_cancelled() || node.stopping.is_cancelled();
     for script in &job.policy.scripts_before {
-        if entry.cancel.is_cancelled() || node.stopping.is_cancelled() {
+        let ran = if is_over() { Ok(()) } else { run_script(node, entry, script, When::Before).await };
+        if is_over() {
+            // A program that was ended with the run is not why there is no backup.
             return Ok(());
         }
-        run_script(node, entry, script, When::Before).await?;
+        ran?;
     }
     Ok(())
 }
