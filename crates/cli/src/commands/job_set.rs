@@ -19,11 +19,11 @@ use crate::{
 pub struct Create {
     /// The job's name
     name: String,
-    #[command(flatten)]
-    settings: Settings,
     /// Let it run only when it is asked for
     #[arg(long)]
     disabled: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// Change or rename a job; what is not given stays
@@ -37,11 +37,11 @@ pub struct Set {
     /// Its new name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    #[command(flatten)]
-    settings: Settings,
     /// Take something away; can be given again
     #[arg(long, value_name = "WHAT")]
     clear: Vec<Clear>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 const AFTER_HELP: &str = "\
@@ -99,6 +99,9 @@ enum On {
 
 #[derive(Debug, Args)]
 struct Settings {
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    notes: Option<String>,
     /// Machines, by a name in which * and ? stand for other text, or id: and an id; can be given again
     #[arg(long, value_name = "NAME")]
     vm: Vec<String>,
@@ -132,9 +135,6 @@ struct Settings {
     way: Way,
     #[command(flatten)]
     around: Around,
-    /// What it is for
-    #[arg(long, value_name = "TEXT")]
-    notes: Option<String>,
 }
 
 #[derive(Debug, Args)]
