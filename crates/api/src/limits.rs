@@ -64,9 +64,9 @@ pub fn of(method: &Method, path: &str) -> CallLimits {
         ("POST" | "PATCH" | "DELETE", ["vms", ..]) | ("POST", ["host", "features", _]) => whole(MACHINE),
         ("GET", ["host", "requirements"]) => whole(MACHINE),
         // A repository far away answers slowly, and a password takes a second to become a key.
-        (_, ["repositories" | "points", ..]) | ("POST", ["recoveries"] | ["instant-boots", ..]) => {
-            whole(MACHINE)
-        }
+        (_, ["repositories" | "points", ..])
+        | ("GET", ["jobs", _, "plan"])
+        | ("POST", ["recoveries"] | ["instant-boots", ..]) => whole(MACHINE),
         _ => whole(QUICK),
     }
 }

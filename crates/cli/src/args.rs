@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use nestling_api::v1;
 use nestling_model::VmPath;
+use nestling_vault::retention::Retention;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, nat, node, recover, repository, shell, switch, tree,
+    backup, console, disk, doctor, events, host, image, job, nat, node, recover, repository, shell, switch,
+    tree,
     vault, vm,
 };
 
@@ -82,6 +85,7 @@ pub enum Command {
     Host(host::Host),
     Events(events::Events),
     Backup(Box<backup::Backup>),
+    Job(Box<job::Job>),
     Recover(Box<recover::Recover>),
     Repository(repository::Repository),
     Vault(vault::Vault),
@@ -125,6 +129,63 @@ pub fn vm_path(text: &str) -> Result<VmPath, String> {
         use std::error::Error as _;
         error.source().map_or_else(|| error.to_string(), |why| format!("{error}: {why}"))
     })
+}
+
+/// Which of a machine's points stay.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct KeepRules {
+    /// Keep the last N points
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_last: u32,
+    /// Keep the last point of each of the last N hours that have one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_hourly: u32,
+    /// Of each of the last N days
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_daily: u32,
+    /// Of each of the last N weeks
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_weekly: u32,
+    /// Of each of the last N months
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_monthly: u32,
+    /// Of each of the last N years
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_yearly: u32,
+}
+
+impl KeepRules {
+    pub fn counts(self) -> Retention {
+        Retention {
+            last: self.keep_last,
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+        }
+    }
+}
+
+/// The same, with a time for which every point stays.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Which points stay")]
+pub struct KeepRulesWithin {
+    #[command(flatten)]
+    rules: KeepRules,
+    /// Keep every point that is younger
+    #[arg(long, value_name = "HOURS", default_value_t = 0, hide_default_value = true)]
+    keep_within: u32,
+}
+
+impl KeepRulesWithin {
+    /// `None` if no rule was given.
+    pub fn into_wire(self) -> Option<v1::Retention> {
+        let Retention { last, hourly, daily, weekly, monthly, yearly } = self.rules.counts();
+        let within_hours = self.keep_within;
+        let rules = v1::Retention { last, hourly, daily, weekly, monthly, yearly, within_hours };
+        Some(rules).filter(|rules| *rules != v1::Retention::default())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -91,6 +91,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Nat(nat) => on_one_thread(nat.run(&session)),
         Command::Disk(disk) => on_one_thread(disk.run(&session)),
         Command::Backup(backup) => on_one_thread(backup.run(&session)),
+        Command::Job(job) => on_one_thread(job.run(&session)),
         Command::Recover(recover) => on_one_thread(recover.run(&session)),
         Command::Repository(repository) => on_one_thread(repository.run(&session)),
         Command::Image(image) => on_one_thread(image.run(&session)),

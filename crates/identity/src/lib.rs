@@ -49,6 +49,8 @@ pub enum Action {
     /// Repositories, runs and recovery points.
     ReadBackups,
     RunBackups,
+    /// Add, change and remove backup jobs, with the programs that they run on the host.
+    ChangeJobs,
     /// Keep, mark and remove recovery points.
     ChangePoints,
     /// Add, change and forget repositories, with what opens them.
@@ -56,7 +58,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ReadHost,
         Self::ChangeHost,
         Self::StopNode,
@@ -77,6 +79,7 @@ impl Action {
         Self::ChangeImages,
         Self::ReadBackups,
         Self::RunBackups,
+        Self::ChangeJobs,
         Self::ChangePoints,
         Self::ChangeVaults,
     ];

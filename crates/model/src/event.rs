@@ -10,7 +10,7 @@ pub struct Event {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub at_ms: u64,
     pub kind: EventKind,
-    /// The name of the machine, switch, NAT network, image or repository concerned.
+    /// The name of the machine, switch, NAT network, image, repository or job concerned.
     pub object: String,
     /// One sentence for people.
     pub message: String,
@@ -36,6 +36,9 @@ pub enum EventKind {
     RepositoryChanged,
     /// This host forgot it; its recovery points stay where they are.
     RepositoryRemoved,
+    /// Also made.
+    JobChanged,
+    JobRemoved,
     BackupStarted,
     BackupProgress,
     /// There is a new recovery point.

@@ -17,14 +17,19 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     NewVm, NewVmDisk, Node, Seed, Settings,
-    protection::tests::{MIB, backed_up, image, prepare, wish, write},
+    protection::{
+        job_tests::{MINUTE, T0, all, clock_at, named},
+        tests::{MIB, backed_up, image, prepare, wish, write},
+    },
     recovery::tests::{as_new, bytes, in_place, recovered},
-    testing::{ME, TestHome, settings, small},
+    testing::{ME, TestHome, eventually, settings, small},
 };
 
 const HOME: &str = "NESTLING_TEST_CRASH_HOME";
 const STEP: &str = "NESTLING_TEST_CRASH_STEP";
 const STORY: &str = "NESTLING_TEST_CRASH_STORY";
+/// Of a node that is started when a job is due, and does nothing else.
+const DUE: &str = "due";
 /// The one step that is no step: in the middle of writing a state.
 const WHILE_SAVING: &str = "while a state is written";
 
@@ -41,6 +46,8 @@ async fn tell(node: &Node, story: &str) {
     match story {
         "create" => _ = node.create_vm(&ME, with_files(node.home.root())).await.unwrap(),
         "remove" => node.remove_vm(&ME, "vm", true).await.unwrap(),
+        // Its scheduler dies.
+        DUE => std::future::pending().await,
         "back up" => _ = backed_up(node, wish("vm")).await,
         "recover" => _ = recovered(node, as_new("vm@newest", Some("new"))).await,
         "recover in place" => _ = recovered(node, in_place("vm@newest")).await,
@@ -73,6 +80,7 @@ fn the_node_that_dies() {
         }
     };
     let settings = Settings { at_step: Some(Arc::new(die)), ..settings() };
+    let settings = if story == DUE { clock_at(T0 + 15 * MINUTE, settings).0 } else { settings };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let node = Node::open(Path::new(&home), settings).await.unwrap();
@@ -358,6 +366,42 @@ fn a_recovery_in_place_that_died_is_done_again_before_the_machine_starts() {
             assert!(next.state.is_success(), "{step}: {next:?}");
             assert_eq!(next.machines[0].new_bytes, 0, "{step}");
             tell(&node, "start off").await;
+        });
+    }
+}
+
+/// A job that was due when the node died has one whole run for that time, whatever had happened: it is begun by the next node,
+/// or found as interrupted and begun again once. And the next time has its run.
+#[test]
+fn a_due_job_whose_node_died_runs_once() {
+    for (step, left) in [
+        ("job due", None),
+        ("run written down", Some(Ended::Interrupted)),
+        ("instant made", Some(Ended::Interrupted)),
+    ] {
+        let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+        let (before, _) = clock_at(T0, settings());
+        home.life_with(before, async |node| {
+            prepare(&node, vaults.path()).await;
+            node.create_job(&ME, named("A"), all(Some("every 15 minutes"))).await.unwrap();
+        });
+        die(&home, DUE, step);
+        let (after, hands) = clock_at(T0 + 16 * MINUTE, settings());
+        home.life_with(after, async |node| {
+            let states = async || {
+                eventually(async || node.protection.runs.all().iter().all(|r| r.ended.is_cancelled())).await;
+                let runs = node.protection.runs.documents();
+                runs.iter().map(|run| run.state).collect::<Vec<_>>()
+            };
+            let mut expected: Vec<Ended> = left.into_iter().chain([Ended::Succeeded]).collect();
+            node.shared().look().await;
+            assert_eq!(states().await, expected, "{step}");
+            node.shared().look().await;
+            assert_eq!(states().await, expected, "{step}: once");
+            hands.send_replace(T0 + 30 * MINUTE);
+            node.shared().look().await;
+            expected.push(Ended::Succeeded);
+            assert_eq!(states().await, expected, "{step}");
         });
     }
 }

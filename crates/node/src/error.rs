@@ -24,6 +24,8 @@ use nestling_network::{NatConflict, NetworkError, Problem};
 use nestling_store::StoreError;
 use nestling_vault::{FailureKind, VaultError};
 
+use crate::protection::JobError;
+
 pub type Result<T> = std::result::Result<T, NodeError>;
 
 /// What kind of failure it is, for programs.
@@ -58,6 +60,7 @@ pub enum Object {
     Run,
     Point,
     Recovery,
+    Job,
 }
 
 /// A part of a machine that is changed, as Hyper-V's messages call it.
@@ -191,6 +194,8 @@ pub enum NodeError {
     RepositoryBusy { repository: RepositoryName, run: u64 },
     #[error("'{vm}' is being backed up already, by run {run}")]
     BackupRuns { vm: VmName, run: u64 },
+    #[error(transparent)]
+    Job(JobError),
     #[error("run {0} has ended already")]
     RunEnded(u64),
     #[error("the disks of '{vm}' cannot be captured")]
@@ -272,6 +277,7 @@ fn not_found(object: Object, name: &str) -> String {
         Object::Run => format!("there is no run {name}"),
         Object::Point => format!("there is no recovery point {name}"),
         Object::Recovery => format!("there is no recovery {name}"),
+        Object::Job => format!("there is no backup job \"{name}\""),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
         }
@@ -293,7 +299,8 @@ fn exists(object: Object, name: &str) -> String {
         | Object::Feature
         | Object::Run
         | Object::Point
-        | Object::Recovery => {
+        | Object::Recovery
+        | Object::Job => {
             format!("{name} exists already")
         }
     }
@@ -380,6 +387,7 @@ impl NodeError {
             Self::Network(error) => network_kind(error),
             Self::NetworkProblem(_) => Kind::Requirement,
             Self::Files { source, .. } => files_kind(source),
+            Self::Job(error) => error.code(),
             Self::Vault { source, .. } => vault_kind(source),
             Self::VaultSilent { .. } => Kind::Timeout,
             Self::Capture { source, .. } => capture_kind(source),
@@ -438,6 +446,8 @@ impl NodeError {
             Self::Vault { repository, source } if matches!(**source, VaultError::WrongPassword { .. }) => Some(format!(
                 "give the right one: nestling repository set '{repository}' --password-file FILE"
             )),
+            Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
+            Self::Job(error) => error.hint(),
             Self::BackupRuns { run, .. } => {
                 Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
             }
@@ -501,6 +511,7 @@ impl NodeError {
             | Self::Export { path, .. }
             | Self::Io { path, .. } => Some(path.display().to_string()),
             Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
+            Self::Job(error) => error.object(),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,

@@ -7,6 +7,7 @@
 //! network/      DHCP servers' files                  *.json     what was proven about KVM
 //! secrets/      what opens repositories; its owner's alone
 //! read/         sockets of disks of stopped machines while they are read
+//! logs/         what runs of backups did, a file for each
 //! ```
 //!
 //! Names in here come from ids only. Paths of sockets must stay short, so `run` has eight digits of an id.
@@ -38,7 +39,9 @@ impl HomeDir {
         let root = fs::canonicalize(root).map_err(NodeError::io("open", root))?;
         let lock = lock(&root)?;
         let home = Self { root, _lock: lock };
-        for dir in [home.disks(), home.images(), home.vms(), home.runs(), home.secrets(), home.read()] {
+        for dir in
+            [home.disks(), home.images(), home.vms(), home.runs(), home.secrets(), home.read(), home.logs()]
+        {
             builder.create(&dir).map_err(NodeError::io("create", dir))?;
         }
         Ok(home)
@@ -70,6 +73,11 @@ impl HomeDir {
 
     pub fn secrets(&self) -> PathBuf {
         self.root.join("secrets")
+    }
+
+    /// What runs of backups did.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
     }
 
     /// Where disks of machines without an engine are served while they are read.

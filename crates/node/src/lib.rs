@@ -43,7 +43,8 @@ pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView}
 pub use nestling_identity::Identity;
 pub use node::{Node, Settings};
 pub use protection::{
-    BackupWish, NewRepository, POINTS_MAX, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
+    BackupWish, JobAfter, JobCopy, JobError, JobPlan, JobRun, JobSettings, JobView, Missed, NewRepository,
+    POINTS_MAX, PlannedDisk, PlannedMachine, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{

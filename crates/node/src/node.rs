@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    clock::now_ms,
+    clock::{Clock, now_ms},
     engine::{EngineChoice, EngineRecord, Engines},
     error::Result,
     events::Events,
@@ -34,6 +34,8 @@ pub struct Settings {
     /// The program itself: it goes into the image of a host.
     pub nestling_binary: Option<PathBuf>,
     pub engine: EngineChoice,
+    /// What jobs go by; for tests.
+    pub clock: Clock,
     /// Called between the steps of what takes several; for tests.
     pub at_step: Option<StepHook>,
 }
@@ -85,7 +87,7 @@ impl Node {
             steps: Steps(settings.at_step.clone()),
             events: Events::new(),
             vms: Registry::default(),
-            protection: Protection::open(&home, keeper.clone(), protected).await?,
+            protection: Protection::open(&home, keeper.clone(), protected, settings.clock.now_ms()).await?,
             recovery: RecoveryState::open(keeper.clone(), recovered).await?,
             started_at_ms: now_ms(),
             authority: Authority { node_uid: rustix::process::geteuid().as_raw() },
@@ -99,7 +101,7 @@ impl Node {
         recovery::serve_all(&shared, &vms).await;
         vm::restore(&shared, vms, &ran_before).await?;
         recovery::follow_all(&shared);
-        protection::clear_left(&shared);
+        protection::start(&shared);
         shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
         let preparing = Arc::clone(&shared);
         tokio::spawn(async move { preparing.prepare_role().await });
@@ -132,6 +134,11 @@ impl Node {
 impl Shared {
     pub fn authorize(&self, who: &Identity, action: Action) -> std::result::Result<(), Denied> {
         self.authority.authorize(who, action)
+    }
+
+    /// The time that jobs and runs go by, in milliseconds since 1970-01-01T00:00:00Z.
+    pub fn now_ms(&self) -> u64 {
+        self.settings.clock.now_ms()
     }
 
     /// What tells this node's interfaces and addresses from those of others.

@@ -1,6 +1,6 @@
 use nestling_model::{
     Nat, Switch, Vm,
-    protection::{Repository, Run},
+    protection::{Job, Repository, Run},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -37,6 +37,13 @@ impl Document for Nat {
 
 impl Document for Repository {
     const KIND: &'static str = "repository";
+    fn id(&self) -> String {
+        self.id.0.to_string()
+    }
+}
+
+impl Document for Job {
+    const KIND: &'static str = "job";
     fn id(&self) -> String {
         self.id.0.to_string()
     }

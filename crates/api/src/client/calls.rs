@@ -5,10 +5,11 @@ use uuid::Uuid;
 use super::{Client, Console, Lines, Result, json_body, segment, streams};
 use crate::v1::{
     Adapter, AdapterChange, BuildImage, BuildProgress, Controller, DiskInfo, Drive, Event, Exec, ExecResult,
-    Feature, FeatureInstalled, Guest, Host, HostAdapter, HostAddress, Image, ImportImage, Nat, NatChange,
-    NewAdapter, NewAddress, NewDisk, NewDrive, NewMapping, NewNat, NewRepository, NewRun, NewSwitch, NewVm,
-    Node, Point, PointChange, Points, Repository, RepositoryChange, Requirement, ResizeDisk, Run,
-    StaticMapping, Switch, SwitchChange, Tree, Vm, VmChange, VmOperation,
+    Feature, FeatureInstalled, Guest, Host, HostAdapter, HostAddress, Image, ImportImage, Job, JobChange,
+    JobPlan, Nat, NatChange, NewAdapter, NewAddress, NewDisk, NewDrive, NewJob, NewMapping, NewNat,
+    NewRepository, NewRun, NewSwitch, NewVm, Node, Point, PointChange, Points, Repository, RepositoryChange,
+    Requirement, ResizeDisk, Run, RunLog, StaticMapping, Switch, SwitchChange, Tree, Vm, VmChange,
+    VmOperation,
 };
 
 const NOTHING: Option<&()> = None;
@@ -266,8 +267,8 @@ impl Client {
         self.done(Method::DELETE, &of("repositories", name), NOTHING).await
     }
 
-    pub async fn runs(&self, vm: Option<&str>) -> Result<Vec<Run>> {
-        self.json(Method::GET, &asking("runs", &[("vm", vm)]), NOTHING).await
+    pub async fn runs(&self, vm: Option<&str>, job: Option<&str>) -> Result<Vec<Run>> {
+        self.json(Method::GET, &asking("runs", &[("vm", vm), ("job", job)]), NOTHING).await
     }
 
     /// Answers when the run is written down; it goes on by itself.
@@ -306,6 +307,49 @@ impl Client {
 
     pub async fn remove_point(&self, point: &str, repository: Option<&str>) -> Result<()> {
         self.done(Method::DELETE, &asking(&of("points", point), &[("repository", repository)]), NOTHING).await
+    }
+}
+
+/// Backup jobs. `job` is a name or an id everywhere.
+impl Client {
+    pub async fn jobs(&self) -> Result<Vec<Job>> {
+        self.json(Method::GET, "jobs", NOTHING).await
+    }
+
+    pub async fn job(&self, job: &str) -> Result<Job> {
+        self.json(Method::GET, &of("jobs", job), NOTHING).await
+    }
+
+    pub async fn create_job(&self, new: &NewJob) -> Result<Job> {
+        self.json(Method::POST, "jobs", Some(new)).await
+    }
+
+    pub async fn change_job(&self, job: &str, change: &JobChange) -> Result<Job> {
+        self.json(Method::PATCH, &of("jobs", job), Some(change)).await
+    }
+
+    /// What it saved stays.
+    pub async fn remove_job(&self, job: &str) -> Result<()> {
+        self.done(Method::DELETE, &of("jobs", job), NOTHING).await
+    }
+
+    /// Answers when the run is written down; it goes on by itself.
+    pub async fn run_job(&self, job: &str) -> Result<Run> {
+        self.json(Method::POST, &format!("{}/run", of("jobs", job)), NOTHING).await
+    }
+
+    /// Asks the run that is under way to end.
+    pub async fn stop_job(&self, job: &str) -> Result<Run> {
+        self.json(Method::POST, &format!("{}/stop", of("jobs", job)), NOTHING).await
+    }
+
+    /// What a run would do; nothing is done.
+    pub async fn plan_job(&self, job: &str) -> Result<JobPlan> {
+        self.json(Method::GET, &format!("{}/plan", of("jobs", job)), NOTHING).await
+    }
+
+    pub async fn run_log(&self, run: &str) -> Result<RunLog> {
+        self.json(Method::GET, &format!("{}/log", of("runs", run)), NOTHING).await
     }
 }
 

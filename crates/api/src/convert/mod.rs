@@ -6,6 +6,7 @@
 mod files;
 mod host;
 mod image;
+mod jobs;
 mod network;
 mod protection;
 mod recovery;

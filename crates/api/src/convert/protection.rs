@@ -99,21 +99,34 @@ impl From<v1::Retention> for model::protection::Retention {
     }
 }
 
-fn consistency(new: &v1::NewRun) -> Result<model::protection::Consistency, NodeError> {
+pub(super) fn consistency(wanted: &v1::JobConsistency) -> Result<model::protection::Consistency, NodeError> {
     use model::protection::{Consistency, Freeze, OnFailure};
-    match new.consistency {
-        v1::Consistency::Crash if new.freeze_seconds_max.is_some() || !new.freeze_mount_points.is_empty() => {
+    let v1::JobConsistency { level, freeze_seconds_max, freeze_mount_points, fail_if_inconsistent } = wanted;
+    match level {
+        v1::Consistency::Crash if freeze_seconds_max.is_some() || !freeze_mount_points.is_empty() => {
             Err(NodeError::invalid("a guest that is not held still has no time for that"))
         }
         v1::Consistency::Crash => Ok(Consistency::Crash),
         v1::Consistency::FileSystem => {
             let usual = Freeze::default();
             let freeze = Freeze {
-                seconds_max: new.freeze_seconds_max.unwrap_or(usual.seconds_max),
-                mount_points: new.freeze_mount_points.clone(),
+                seconds_max: freeze_seconds_max.unwrap_or(usual.seconds_max),
+                mount_points: freeze_mount_points.clone(),
             };
-            let on_failure = if new.fail_if_inconsistent { OnFailure::Fail } else { OnFailure::Warn };
+            let on_failure = if *fail_if_inconsistent { OnFailure::Fail } else { OnFailure::Warn };
             Ok(Consistency::FileSystem { freeze, on_failure })
+        }
+    }
+}
+
+pub(super) fn keep(pin: bool, protect_hours: Option<u32>) -> Result<model::protection::Keep, NodeError> {
+    use model::protection::Keep;
+    match (pin, protect_hours) {
+        (false, None) => Ok(Keep::ByRules),
+        (true, None) => Ok(Keep::Pinned),
+        (false, Some(hours)) => Ok(Keep::ProtectedFor { hours }),
+        (true, Some(_)) => {
+            Err(NodeError::invalid("a point is pinned, or protected for a time, and not both"))
         }
     }
 }
@@ -122,24 +135,21 @@ impl TryFrom<v1::NewRun> for node::BackupWish {
     type Error = NodeError;
 
     fn try_from(new: v1::NewRun) -> Result<Self, NodeError> {
-        use model::protection::Keep;
-        let keep = match (new.pin, new.protect_hours) {
-            (false, None) => Keep::ByRules,
-            (true, None) => Keep::Pinned,
-            (false, Some(hours)) => Keep::ProtectedFor { hours },
-            (true, Some(_)) => {
-                return Err(NodeError::invalid("a point is pinned, or protected for a time, and not both"));
-            }
+        let wanted = v1::JobConsistency {
+            level: new.consistency,
+            freeze_seconds_max: new.freeze_seconds_max,
+            freeze_mount_points: new.freeze_mount_points,
+            fail_if_inconsistent: new.fail_if_inconsistent,
         };
         let excluded = new.exclude_disks.iter().map(|text| read("disk", text));
         Ok(Self {
-            consistency: consistency(&new)?,
+            consistency: consistency(&wanted)?,
             excluded_disks: excluded.collect::<Result<_, _>>()?,
             vms: new.vms,
             repository: new.repository,
             full: new.full,
             tags: new.tags,
-            keep,
+            keep: keep(new.pin, new.protect_hours)?,
             retention: new.retention.map(Into::into),
         })
     }
@@ -167,6 +177,8 @@ impl From<model::protection::DiskRun> for v1::DiskRun {
             name: disk.name.into(),
             total_bytes: disk.total_bytes,
             read_bytes: disk.read_bytes,
+            new_bytes: disk.new_bytes,
+            stored_bytes: disk.stored_bytes,
             reading,
             reason: disk.reading.and_then(|reading| reading.why_not()).map(|why| why.as_str().to_owned()),
             earlier_point: earlier.map(|point| point.to_string()),
@@ -212,10 +224,13 @@ fn cause(cause: &model::protection::Cause) -> String {
 impl From<node::RunView> for v1::Run {
     fn from(view: node::RunView) -> Self {
         let run = view.run;
+        let mut progress = view.progress.into_iter().map(Into::into);
         Self {
             id: run.id.0,
             number: run.number,
             state: run.state.into(),
+            job: run.job_name.map(Into::into),
+            job_id: run.job.map(|job| job.0),
             causes: run.causes.iter().map(cause).collect(),
             repository: view.repository,
             created_at_ms: run.created_at_ms,
@@ -224,7 +239,8 @@ impl From<node::RunView> for v1::Run {
             machines: run.machines.into_iter().map(Into::into).collect(),
             warnings: texts(&run.warnings),
             reason: run.reason.map(Into::into),
-            progress: view.progress.map(Into::into),
+            progress: progress.next(),
+            more_progress: progress.collect(),
         }
     }
 }

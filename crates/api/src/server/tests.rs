@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::endpoints::{self, App};
 use crate::{
     client::Client,
-    v1::{ErrorBody, ErrorCode, NewRepository, NewRun, NewVm, Secret, VmChange, VmState},
+    v1::{ErrorBody, ErrorCode, NewJob, NewRepository, NewRun, NewVm, Secret, VmChange, VmState},
 };
 
 /// A user of the host who is nobody here.
@@ -74,6 +74,7 @@ fn some_body(operation: &Value) -> Value {
         Some("NewVm") => json!({"name": "x"}),
         Some("NewRepository") => json!({"name": "x", "location": "/x", "password": "x"}),
         Some("NewRecovery") => json!({"point": "x@newest"}),
+        Some("NewJob") => json!({"name": "x"}),
         Some("NewRun") => json!({"vms": ["x"]}),
         _ => json!({}),
     }
@@ -206,12 +207,63 @@ async fn what_opens_a_repository_goes_in_and_never_comes_out() {
     assert_eq!(shown.contents.as_ref().map(|c| c.points), Some(0), "{:?}", shown.problem);
     let answers = json!([added, shown, client.repositories().await.unwrap()]).to_string();
     assert!(!answers.contains("hunter2"), "{answers}");
-    assert!(client.runs(None).await.unwrap().is_empty());
+    assert!(client.runs(None, None).await.unwrap().is_empty());
     assert!(client.points(None, Some("R"), Some(5)).await.unwrap().points.is_empty());
     let wish: NewRun = serde_json::from_value(json!({"vms": ["no/such"]})).unwrap();
     assert_eq!(client.start_run(&wish).await.unwrap_err().code, ErrorCode::NotFound);
     client.forget_repository("R").await.unwrap();
     assert_eq!(client.repository("R").await.unwrap_err().code, ErrorCode::NotFound);
+    served.stop.cancel();
+    served.ended().await;
+}
+
+#[tokio::test]
+async fn a_job_comes_out_as_it_went_in_and_is_changed_and_removed() {
+    let served = Served::start().await;
+    let (client, vaults) = (&served.client, tempfile::tempdir().unwrap());
+    let place = vaults.path().join("r").display().to_string();
+    let new = json!({"name": "R", "location": place, "password": "hunter2"});
+    client.add_repository(&serde_json::from_value(new).unwrap()).await.unwrap();
+    let settings = json!({
+        "vms": ["web*"], "rules": ["memory>=4GB"], "any_rule": true, "schedule": "daily at 22:30",
+        "retention": {"daily": 14}, "keep": {"protect_hours": 24}, "consistency": {"level": "Crash"},
+        "exclude_disks": ["scsi:1"], "read_bytes_per_second_max": 1_000_000, "parallel": 3, "order": "LargestFirst",
+        "scripts_before": [{"program": "/bin/true", "must_succeed": true}], "objective_seconds": 3600,
+        "webhooks": [{"url": "https://hooks.example/a", "on_success": true, "on_warnings": false}],
+    });
+    let new: NewJob =
+        serde_json::from_value(json!({"name": "Nightly", "settings": settings.clone()})).unwrap();
+    let made = client.create_job(&new).await.unwrap();
+    assert!(made.next_run_ms.is_some() && made.running.is_none() && made.missed.is_empty());
+    let shown = serde_json::to_value(&made.settings).unwrap();
+    for (name, value) in settings.as_object().unwrap() {
+        let same = match (value, &shown[name]) {
+            (Value::Object(given), Value::Object(shown)) => {
+                given.iter().all(|(n, v)| shown.get(n) == Some(v))
+            }
+            (Value::Array(given), Value::Array(shown)) => given.len() == shown.len(),
+            (given, shown) => given == shown,
+        };
+        assert!(same, "{name}: {value} {}", shown[name]);
+    }
+    let change =
+        json!({"name": "Night", "settings": {"schedule": "", "objective_seconds": 0, "enabled": false}});
+    let changed = client.change_job("nightly", &serde_json::from_value(change).unwrap()).await.unwrap();
+    assert_eq!((changed.name.as_str(), changed.next_run_ms), ("Night", None));
+    assert_eq!(changed.settings.retention, made.settings.retention, "what is not given stays");
+    for bad in
+        [json!({"schedule": "sometimes"}), json!({"rules": ["size=1"]}), json!({"webhooks": [{"url": "x"}]})]
+    {
+        let bad = json!({"settings": bad});
+        let refused = client.change_job("Night", &serde_json::from_value(bad).unwrap()).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Invalid, "{}", refused.message);
+    }
+    assert!(client.plan_job("Night").await.unwrap().machines.is_empty());
+    assert_eq!(client.stop_job("Night").await.unwrap_err().code, ErrorCode::InvalidState);
+    assert_eq!(client.run_log("1").await.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(client.forget_repository("R").await.unwrap_err().code, ErrorCode::InUse);
+    client.remove_job("Night").await.unwrap();
+    assert!(client.jobs().await.unwrap().is_empty());
     served.stop.cancel();
     served.ended().await;
 }

@@ -27,7 +27,11 @@
 //! GET    /v1/images                          POST /v1/images (ImportImage)
 //! POST   /v1/images/{name}/build             progress, one JSON object a line
 //! GET    /v1/repositories                    POST (NewRepository)    /{repository}: GET PATCH DELETE
-//! GET    /v1/runs ?vm=                       POST (NewRun)           /{run}: GET     POST /{run}/cancel
+//! GET    /v1/runs ?vm=&job=                  POST (NewRun)           /{run}: GET     POST /{run}/cancel
+//! GET    /v1/runs/{run}/log                  what it did, for people
+//! GET    /v1/jobs                            POST (NewJob)           /{job}: GET PATCH (JobChange) DELETE
+//! POST   /v1/jobs/{job}/run                  POST /v1/jobs/{job}/stop
+//! GET    /v1/jobs/{job}/plan                 what a run would do
 //! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
@@ -45,6 +49,7 @@ mod files;
 mod guest;
 mod host;
 mod image;
+mod jobs;
 mod network;
 mod protection;
 mod recovery;
@@ -58,6 +63,10 @@ pub use host::{
     CheckResult, Feature, FeatureInstalled, Host, HostAdapter, HostAddress, NewAddress, Node, Requirement,
 };
 pub use image::{BuildImage, BuildProgress, Image, ImportImage};
+pub use jobs::{
+    ExcludedMachine, Job, JobAfter, JobChange, JobConsistency, JobCopy, JobEnd, JobKeep, JobMissed, JobOrder,
+    JobPlan, JobRun, JobScript, JobSettings, JobWebhook, NewJob, PlannedDisk, PlannedMachine, RunLog,
+};
 pub use network::{
     Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,
     SwitchKind,

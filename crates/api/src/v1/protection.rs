@@ -178,6 +178,12 @@ pub struct DiskRun {
     pub name: String,
     pub total_bytes: u64,
     pub read_bytes: u64,
+    /// What the repository did not have yet, where that can be told of one disk.
+    #[serde(default)]
+    pub new_bytes: u64,
+    /// What that takes there.
+    #[serde(default)]
+    pub stored_bytes: u64,
     #[serde(default)]
     pub reading: Option<Reading>,
     /// Why not only what changed was read.
@@ -244,6 +250,11 @@ pub struct Run {
     pub id: Uuid,
     pub number: u64,
     pub state: RunState,
+    /// The job that it is a run of, by its name then.
+    #[serde(default)]
+    pub job: Option<String>,
+    #[serde(default)]
+    pub job_id: Option<Uuid>,
     /// Who or what wanted it.
     pub causes: Vec<String>,
     pub repository: String,
@@ -260,6 +271,9 @@ pub struct Run {
     /// While it runs.
     #[serde(default)]
     pub progress: Option<RunProgress>,
+    /// Of further machines that are under way at the same time.
+    #[serde(default)]
+    pub more_progress: Vec<RunProgress>,
 }
 
 /// A recovery point.

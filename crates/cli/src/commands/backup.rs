@@ -28,6 +28,11 @@ enum Command {
         #[arg(value_name = "RUN", help = RUN)]
         run: String,
     },
+    /// Show what a run did, line by line
+    Log {
+        #[arg(value_name = "RUN", help = RUN)]
+        run: String,
+    },
     /// End a run; what it has saved of the machine under way serves the next one
     Cancel {
         #[arg(value_name = "RUN", help = RUN)]
@@ -53,13 +58,17 @@ impl Backup {
         match self.command {
             Command::Run(run) => run.run(session).await,
             Command::Runs(Runs { vm: None }) => {
-                printer.list(&session.client().await?.runs(None).await?, table)
+                printer.list(&session.client().await?.runs(None, None).await?, table)
             }
             Command::Runs(Runs { vm: Some(path) }) => {
                 let (client, vm) = session.at(&path).await?;
-                printer.list(&client.runs(Some(vm)).await?, table)
+                printer.list(&client.runs(Some(vm), None).await?, table)
             }
             Command::Show { run } => printer.show(&session.client().await?.run(&run).await?, details),
+            Command::Log { run } => {
+                let log = session.client().await?.run_log(&run).await?;
+                printer.show(&log, |log| text::clean(&log.text))
+            }
             Command::Cancel { run } => printer.changed(&session.client().await?.cancel_run(&run).await?),
             Command::Points(points) => points.run(session).await,
             Command::SetPoint(set) => set.run(session).await,
@@ -88,14 +97,15 @@ fn machines(run: &v1::Run) -> String {
     }
 }
 
-fn table(runs: &[v1::Run]) -> String {
-    let mut table =
-        Table::new(&["RUN", "BEGAN", "MACHINES", "REPOSITORY", "READ", "STORED", "STATE"]).right(&[0, 4, 5]);
+pub fn table(runs: &[v1::Run]) -> String {
+    let columns = ["RUN", "BEGAN", "JOB", "MACHINES", "REPOSITORY", "READ", "STORED", "STATE"];
+    let mut table = Table::new(&columns).right(&[0, 5, 6]);
     for run in runs {
         let read = run.machines.iter().flat_map(|machine| &machine.disks).map(|disk| disk.read_bytes).sum();
         table.row([
             run.number.to_string(),
             text::time(run.created_at_ms),
+            run.job.clone().unwrap_or_else(|| "-".to_owned()),
             machines(run),
             run.repository.clone(),
             text::size(read),
@@ -110,7 +120,13 @@ fn time(ms: Option<u64>) -> String {
     ms.map(text::time).unwrap_or_default()
 }
 
-pub fn progress(progress: &v1::RunProgress) -> String {
+/// How far a machine is; `more` are under way beside it.
+pub fn progress(progress: &v1::RunProgress, more: usize) -> String {
+    let at = stage(progress);
+    if more == 0 { at } else { format!("{at} (and {more} more machines)") }
+}
+
+fn stage(progress: &v1::RunProgress) -> String {
     match (progress.total, progress.in_bytes) {
         (0, _) => format!("{}: {}", progress.vm, progress.stage),
         (total, true) => {
@@ -130,11 +146,12 @@ fn details(run: &v1::Run) -> String {
     let mut out = fields(&[
         ("Run", run.number.to_string()),
         ("State", state(run.state).to_owned()),
+        ("Job", run.job.clone().unwrap_or_default()),
         ("Asked for by", run.causes.join(", ")),
         ("Repository", run.repository.clone()),
         ("Began", time(run.started_at_ms)),
         ("Ended", time(run.ended_at_ms)),
-        ("Now", run.progress.as_ref().map(progress).unwrap_or_default()),
+        ("Now", run.progress.as_ref().map(|at| progress(at, run.more_progress.len())).unwrap_or_default()),
         ("Reason", run.reason.clone().unwrap_or_default()),
         ("Warnings", run.warnings.join("; ")),
     ]);
@@ -165,18 +182,30 @@ fn machine_details(machine: &v1::MachineRun) -> String {
         out.push_str(&format!("Warning: {}\n", text::clean(warning)));
     }
     if !machine.disks.is_empty() {
-        let mut table = Table::new(&["DISK", "SIZE", "READ", "HOW"]).right(&[1, 2]);
+        let mut table =
+            Table::new(&["DISK", "SIZE", "READ", "PER SECOND", "NEW", "HOW"]).right(&[1, 2, 3, 4]);
         for disk in &machine.disks {
             table.row([
                 disk.name.clone(),
                 text::size(disk.total_bytes),
                 text::size(disk.read_bytes),
+                rate(disk.read_bytes, machine.save_ms),
+                if disk.new_bytes > 0 { text::size(disk.new_bytes) } else { String::new() },
                 how(disk),
             ]);
         }
         out.push_str(&table.text());
     }
     out
+}
+
+/// So many bytes a second; empty where nobody knows.
+pub fn rate(bytes: u64, ms: u64) -> String {
+    bytes
+        .saturating_mul(1000)
+        .checked_div(ms)
+        .map(|rate| format!("{}/s", text::size(rate)))
+        .unwrap_or_default()
 }
 
 fn how(disk: &v1::DiskRun) -> String {
@@ -200,6 +229,8 @@ mod tests {
             name: "scsi-0".into(),
             total_bytes: 1,
             read_bytes: 1,
+            new_bytes: 0,
+            stored_bytes: 0,
             reading: Some(reading),
             reason: reason.map(Into::into),
             earlier_point: Some("0123456789".into()),
@@ -219,7 +250,9 @@ mod tests {
             in_bytes,
             stored_bytes: 0,
         };
-        assert_eq!(progress(&at(0, false)), "Web01: saving");
-        assert_eq!(progress(&at(2 << 20, true)), "Web01: saving 1 MB of 2 MB");
+        assert_eq!(progress(&at(0, false), 0), "Web01: saving");
+        assert_eq!(progress(&at(2 << 20, true), 0), "Web01: saving 1 MB of 2 MB");
+        assert_eq!(progress(&at(0, false), 2), "Web01: saving (and 2 more machines)");
+        assert_eq!((rate(3 << 20, 1500), rate(1, 0)), ("2 MB/s".into(), String::new()));
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::backup::{progress, state};
 use crate::{
-    args::{VMS, vm_path},
+    args::{KeepRulesWithin, VMS, vm_path},
     failure::{Failure, Result, status},
     printer::Printer,
     session::Session,
@@ -68,52 +68,10 @@ pub struct Run {
     #[arg(long, value_name = "N")]
     protect_hours: Option<u32>,
     #[command(flatten)]
-    rules: Rules,
+    rules: KeepRulesWithin,
     /// Do not wait for its end
     #[arg(long)]
     detach: bool,
-}
-
-/// Which of a machine's points stay; all of them if no rule is given.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Rules applied after the backup")]
-struct Rules {
-    /// Keep the last N points
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_last: u32,
-    /// Keep the last point of each of the last N hours that have one
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_hourly: u32,
-    /// Of each of the last N days
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_daily: u32,
-    /// Of each of the last N weeks
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_weekly: u32,
-    /// Of each of the last N months
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_monthly: u32,
-    /// Of each of the last N years
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_yearly: u32,
-    /// Keep every point that is younger
-    #[arg(long, value_name = "HOURS", default_value_t = 0, hide_default_value = true)]
-    keep_within: u32,
-}
-
-impl Rules {
-    fn into_wire(self) -> Option<v1::Retention> {
-        let rules = v1::Retention {
-            last: self.keep_last,
-            hourly: self.keep_hourly,
-            daily: self.keep_daily,
-            weekly: self.keep_weekly,
-            monthly: self.keep_monthly,
-            yearly: self.keep_yearly,
-            within_hours: self.keep_within,
-        };
-        Some(rules).filter(|rules| *rules != v1::Retention::default())
-    }
 }
 
 impl Run {
@@ -130,11 +88,7 @@ impl Run {
         let signals = Signals::listen()?;
         let run = client.start_run(&self.into_wire()).await?;
         if detach {
-            session.printer.talk(&format!(
-                "run {} has begun; `nestling backup show {0}` tells how far it is",
-                run.number
-            ));
-            return session.printer.changed(&run);
+            return detached(session.printer, &run);
         }
         let run = watch(session.printer, &client, run, signals).await?;
         told(session.printer, &run)
@@ -162,6 +116,13 @@ impl Run {
     }
 }
 
+/// Leaves a run to itself.
+pub fn detached(printer: Printer, run: &v1::Run) -> Result {
+    let number = run.number;
+    printer.talk(&format!("run {number} has begun; `nestling backup show {number}` tells how far it is"));
+    printer.changed(run)
+}
+
 /// Wishes that the program ends.
 pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
@@ -185,7 +146,12 @@ impl Signals {
 }
 
 /// Tells how far it is until it has ended. The first Ctrl-C ends the run, the second one only the watching.
-async fn watch(printer: Printer, client: &Client, mut run: v1::Run, mut signals: Signals) -> Result<v1::Run> {
+pub async fn watch(
+    printer: Printer,
+    client: &Client,
+    mut run: v1::Run,
+    mut signals: Signals,
+) -> Result<v1::Run> {
     let number = run.number.to_string();
     let mut shown = printer.progress();
     let mut tick = interval(LOOK_INTERVAL);
@@ -206,14 +172,14 @@ async fn watch(printer: Printer, client: &Client, mut run: v1::Run, mut signals:
         if let Some(at) = &run.progress {
             #[expect(clippy::cast_precision_loss, reason = "a share of a bar")]
             let share = (at.total > 0).then(|| at.done as f64 / at.total as f64);
-            shown.show(share, &progress(at));
+            shown.show(share, &progress(at, run.more_progress.len()));
         }
     }
     Ok(run)
 }
 
 /// Prints what came of it: the object, or a line for each machine; and the exit status.
-fn told(printer: Printer, run: &v1::Run) -> Result {
+pub fn told(printer: Printer, run: &v1::Run) -> Result {
     let good = |state| matches!(state, RunState::Succeeded | RunState::SucceededWithWarnings);
     for machine in &run.machines {
         for warning in &machine.warnings {
@@ -226,10 +192,16 @@ fn told(printer: Printer, run: &v1::Run) -> Result {
             printer.error(&ErrorBody { code: ErrorCode::Failed, message, hint: None, object });
         }
     }
+    run.warnings.iter().for_each(|warning| printer.warning(warning));
+    if let Some(reason) = &run.reason {
+        let (message, object) = (reason.clone(), run.job.clone());
+        printer.error(&ErrorBody { code: ErrorCode::Failed, message, hint: None, object });
+    }
     printer.show(run, human)?;
     let failed = run.machines.iter().filter(|machine| !good(machine.state)).count();
     match failed {
-        0 => Ok(()),
+        0 if good(run.state) => Ok(()),
+        0 => Err(Failure::Told(status::FAILED)),
         all if all == run.machines.len() => Err(Failure::Told(status::FAILED)),
         _ => Err(Failure::Told(status::PARTLY)),
     }

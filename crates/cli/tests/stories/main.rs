@@ -9,6 +9,7 @@ mod faults;
 mod files;
 mod firmware;
 mod guide;
+mod jobs;
 mod life;
 mod nest;
 mod nested;

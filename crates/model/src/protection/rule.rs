@@ -119,6 +119,11 @@ impl Rule {
         }
     }
 
+    /// What it looks at.
+    pub const fn fact(&self) -> &Fact {
+        &self.fact
+    }
+
     /// Whether it speaks of machines inside others.
     pub fn is_inside(&self) -> bool {
         matches!(&self.fact, Fact::Path(path) if path.is_inside())

@@ -6,19 +6,19 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{
     VmName, VmPath,
     protection::{
-        Cause, Consistency, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
+        Cause, Consistency, DiskExclude, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
         policy::EXCLUDED_DISKS_MAX,
     },
 };
 use uuid::Uuid;
 
 use super::{
-    conduct::{Order, conduct},
+    conduct::{Order, Way, conduct},
     marks::check_tags,
     runs::Entry,
     values::{BackupWish, RunView},
 };
-use crate::{Node, NodeError, clock::now_ms, error::Result, networks::to_the_end, node::Shared, vm::Handle};
+use crate::{Node, NodeError, error::Result, networks::to_the_end, node::Shared, vm::Handle};
 
 impl Node {
     /// Begins to back machines up, one after the other. The run is written down when this returns; it goes on by itself.
@@ -30,11 +30,18 @@ impl Node {
         Ok(self.run_view(&entry))
     }
 
-    /// All runs, newest first; only those of a machine, if one is given.
-    pub async fn runs(&self, who: &Identity, vm: Option<&str>) -> Result<Vec<RunView>> {
+    /// All runs, newest first; only those of a machine or a job, if one is given.
+    pub async fn runs(&self, who: &Identity, vm: Option<&str>, job: Option<&str>) -> Result<Vec<RunView>> {
         self.authorize(who, Action::ReadBackups)?;
         // A machine that is no more is still named by its old runs.
         let id = vm.and_then(|vm| self.vms.find(vm).ok()).map(|handle| handle.now().vm.id);
+        let job_id = job.and_then(|job| self.protection.jobs.find(job).ok()).map(|job| job.id);
+        let is_jobs = |run: &Run| {
+            job.is_none_or(|job| {
+                let named = run.job_name.as_ref().is_some_and(|name| name.key() == job.to_lowercase());
+                job_id.map_or(named, |id| run.job == Some(id))
+            })
+        };
         let is = |run: &Run| {
             vm.is_none_or(|vm| {
                 run.machines.iter().any(|machine| {
@@ -43,7 +50,7 @@ impl Node {
             })
         };
         let views = self.protection.runs.all().into_iter().rev().map(|entry| self.run_view(&entry));
-        Ok(views.filter(|view| is(&view.run)).collect())
+        Ok(views.filter(|view| is(&view.run) && is_jobs(&view.run)).collect())
     }
 
     pub async fn run(&self, who: &Identity, run: &str) -> Result<RunView> {
@@ -64,12 +71,13 @@ impl Node {
         Ok(self.run_view(&entry))
     }
 
-    fn run_view(&self, entry: &Entry) -> RunView {
+    pub(super) fn run_view(&self, entry: &Entry) -> RunView {
         let run = entry.run();
         let known = self.protection.repositories.get(run.repository);
         let repository =
             known.map_or_else(|| run.repository.0.to_string(), |known| known.repository.name.to_string());
-        RunView { progress: entry.progress().filter(|_| !run.state.has_ended()), repository, run }
+        let progress = if run.state.has_ended() { Vec::new() } else { entry.progress() };
+        RunView { progress, repository, run }
     }
 }
 
@@ -114,7 +122,7 @@ impl Shared {
             job_name: None,
             causes: vec![Cause::Person { name: Message::from(who) }],
             repository: known.repository.id,
-            created_at_ms: now_ms(),
+            created_at_ms: self.now_ms(),
             started_at_ms: None,
             ended_at_ms: None,
             state: RunState::Waiting,
@@ -125,9 +133,19 @@ impl Shared {
             warnings: Warnings::default(),
             reason: None,
         };
-        let entry = self.protection.runs.begin(run, &names).await?;
+        let entry = self.protection.runs.begin(run).await?;
         self.steps.reached("run written down");
-        let order = Order { known, wish, machines };
+        let everywhere = |disk| DiskExclude { machine: None, disk };
+        let way = Way {
+            consistency: wish.consistency,
+            excluded_disks: wish.excluded_disks.into_iter().map(everywhere).collect(),
+            full: wish.full,
+            tags: wish.tags,
+            keep: wish.keep,
+            retention: wish.retention,
+            pace: None,
+        };
+        let order = Order { known, way, machines, parallel: 1, job: None };
         tokio::spawn(conduct(Arc::clone(&self), Arc::clone(&entry), order));
         Ok(entry)
     }

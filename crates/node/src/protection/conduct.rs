@@ -1,74 +1,156 @@
-//! A run from its beginning to its end: one machine after the other. A machine that fails does not keep the next ones
-//! from their turn.
+//! A run from its beginning to its end: programs of the host, the machines, copies, programs again, notices. A machine that
+//! fails does not keep the others from their turn.
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use nestling_model::{
     EventKind, VmPath,
-    protection::{MachineRun, Message, Run, RunState, RunStep},
+    protection::{
+        Consistency, DiskExclude, DiskSelector, Job, Keep, MachineRun, Message, Retention, Run, RunState,
+        RunStep,
+    },
 };
 
 use super::{
+    copies,
     machine::{Backup, Done},
+    notices,
+    pace::Pace,
     repositories::Known,
     runs::Entry,
-    values::BackupWish,
+    scripts,
 };
-use crate::{NodeError, clock::now_ms, error::Result, node::Shared, vm::Handle};
+use crate::{NodeError, error::Result, node::Shared, vm::Handle};
+
+/// How the machines of a run are saved.
+pub struct Way {
+    pub consistency: Consistency,
+    pub excluded_disks: Vec<DiskExclude>,
+    /// Whether all is read, whatever is known of what changed.
+    pub full: bool,
+    pub tags: Vec<String>,
+    pub keep: Keep,
+    /// Applied to each machine's points after its backup; `None`: all stay.
+    pub retention: Option<Retention>,
+    pub pace: Option<Arc<Pace>>,
+}
+
+/// The disks of a machine that are left out.
+pub fn excluded_of(all: &[DiskExclude], path: &VmPath) -> Vec<DiskSelector> {
+    let fits = |exclude: &&DiskExclude| exclude.machine.as_ref().is_none_or(|pattern| pattern.matches(path));
+    all.iter().filter(fits).map(|exclude| exclude.disk.clone()).collect()
+}
 
 /// What a run is to do.
 pub struct Order {
     pub known: Known,
-    pub wish: BackupWish,
+    pub way: Way,
+    /// In the order of their turns.
     pub machines: Vec<(Arc<Handle>, VmPath)>,
+    /// How many are saved at once.
+    pub parallel: usize,
+    /// What it is a run of: its programs, copies and notices.
+    pub job: Option<Job>,
 }
 
 /// Conducts a run. Whatever happens, it has ended afterwards.
 pub async fn conduct(node: Arc<Shared>, entry: Arc<Entry>, order: Order) {
-    let work = std::panic::AssertUnwindSafe(conduct_machines(&node, &entry, &order)).catch_unwind();
+    let work = std::panic::AssertUnwindSafe(conduct_all(&node, &entry, &order)).catch_unwind();
     let failed = work.await.is_err();
+    let why = entry.why_ended();
+    let now_ms = node.now_ms();
     let step = |run: &mut Run| {
         if failed {
             run.reason = Some("an internal step of the run ended early; the node's log says more".into());
+        } else if let Some(why) = why {
+            run.reason = Some(why.into());
         }
-        end(run, failed, node.stopping.is_cancelled());
+        end(run, failed, node.stopping.is_cancelled(), now_ms);
     };
     entry.change(&node.keeper, step).await;
-    tell_end(&node, &entry.run());
+    tell_end(&node, &entry);
+    // Others may follow it, and its own next time may have come.
+    node.protection.jobs.changed.notify_one();
     node.protection.runs.forget_old().await;
+    if let Some(job) = &order.job {
+        notices::tell_of_run(&node, &entry, job).await;
+    }
 }
 
-async fn conduct_machines(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order) {
-    entry.change(&node.keeper, |run| take(run.step(RunStep::Begin, now_ms()))).await;
-    for (number, (handle, path)) in order.machines.iter().enumerate() {
-        let is_stopping = node.stopping.is_cancelled();
-        if is_stopping || entry.cancel.is_cancelled() {
-            let step = if is_stopping { RunStep::Interrupt } else { RunStep::Cancel };
-            entry.change(&node.keeper, |run| take(run.machines[number].step(step, now_ms()))).await;
-            continue;
+async fn conduct_all(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order) {
+    let now_ms = node.now_ms();
+    entry.change(&node.keeper, |run| take(run.step(RunStep::Begin, now_ms))).await;
+    tell_begin(entry, order);
+    let ready = match &order.job {
+        Some(job) => scripts::before(node, entry, job).await,
+        None => Ok(()),
+    };
+    match ready {
+        Ok(()) => {
+            let all = stream::iter(0..order.machines.len());
+            all.for_each_concurrent(order.parallel, |number| conduct_machine(node, entry, order, number))
+                .await;
         }
-        entry.change(&node.keeper, |run| take(run.machines[number].step(RunStep::Begin, now_ms()))).await;
-        let message = format!("run {} backs it up to '{}'", entry.run().number, order.known.repository.name);
-        node.events.tell(EventKind::BackupStarted, path.to_string(), message);
-        let backup = Backup { node, entry, known: &order.known, wish: &order.wish, handle, path, number };
-        let done = backup.run().await;
-        tell_machine(node, path, &done);
-        entry
-            .change(&node.keeper, |run| note(&mut run.machines[number], done, node.stopping.is_cancelled()))
-            .await;
-        entry.does_nothing();
+        Err(why) => {
+            let now_ms = node.now_ms();
+            entry.change(&node.keeper, |run| refuse(run, &why, now_ms)).await;
+        }
+    }
+    if let Some(job) = &order.job {
+        copies::copy(node, entry, order, job).await;
+        scripts::after(node, entry, job).await;
+    }
+}
+
+/// There is to be no backup.
+fn refuse(run: &mut Run, why: &str, now_ms: u64) {
+    run.reason = Some(why.into());
+    for machine in &mut run.machines {
+        machine.reason = Some(why.into());
+        take(machine.step(RunStep::Fail, now_ms));
+    }
+}
+
+async fn conduct_machine(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order, number: usize) {
+    let (handle, path) = &order.machines[number];
+    entry.does(number, path, "waiting for its turn");
+    let turn = tokio::select! {
+        turn = node.protection.turns.take(handle.now().vm.id) => Some(turn),
+        () = entry.cancel.cancelled() => None,
+        () = node.stopping.cancelled() => None,
+    };
+    let is_stopping = node.stopping.is_cancelled();
+    let now_ms = node.now_ms();
+    if turn.is_none() || is_stopping || entry.cancel.is_cancelled() {
+        let step = if is_stopping { RunStep::Interrupt } else { RunStep::Cancel };
+        entry.change(&node.keeper, |run| take(run.machines[number].step(step, now_ms))).await;
+        return entry.does_nothing(number);
+    }
+    entry.change(&node.keeper, |run| take(run.machines[number].step(RunStep::Begin, now_ms))).await;
+    let message = format!("run {} backs it up to '{}'", entry.number(), order.known.repository.name);
+    node.events.tell(EventKind::BackupStarted, path.to_string(), message);
+    entry.log.say(&format!("{path}: begins"));
+    let backup = Backup { node, entry, known: &order.known, way: &order.way, handle, path, number };
+    let done = backup.run().await;
+    tell_machine(node, path, &done);
+    let now_ms = node.now_ms();
+    let ended = |run: &mut Run| note(&mut run.machines[number], done, node.stopping.is_cancelled(), now_ms);
+    entry.change(&node.keeper, ended).await;
+    entry.does_nothing(number);
+    if let Some(machine) = entry.run().machines.get(number) {
+        entry.log.machine(machine);
     }
 }
 
 /// A step that the drawing does not have is a mistake of ours, and no reason to lose the run.
-fn take(step: std::result::Result<(), nestling_model::protection::RunRefused>) {
+pub fn take(step: std::result::Result<(), nestling_model::protection::RunRefused>) {
     if let Err(error) = step {
         tracing::error!(%error, "a run went astray");
     }
 }
 
-fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool) {
+fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool, now_ms: u64) {
     let step = match done {
         Ok(done) => {
             let step = if done.warnings.is_empty() { RunStep::Succeed } else { RunStep::SucceedWithWarnings };
@@ -88,22 +170,36 @@ fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool) {
             RunStep::Fail
         }
     };
-    take(machine.step(step, now_ms()));
+    take(machine.step(step, now_ms));
 }
 
-fn end(run: &mut Run, failed: bool, is_stopping: bool) {
+/// As its machines did; with a reason of its own it has failed.
+fn end(run: &mut Run, failed: bool, is_stopping: bool, now_ms: u64) {
     if (is_stopping || failed) && run.machines.iter().any(|machine| !machine.state.has_ended()) {
-        take(run.interrupt(now_ms()));
+        take(run.interrupt(now_ms));
         return;
     }
-    let step = if failed {
+    let step = if run.reason.is_some() {
         RunStep::Fail
     } else if is_stopping && run.machines.iter().any(|machine| machine.state == RunState::Interrupted) {
         RunStep::Interrupt
     } else {
         run.outcome()
     };
-    take(run.step(step, now_ms()));
+    take(run.step(step, now_ms));
+}
+
+fn tell_begin(entry: &Entry, order: &Order) {
+    let run = entry.run();
+    let of = order.job.as_ref().map(|job| format!(" of job '{}'", job.name)).unwrap_or_default();
+    let names: Vec<String> = order.machines.iter().map(|(_, path)| path.to_string()).collect();
+    entry.log.say(&format!(
+        "run {}{of} begins, to repository '{}': {}",
+        run.number,
+        order.known.repository.name,
+        names.join(", ")
+    ));
+    run.warnings.messages().iter().for_each(|warning| entry.log.say(&format!("warning: {warning}")));
 }
 
 fn tell_machine(node: &Shared, path: &VmPath, done: &Result<Done>) {
@@ -117,7 +213,17 @@ fn tell_machine(node: &Shared, path: &VmPath, done: &Result<Done>) {
     }
 }
 
-fn tell_end(node: &Shared, run: &Run) {
+fn tell_end(node: &Shared, entry: &Entry) {
+    let run = entry.run();
     let kind = if run.state.is_success() { EventKind::BackupDone } else { EventKind::BackupFailed };
-    node.events.tell(kind, format!("run {}", run.number), run.state.as_str());
+    let of = run.job_name.as_ref().map(|job| format!(" of job {job}")).unwrap_or_default();
+    node.events.tell(kind, format!("run {}{of}", run.number), run.state.as_str());
+    if let Some(reason) = &run.reason {
+        entry.log.say(reason.as_str());
+    }
+    let sum = run.totals();
+    entry.log.say(&format!(
+        "run {} has ended: {}; {} bytes read, {} new, {} stored",
+        run.number, run.state, sum.read_bytes, sum.new_bytes, sum.stored_bytes
+    ));
 }

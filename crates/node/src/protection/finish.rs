@@ -73,7 +73,7 @@ impl Backup<'_> {
     /// Applies the rules of what stays, if there are any. Why not, if they could not be.
     async fn apply_rules(&self, vault: &Arc<Repository>, vm: VmId) -> Option<String> {
         let needed = self.node.recovery.instant.points_of(self.known.repository.id);
-        match retention::apply(self.known, vault, vm, self.wish.retention?, needed).await {
+        match retention::apply(self.known, vault, vm, self.way.retention?, needed).await {
             Ok(0) => None,
             Ok(gone) => {
                 let message = format!("{gone} older recovery points went by the rules");
@@ -127,7 +127,7 @@ impl Backup<'_> {
 
     /// Pins or protects the point, if that was asked for.
     async fn mark(&self, vault: &Arc<Repository>, point: SnapshotId, taken_at_ms: u64) -> Result<SnapshotId> {
-        let change = match (self.wish.keep, self.wish.keep.protected_until_ms(taken_at_ms)) {
+        let change = match (self.way.keep, self.way.keep.protected_until_ms(taken_at_ms)) {
             (Keep::Pinned, _) => Retag::Pin,
             (_, Some(until)) => Retag::ProtectUntil(timestamp(until)),
             (_, None) => return Ok(point),

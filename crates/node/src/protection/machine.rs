@@ -25,13 +25,13 @@ use tokio::{
 };
 
 use super::{
+    conduct::{Way, excluded_of},
     description::{DescribedDisk, Description, SwitchThen, place_of},
     earlier::{Earlier, earlier},
     marks,
     repositories::{Known, answered},
     runs::Entry,
     saving::{Saving, SourceDisk, save},
-    values::BackupWish,
 };
 use crate::{
     NodeError,
@@ -55,7 +55,7 @@ pub struct Backup<'a> {
     pub node: &'a Arc<Shared>,
     pub entry: &'a Entry,
     pub known: &'a Known,
-    pub wish: &'a BackupWish,
+    pub way: &'a Way,
     pub handle: &'a Handle,
     pub path: &'a VmPath,
     /// Of the machine in its run.
@@ -157,9 +157,9 @@ impl Backup<'_> {
             run: self.run_id(),
             repository: self.known.repository.id,
             points: points.then(),
-            full: self.wish.full,
-            excluded: self.wish.excluded_disks.clone(),
-            consistency: self.wish.consistency.clone(),
+            full: self.way.full,
+            excluded: excluded_of(&self.way.excluded_disks, self.path),
+            consistency: self.way.consistency.clone(),
         };
         let seen = self.handle.ask(Operation::Modify, move |owner| Box::pin(owner.capture(wish)));
         let seen = self.unless_over(seen).await?;
@@ -197,10 +197,11 @@ impl Backup<'_> {
                 export: disk.export.clone(),
                 context: disk.context.clone().filter(|_| disk.since.is_ok()),
                 read: Arc::new(AtomicU64::new(0)),
+                pace: self.way.pace.clone(),
             })
             .collect();
         let mut tags = marks::tags(seen.vm.id, self.run_id(), seen.consistency);
-        tags.extend(self.wish.tags.iter().cloned());
+        tags.extend(self.way.tags.iter().cloned());
         let saving = Saving {
             vault: Arc::clone(vault),
             name: marks::point_name(self.path)?,

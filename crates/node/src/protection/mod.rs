@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! use case (repositories, backups, points)
+//!    │                    ▲ scheduler: what is due begins (jobs, job_run)
 //!    │ a run is written down                     basis: from which point it counts, pure
 //!    ▼                                               │
-//! conduct: one machine after the other ──► machine ──┤ asks the machine's task (vm::capture): one instant, kept
+//! conduct: scripts, machines, copies ────► machine ──┤ asks the machine's task (vm::capture): one instant, kept
 //!                                            │       ▼ by the engine or by servers of its images
 //!                                            │    tracking: which bitmaps began, how images lay
 //!                                            ▼
@@ -17,32 +18,53 @@
 
 mod backups;
 pub mod basis;
+mod candidates;
 mod conduct;
+mod copies;
 pub mod description;
 mod earlier;
 mod finish;
+#[cfg(test)]
+mod job_around_tests;
+mod job_error;
+mod job_plan;
+mod job_run;
+#[cfg(test)]
+pub(crate) mod job_tests;
+mod job_values;
+mod jobs;
+mod log;
 mod machine;
 pub mod marks;
+mod notices;
+mod objectives;
+mod pace;
 pub mod points;
 pub mod readings;
 pub mod repositories;
 mod retention;
 mod runs;
 mod saving;
+mod scheduler;
+mod scripts;
 mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tracking;
+mod turns;
 mod values;
 
 use std::{sync::Arc, time::Duration};
 
 use nestling_model::{
     Operation, VmId,
-    protection::{Repository, Run, RunId},
+    protection::{Job, Repository, Run, RunId},
 };
 use nestling_store::Store;
 
+pub use job_error::JobError;
+pub use job_values::{JobAfter, JobCopy, JobPlan, JobRun, JobSettings, JobView, PlannedDisk, PlannedMachine};
+pub use objectives::Missed;
 pub use points::POINTS_MAX;
 pub use secrets::Secrets;
 pub use values::{
@@ -51,11 +73,14 @@ pub use values::{
 };
 
 use self::{
+    jobs::Jobs,
     readings::Readings,
     repositories::Repositories,
     runs::Runs,
+    scheduler::Told,
     secrets::SecretFiles,
     tracking::{Book, Tracking},
+    turns::Turns,
 };
 use crate::{error::Result, home::HomeDir, keeper::Keeper, node::Shared};
 
@@ -66,12 +91,18 @@ const END_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Stored {
     repositories: Vec<Repository>,
     runs: Vec<Run>,
+    jobs: Vec<Job>,
     tracking: Vec<Tracking>,
 }
 
 impl Stored {
     pub fn read(store: &Store) -> Result<Self> {
-        Ok(Self { repositories: store.list()?, runs: store.list()?, tracking: store.list()? })
+        Ok(Self {
+            repositories: store.list()?,
+            runs: store.list()?,
+            jobs: store.list()?,
+            tracking: store.list()?,
+        })
     }
 }
 
@@ -79,6 +110,9 @@ impl Stored {
 pub struct Protection {
     pub repositories: Arc<Repositories>,
     pub runs: Runs,
+    pub jobs: Jobs,
+    pub told: Told,
+    pub turns: Turns,
     pub tracking: Book,
     pub readings: Readings,
     /// What a node began that died: a machine, and the run that it was for.
@@ -86,7 +120,7 @@ pub struct Protection {
 }
 
 impl Protection {
-    pub async fn open(home: &HomeDir, keeper: Keeper, stored: Stored) -> Result<Self> {
+    pub async fn open(home: &HomeDir, keeper: Keeper, stored: Stored, now_ms: u64) -> Result<Self> {
         let secrets = SecretFiles::new(home.secrets());
         let known: Vec<_> = stored.repositories.iter().map(|repository| repository.id).collect();
         secrets.sweep(|id| known.contains(&id))?;
@@ -96,7 +130,10 @@ impl Protection {
         };
         Ok(Self {
             repositories: Arc::new(Repositories::new(secrets, stored.repositories)),
-            runs: Runs::open(keeper.clone(), stored.runs).await?,
+            runs: Runs::open(keeper.clone(), home.logs(), stored.runs, now_ms).await?,
+            jobs: Jobs::new(stored.jobs),
+            told: Told::default(),
+            turns: Turns::default(),
             left: stored.tracking.iter().flat_map(unfinished).collect(),
             tracking: Book::new(keeper, stored.tracking),
             readings: Readings::default(),
@@ -109,8 +146,14 @@ impl Protection {
     }
 }
 
-/// Removes what the backups of a node that died began, once the machines have their tasks.
-pub fn clear_left(node: &Arc<Shared>) {
+/// Clears up after a node that died, and starts what goes on by itself. The machines have their tasks.
+pub fn start(node: &Arc<Shared>) {
+    clear_left(node);
+    scheduler::start(node);
+}
+
+/// Removes what the backups of a node that died began.
+fn clear_left(node: &Arc<Shared>) {
     for (vm, run) in node.protection.left.clone() {
         let node = Arc::clone(node);
         tokio::spawn(async move {

@@ -24,6 +24,7 @@ use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    job_error::JobError,
     secrets::{SecretFiles, Secrets},
     values::{NewRepository, RepositoryAdded, RepositoryChange, RepositoryContents, RepositoryView},
 };
@@ -344,6 +345,9 @@ impl Shared {
         }
         if let Some(vm) = self.recovery.instant.using_repository(id) {
             return Err(self.runs_from_vault(vm));
+        }
+        if let Some(job) = self.protection.jobs.using(id) {
+            return Err(JobError::NeedsRepository { job: job.name, repository: name }.into());
         }
         self.keeper.delete::<Repository>(id.0.to_string()).await?;
         repositories.forget(id);

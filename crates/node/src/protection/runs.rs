@@ -1,20 +1,22 @@
 //! The runs of this host: those that were, and those that are under way.
 //!
 //! A run is a document before it begins, and again whenever a machine of it ends; how far it is in between is known to
-//! this process alone. Of two runs that want one machine, the second is refused: what it asks for is being done.
+//! this process alone. A person who wants a machine that is in a run is refused: what is asked for is being done. A job is
+//! not: its machine waits for its turn (`turns`).
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use nestling_model::{
-    VmId, VmName, VmPath,
-    protection::{RepositoryId, Run, RunId, removable},
+    VmId, VmPath,
+    protection::{JobId, RepositoryId, Run, RunId, removable},
 };
 use nestling_store::{Batch, Document};
 use nestling_vault::Job;
@@ -22,10 +24,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::values::RunProgress;
+use super::{
+    job_error::JobError,
+    log::{self, RunLog},
+    values::RunProgress,
+};
 use crate::{
     NodeError,
-    clock::now_ms,
     error::{Object, Result},
     keeper::Keeper,
 };
@@ -33,10 +38,8 @@ use crate::{
 /// So many of each job stay, and so many without a job.
 const KEPT: usize = 200;
 
-/// What is done at this moment.
+/// What is done with a machine at this moment.
 struct Doing {
-    /// The machine's number in the run.
-    machine: usize,
     path: VmPath,
     stage: &'static str,
     job: Option<Arc<Job>>,
@@ -46,46 +49,21 @@ struct Doing {
 /// One run. Only the task that conducts it changes it.
 pub struct Entry {
     run: Mutex<Run>,
-    doing: Mutex<Option<Doing>>,
-    /// A person wants it to end.
+    /// By the machine's number in the run.
+    doing: Mutex<BTreeMap<usize, Doing>>,
+    pub log: RunLog,
+    /// It shall end.
     pub cancel: CancellationToken,
+    /// Why, if no person wants it.
+    why: OnceLock<&'static str>,
     /// It has.
     pub ended: CancellationToken,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Entry {
-    fn new(run: Run) -> Self {
-        let ended = CancellationToken::new();
-        if run.state.has_ended() {
-            ended.cancel();
-        }
-        Self { run: Mutex::new(run), doing: Mutex::new(None), cancel: CancellationToken::new(), ended }
-    }
-
-    /// As it is now, with what was read so far.
-    pub fn run(&self) -> Run {
-        let mut run = lock(&self.run).clone();
-        if let Some(doing) = lock(&self.doing).as_ref()
-            && let Some(machine) = run.machines.get_mut(doing.machine)
-        {
-            for disk in &mut machine.disks {
-                let read = doing.disks.iter().find(|(name, _)| name == disk.name.as_str());
-                disk.read_bytes = read.map_or(disk.read_bytes, |(_, read)| read.load(Relaxed));
-            }
-        }
-        run
-    }
-
-    pub fn progress(&self) -> Option<RunProgress> {
-        let doing = lock(&self.doing);
-        let doing = doing.as_ref()?;
-        let machine = doing.path.clone();
-        let at = doing.job.as_ref().map(|job| job.progress()).filter(|at| !at.stage.is_empty());
-        Some(match at {
+impl Doing {
+    fn progress(&self) -> RunProgress {
+        let machine = self.path.clone();
+        match self.job.as_ref().map(|job| job.progress()).filter(|at| !at.stage.is_empty()) {
             Some(at) => RunProgress {
                 machine,
                 stage: at.stage,
@@ -96,29 +74,82 @@ impl Entry {
             },
             None => RunProgress {
                 machine,
-                stage: doing.stage,
+                stage: self.stage,
                 done: 0,
                 total: 0,
                 in_bytes: false,
                 stored_bytes: 0,
             },
-        })
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    fn new(run: Run, log: RunLog) -> Self {
+        let ended = CancellationToken::new();
+        if run.state.has_ended() {
+            ended.cancel();
+        }
+        Self {
+            run: Mutex::new(run),
+            doing: Mutex::default(),
+            log,
+            cancel: CancellationToken::new(),
+            why: OnceLock::new(),
+            ended,
+        }
+    }
+
+    pub fn number(&self) -> u64 {
+        lock(&self.run).number
+    }
+
+    /// Ends it for a reason that makes it fail.
+    pub fn end_because(&self, why: &'static str) {
+        // The first one that was given counts.
+        let _ = self.why.set(why);
+        self.cancel.cancel();
+    }
+
+    pub fn why_ended(&self) -> Option<&'static str> {
+        self.why.get().copied()
+    }
+
+    /// As it is now, with what was read so far.
+    pub fn run(&self) -> Run {
+        let mut run = lock(&self.run).clone();
+        for (number, doing) in lock(&self.doing).iter() {
+            for disk in run.machines.get_mut(*number).into_iter().flat_map(|machine| &mut machine.disks) {
+                let read = doing.disks.iter().find(|(name, _)| name == disk.name.as_str());
+                disk.read_bytes = read.map_or(disk.read_bytes, |(_, read)| read.load(Relaxed));
+            }
+        }
+        run
+    }
+
+    /// How far each machine under way is.
+    pub fn progress(&self) -> Vec<RunProgress> {
+        lock(&self.doing).values().map(Doing::progress).collect()
     }
 
     /// What happens now with a machine, before or after its disks are read.
     pub fn does(&self, machine: usize, path: &VmPath, stage: &'static str) {
-        let doing = Doing { machine, path: path.clone(), stage, job: None, disks: Vec::new() };
-        *lock(&self.doing) = Some(doing);
+        let doing = Doing { path: path.clone(), stage, job: None, disks: Vec::new() };
+        lock(&self.doing).insert(machine, doing);
     }
 
     /// The disks of a machine are read.
     pub fn reads(&self, machine: usize, path: &VmPath, job: Arc<Job>, disks: Vec<(String, Arc<AtomicU64>)>) {
-        *lock(&self.doing) =
-            Some(Doing { machine, path: path.clone(), stage: "reading", job: Some(job), disks });
+        let doing = Doing { path: path.clone(), stage: "reading", job: Some(job), disks };
+        lock(&self.doing).insert(machine, doing);
     }
 
-    pub fn does_nothing(&self) {
-        *lock(&self.doing) = None;
+    pub fn does_nothing(&self, machine: usize) {
+        lock(&self.doing).remove(&machine);
     }
 
     /// Changes the run. What is so is shown even when it cannot be made durable: the next node finds out anew.
@@ -136,7 +167,7 @@ impl Entry {
             );
         }
         if changed.state.has_ended() {
-            self.does_nothing();
+            lock(&self.doing).clear();
             self.ended.cancel();
         }
     }
@@ -144,6 +175,9 @@ impl Entry {
 
 pub struct Runs {
     keeper: Keeper,
+    logs: PathBuf,
+    /// Those that a node left unfinished when it died.
+    interrupted: Mutex<Vec<Arc<Entry>>>,
     all: RwLock<BTreeMap<u64, Arc<Entry>>>,
     /// Held by whoever adds or removes some.
     turn: tokio::sync::Mutex<()>,
@@ -151,17 +185,40 @@ pub struct Runs {
 
 impl Runs {
     /// Ends as interrupted what a node left that died.
-    pub async fn open(keeper: Keeper, stored: Vec<Run>) -> Result<Self> {
-        let mut all = BTreeMap::new();
+    pub async fn open(keeper: Keeper, logs: PathBuf, stored: Vec<Run>, now_ms: u64) -> Result<Self> {
+        let (mut all, mut interrupted) = (BTreeMap::new(), Vec::new());
         for mut run in stored {
-            if !run.state.has_ended() {
+            let (number, was_left) = (run.number, !run.state.has_ended());
+            if was_left {
                 // A state that has not ended can be interrupted.
-                run.interrupt(now_ms()).map_err(|e| NodeError::Internal(e.to_string()))?;
+                run.interrupt(now_ms).map_err(|e| NodeError::Internal(e.to_string()))?;
                 keeper.put(&run).await?;
             }
-            all.insert(run.number, Arc::new(Entry::new(run)));
+            let entry = Arc::new(Entry::new(run, RunLog::new(&logs, number)));
+            if was_left {
+                entry.log.say("the node ended in the middle of the run");
+                interrupted.push(Arc::clone(&entry));
+            }
+            all.insert(number, entry);
         }
-        Ok(Self { keeper, all: RwLock::new(all), turn: tokio::sync::Mutex::new(()) })
+        log::sweep(&logs, |run| all.contains_key(&run))?;
+        Ok(Self {
+            keeper,
+            logs,
+            interrupted: Mutex::new(interrupted),
+            all: RwLock::new(all),
+            turn: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Those that a node left unfinished when it died; once.
+    pub fn take_interrupted(&self) -> Vec<Arc<Entry>> {
+        std::mem::take(&mut *lock(&self.interrupted))
+    }
+
+    /// What is written down of them.
+    pub fn documents(&self) -> Vec<Run> {
+        self.all().iter().map(|entry| lock(&entry.run).clone()).collect()
     }
 
     pub fn all(&self) -> Vec<Arc<Entry>> {
@@ -198,19 +255,36 @@ impl Runs {
         })
     }
 
-    /// Writes a run down, with the next number. `names` are those of its machines, for a refusal.
-    pub async fn begin(&self, mut run: Run, names: &[VmName]) -> Result<Arc<Entry>> {
+    /// The run of a job that is under way.
+    pub fn of_job(&self, job: JobId) -> Option<u64> {
+        self.unfinished(|run| (run.job == Some(job)).then_some(run.number))
+    }
+
+    /// Writes a run down, with the next number. Refused while its job runs, or without a job one of its machines.
+    pub async fn begin(&self, mut run: Run) -> Result<Arc<Entry>> {
         let _turn = self.turn.lock().await;
-        for (machine, vm) in run.machines.iter().zip(names) {
-            if let Some(run) = self.backing_up(machine.id) {
-                return Err(NodeError::BackupRuns { vm: vm.clone(), run });
+        match (run.job, &run.job_name) {
+            (Some(job), Some(name)) => {
+                if let Some(run) = self.of_job(job) {
+                    return Err(JobError::Runs { job: name.clone(), run }.into());
+                }
+            }
+            _ => {
+                for machine in &run.machines {
+                    if let Some(run) = self.backing_up(machine.id) {
+                        return Err(NodeError::BackupRuns { vm: machine.path.split().1.clone(), run });
+                    }
+                }
             }
         }
         let last = self.all.read().unwrap_or_else(PoisonError::into_inner).keys().next_back().copied();
         run.number = last.unwrap_or(0) + 1;
         run.validate().map_err(|e| NodeError::Invalid(e.to_string()))?;
         self.keeper.put(&run).await?;
-        let (number, entry) = (run.number, Arc::new(Entry::new(run)));
+        let number = run.number;
+        let entry = Arc::new(Entry::new(run, RunLog::new(&self.logs, number)));
+        // A number comes again when all runs were forgotten.
+        entry.log.remove();
         self.all.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&entry));
         Ok(entry)
     }
@@ -218,7 +292,7 @@ impl Runs {
     /// Forgets the oldest of too many.
     pub async fn forget_old(&self) {
         let _turn = self.turn.lock().await;
-        let runs: Vec<Run> = self.all().iter().map(|entry| lock(&entry.run).clone()).collect();
+        let runs = self.documents();
         let old = removable(&runs, KEPT);
         let mut batch = Batch::default();
         let gone: Vec<&Run> = runs.iter().filter(|run| old.contains(&run.id)).collect();
@@ -229,7 +303,8 @@ impl Runs {
         match self.keeper.apply(batch).await {
             Ok(()) => {
                 let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-                gone.iter().for_each(|run| drop(all.remove(&run.number)));
+                let gone = gone.iter().filter_map(|run| all.remove(&run.number));
+                gone.for_each(|entry| entry.log.remove());
             }
             Err(error) => tracing::warn!(error = error.message(), "old runs are kept"),
         }
@@ -274,58 +349,72 @@ mod tests {
         }
     }
 
-    fn names() -> Vec<VmName> {
-        vec!["a".parse().unwrap()]
-    }
-
-    async fn runs(stored: Vec<Run>) -> Runs {
-        Runs::open(Keeper::new(Store::in_memory()), stored).await.unwrap()
+    /// With the directory of their logs.
+    async fn runs(stored: Vec<Run>) -> (Runs, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(Store::in_memory());
+        (Runs::open(keeper, dir.path().to_owned(), stored, 5).await.unwrap(), dir)
     }
 
     #[tokio::test]
     async fn one_machine_is_in_one_run_at_a_time() {
-        let runs = runs(Vec::new()).await;
-        let first = runs.begin(run(1), &names()).await.unwrap();
+        let (runs, _logs) = runs(Vec::new()).await;
+        let first = runs.begin(run(1)).await.unwrap();
         assert_eq!(first.run().number, 1);
-        let refused = runs.begin(run(1), &names()).await.err().unwrap();
+        let refused = runs.begin(run(1)).await.err().unwrap();
         assert_eq!(refused.code(), crate::ErrorKind::InUse);
         assert!(refused.message().contains("run 1"), "{}", refused.message());
-        runs.begin(run(2), &names()).await.unwrap();
+        runs.begin(run(2)).await.unwrap();
         assert_eq!(runs.using(RepositoryId(Uuid::from_u128(9))), Some(1));
         first.change(&runs.keeper, |run| run.step(RunStep::Cancel, 5).unwrap()).await;
-        assert_eq!(runs.begin(run(1), &names()).await.unwrap().run().number, 3);
+        assert_eq!(runs.begin(run(1)).await.unwrap().run().number, 3);
         assert_eq!(runs.find("2").unwrap().run().number, 2);
+        let of_job = Run {
+            job: Some(JobId(Uuid::from_u128(4))),
+            job_name: Some("nightly".parse().unwrap()),
+            ..run(1)
+        };
+        assert_eq!(
+            runs.begin(of_job.clone()).await.unwrap().number(),
+            4,
+            "a job's machine waits for its turn"
+        );
+        let refused = runs.begin(of_job).await.err().unwrap();
+        assert_eq!(refused.code(), crate::ErrorKind::InUse, "{}", refused.message());
         assert!(runs.find("9").is_err() && runs.find("x").is_err());
     }
 
     #[tokio::test]
     async fn what_a_node_left_that_died_is_interrupted() {
         let left = Run { number: 7, state: RunState::Running, ..run(1) };
-        let runs = runs(vec![left]).await;
+        let (runs, _logs) = runs(vec![left]).await;
         let found = runs.find("7").unwrap();
         assert_eq!(
             (found.run().state, found.run().machines[0].state),
             (RunState::Interrupted, RunState::Interrupted)
         );
-        assert_eq!(runs.begin(run(1), &names()).await.unwrap().run().number, 8);
+        assert_eq!(runs.begin(run(1)).await.unwrap().run().number, 8);
     }
 
     #[tokio::test]
     async fn the_oldest_of_too_many_are_forgotten() {
         let stored = (1..=KEPT as u64 + 3).map(|number| Run { number, state: RunState::Succeeded, ..run(1) });
-        let runs = runs(stored.collect()).await;
+        let (runs, _logs) = runs(stored.collect()).await;
         runs.forget_old().await;
         assert_eq!((runs.all().len(), runs.all()[0].run().number), (KEPT, 4));
     }
 
     #[tokio::test]
     async fn what_was_read_so_far_is_seen() {
-        let runs = runs(Vec::new()).await;
-        let entry = runs.begin(run(1), &names()).await.unwrap();
-        assert_eq!(entry.progress(), None);
+        let (runs, _logs) = runs(Vec::new()).await;
+        let entry = runs.begin(run(1)).await.unwrap();
+        assert_eq!(entry.progress(), []);
         let path: VmPath = "a".parse().unwrap();
         entry.does(0, &path, "looking");
-        assert_eq!(entry.progress().unwrap().stage, "looking");
+        assert_eq!(entry.progress()[0].stage, "looking");
+        entry.does(2, &path, "waiting");
+        assert_eq!(entry.progress().len(), 2, "of each machine under way");
+        entry.does_nothing(2);
         let disk = nestling_model::protection::DiskRun {
             name: "scsi-0".parse().unwrap(),
             total_bytes: 10,

@@ -19,13 +19,15 @@ use nestling_vault::{
     format::Timestamp,
 };
 
+use super::pace::Pace;
+
 /// Requests under way at once: as many as hide the way there and back.
 const CONNECTIONS: usize = 4;
 /// For one answer, of an engine whose host's disk is busy.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a disk of an instant is read, and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SourceDisk {
     /// What it is called in the point.
     pub name: String,
@@ -35,6 +37,8 @@ pub struct SourceDisk {
     pub context: Option<String>,
     /// Bytes that were read so far.
     pub read: Arc<AtomicU64>,
+    /// How fast it may be read.
+    pub pace: Option<Arc<Pace>>,
 }
 
 /// What is to become a recovery point.
@@ -52,6 +56,7 @@ pub struct Saving {
 struct InstantDisk {
     disk: NbdClient,
     read: Arc<AtomicU64>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl BlockSource for InstantDisk {
@@ -60,6 +65,9 @@ impl BlockSource for InstantDisk {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BlockError> {
+        if let Some(pace) = &self.pace {
+            pace.wait(buf.len() as u64);
+        }
         self.disk.read_at(buf, offset)?;
         self.read.fetch_add(buf.len() as u64, Relaxed);
         Ok(())
@@ -115,7 +123,7 @@ impl SourceDisk {
             Some(_) => Some(disk.dirty(0..disk.size_bytes())?),
             None => None,
         };
-        Ok((InstantDisk { disk, read: self.read.clone() }, changed))
+        Ok((InstantDisk { disk, read: self.read.clone(), pace: self.pace.clone() }, changed))
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn image(node: &Node) -> PathBuf {
     node.home.disks().join("vm.qcow2")
 }
 
-fn with_disk(node: &Node, name: &str) -> NewVm {
+pub(super) fn with_disk(node: &Node, name: &str) -> NewVm {
     let path = node.home.disks().join(format!("{name}.qcow2"));
     NewVm { new_disk: Some(NewVmDisk { size_bytes: 16 * MIB, path: Some(path) }), ..small(name) }
 }
@@ -61,7 +61,7 @@ pub(crate) fn wish(vm: &str) -> BackupWish {
     }
 }
 
-async fn ended(node: &Node, view: RunView) -> Run {
+pub(super) async fn ended(node: &Node, view: RunView) -> Run {
     let entry = node.protection.runs.find(&view.run.number.to_string()).unwrap();
     tokio::time::timeout(Duration::from_secs(60), entry.ended.cancelled()).await.expect("it ends");
     entry.run()
@@ -74,13 +74,13 @@ pub(crate) async fn backed_up(node: &Node, wish: BackupWish) -> Run {
 
 /// The one machine of a run that is good.
 #[track_caller]
-fn good(run: &Run) -> &MachineRun {
+pub(super) fn good(run: &Run) -> &MachineRun {
     let machine = &run.machines[0];
     assert!(machine.state.is_success(), "{:?}: {:?}", machine.state, machine.reason);
     machine
 }
 
-fn why(run: &Run) -> Option<NotTracked> {
+pub(super) fn why(run: &Run) -> Option<NotTracked> {
     good(run).disks[0].reading.unwrap().why_not()
 }
 

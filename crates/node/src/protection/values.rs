@@ -89,8 +89,8 @@ pub struct RunView {
     pub run: Run,
     /// The repository's name, or its id if this host forgot it.
     pub repository: String,
-    /// `None` when it does not run.
-    pub progress: Option<RunProgress>,
+    /// Of each machine under way; none when it does not run.
+    pub progress: Vec<RunProgress>,
 }
 
 /// Which points are asked for.

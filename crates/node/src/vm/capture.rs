@@ -392,7 +392,7 @@ fn is_excluded(disk: &Disk, excluded: &[DiskSelector]) -> bool {
     excluded.iter().any(|selector| selector.matches(disk.controller, disk.location, &file))
 }
 
-fn running_disk(disk: &Disk, reports: &[DiskBitmaps], keeping: &HashSet<DiskPlace>) -> Option<DiskNow> {
+pub fn running_disk(disk: &Disk, reports: &[DiskBitmaps], keeping: &HashSet<DiskPlace>) -> Option<DiskNow> {
     let place = place_of(disk);
     let report = reports.iter().find(|report| report.disk == place)?;
     let bitmap = |bitmap: &BitmapReport| Bitmap {

@@ -227,7 +227,7 @@ impl Owner {
     }
 
     /// How those images lie that can be tracked.
-    async fn seals(&self, disks: &[Disk]) -> Result<Vec<(Disk, Option<Seal>)>> {
+    pub(super) async fn seals(&self, disks: &[Disk]) -> Result<Vec<(Disk, Option<Seal>)>> {
         let tracked = |d: &&Disk| d.format == DiskFormat::Qcow2 && !d.read_only;
         let images: Vec<Disk> = disks.iter().filter(tracked).cloned().collect();
         at_disks(move |look| {
@@ -308,7 +308,7 @@ async fn drop_bitmaps(qemu: &Qemu, image: &Disk) -> std::result::Result<usize, D
     Ok(there.len())
 }
 
-async fn look(qemu: &Qemu, image: &Disk, keeping: &HashSet<DiskPlace>) -> Result<DiskNow> {
+pub async fn look(qemu: &Qemu, image: &Disk, keeping: &HashSet<DiskPlace>) -> Result<DiskNow> {
     let place = place_of(image);
     let info = disk::info(qemu, &image.path, Some(image.format)).await?;
     let bitmaps = match image.format {

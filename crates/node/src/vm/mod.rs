@@ -20,6 +20,7 @@ mod change;
 mod create;
 mod disk_use;
 mod drives;
+pub mod foresee;
 mod guest;
 mod owner;
 mod power;

@@ -6,6 +6,9 @@
 mod adapter;
 mod adapter_object;
 mod address;
+mod backup_job;
+mod backup_object;
+mod backup_run;
 mod common;
 mod disk;
 mod feature;
@@ -44,6 +47,8 @@ fn all() -> Vec<Cmdlet<Client>> {
         nat::cmdlets(),
         host::cmdlets(),
         feature::cmdlets(),
+        backup_job::cmdlets(),
+        backup_run::cmdlets(),
         recovery_point::cmdlets(),
         remote::cmdlets(),
     ]

@@ -5,6 +5,7 @@ mod files;
 mod guests;
 mod host;
 mod inside;
+mod jobs;
 mod network;
 mod protection;
 mod recovery;
@@ -79,6 +80,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(protection::routes())
         .merge(recovery::routes())
         .merge(files::routes())
+        .merge(jobs::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();
     complete(&mut document);

@@ -82,6 +82,9 @@ struct RunsOf {
     /// Only runs of this machine.
     #[serde(default)]
     vm: Option<String>,
+    /// Only runs of this job.
+    #[serde(default)]
+    job: Option<String>,
 }
 
 /// Backups that were made, and those under way; newest first
@@ -92,7 +95,7 @@ async fn runs(
     Extension(caller): Caller,
     Asked(of): Asked<RunsOf>,
 ) -> Answer<Vec<v1::Run>> {
-    list(node.runs(&caller, of.vm.as_deref()).await?)
+    list(node.runs(&caller, of.vm.as_deref(), of.job.as_deref()).await?)
 }
 
 /// Begin to back machines up; the run goes on by itself

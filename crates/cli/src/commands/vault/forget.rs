@@ -16,6 +16,7 @@ use super::{
     work::watch,
 };
 use crate::{
+    args::KeepRules,
     failure::{Failure, Result},
     session::Session,
 };
@@ -41,7 +42,7 @@ pub struct Forget {
     #[arg(value_name = "NAME|NAME@POINT", help = "With rules, the machine [default: all]; else the points")]
     points: Vec<PointsSelector>,
     #[command(flatten)]
-    rules: Rules,
+    rules: KeepRules,
     /// Only say what would be forgotten
     #[arg(long)]
     dry_run: bool,
@@ -50,42 +51,6 @@ pub struct Forget {
     prune: bool,
     #[command(flatten)]
     access: Access,
-}
-
-/// Pinned and protected points stay, and so does a machine's newest point.
-#[derive(Debug, Args)]
-struct Rules {
-    /// Keep the last N points
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_last: u32,
-    /// Keep the last point of each of the last N hours that have one
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_hourly: u32,
-    /// The same for days
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_daily: u32,
-    /// The same for weeks
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_weekly: u32,
-    /// The same for months
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_monthly: u32,
-    /// The same for years
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_yearly: u32,
-}
-
-impl Rules {
-    fn retention(&self) -> Retention {
-        Retention {
-            last: self.keep_last,
-            hourly: self.keep_hourly,
-            daily: self.keep_daily,
-            weekly: self.keep_weekly,
-            monthly: self.keep_monthly,
-            yearly: self.keep_yearly,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -117,7 +82,7 @@ struct Planned {
 impl Forget {
     pub fn run(self, session: &Session) -> Result {
         let printer = session.printer;
-        let by_rules = self.rules.retention() != Retention::default();
+        let by_rules = self.rules.counts() != Retention::default();
         let names = self.points.iter().filter(|point| matches!(point, PointsSelector::All(_))).count();
         let fits = if by_rules { names == self.points.len() && names <= 1 } else { names == 0 };
         if !fits || (!by_rules && self.points.is_empty()) {
@@ -133,7 +98,7 @@ impl Forget {
 
     fn forget(&self, repository: &Arc<Repository>, job: &Job) -> std::result::Result<Forgotten, VaultError> {
         let (now, who) = (now(), Identity::current());
-        let rules = self.rules.retention();
+        let rules = self.rules.counts();
         let plan = match self.points.as_slice() {
             [] => repository.forget_plan(None, &rules, now, job)?,
             [PointsSelector::All(name)] => repository.forget_plan(Some(name), &rules, now, job)?,

@@ -105,6 +105,11 @@ impl Schedule {
     pub const fn missed(&self) -> MissedRun {
         self.missed
     }
+
+    /// Whether there are hours in which a run cannot start or go on. They begin and end with a minute.
+    pub const fn has_windows(&self) -> bool {
+        !self.during.is_empty() || !self.except.is_empty()
+    }
 }
 
 impl FromStr for Schedule {

@@ -112,7 +112,7 @@ impl<'a> Times<'a> {
         Self {
             schedule,
             permitted: Permitted::of(&schedule.during, &schedule.except),
-            has_windows: !schedule.during.is_empty() || !schedule.except.is_empty(),
+            has_windows: schedule.has_windows(),
             minutes,
         }
     }

@@ -1,0 +1,408 @@
+//! `nestling job create` and `job set`: what a job is made of, as arguments.
+
+use clap::{Args, ValueEnum};
+use nestling_api::v1;
+
+use crate::{
+    args::KeepRulesWithin,
+    failure::{Failure, Result},
+    session::Session,
+    text::parse_size,
+};
+
+/// Create a backup job
+///
+/// Its machines are chosen anew for each run, so that new ones join by themselves. Without a schedule it runs after other
+/// jobs (--after) or when it is asked for (`job run`).
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Create {
+    /// The job's name
+    name: String,
+    /// Let it run only when it is asked for
+    #[arg(long)]
+    disabled: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Change or rename a job; what is not given stays
+///
+/// Of what can be given again, all is replaced by what is given.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Set {
+    /// The job's name, or its id
+    job: String,
+    /// Its new name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Take something away; can be given again
+    #[arg(long, value_name = "WHAT")]
+    clear: Vec<Clear>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const AFTER_HELP: &str = "\
+SCHEDULES:
+  every 15 minutes                        daily at 22:30 Europe/Berlin
+  every 4 hours from 22:30                weekly on mon,thu at 03:00
+  monthly on first mon,last day at 01:00  cron 0 3 * * 1-5
+  then, in any order: a time zone; during mon-fri 20:00-06:00 (a run starts only then);
+  except sun and 12:00-13:00 (nothing of it runs then); missed now, missed skip or
+  missed within 4 hours (what becomes of a run that could not start in time)
+
+RULES:
+  name, path, state, memory, disk, processors, generation, switch and nesting, compared with
+  = != >= <= > or <: memory>=4GB, state=Running, switch=LAN, name!=*test*
+
+EXIT STATUS:
+  0  done
+  1  failed
+  2  the command line makes no sense";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Clear {
+    Vms,
+    ExcludedVms,
+    Rules,
+    Schedule,
+    Retention,
+    Marks,
+    ExcludedDisks,
+    ReadLimit,
+    After,
+    Copies,
+    ScriptsBefore,
+    ScriptsAfter,
+    Webhooks,
+    Objective,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Order {
+    Listed,
+    Name,
+    OldestPointFirst,
+    SmallestFirst,
+    LargestFirst,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum On {
+    Success,
+    Warnings,
+    Failure,
+    MissedObjective,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    notes: Option<String>,
+    /// Machines, by a name in which * and ? stand for other text, or id: and an id; can be given again
+    #[arg(long, value_name = "NAME")]
+    vm: Vec<String>,
+    /// Machines that are left out in any case; can be given again
+    #[arg(long, value_name = "NAME")]
+    exclude_vm: Vec<String>,
+    /// Also machines for which this holds; can be given again, and then all must hold
+    #[arg(long, value_name = "RULE")]
+    rule: Vec<String>,
+    /// One of the rules suffices
+    #[arg(long, requires = "rule")]
+    any_rule: bool,
+    /// Where to [default: the only repository]
+    #[arg(long, value_name = "REPOSITORY")]
+    repository: Option<String>,
+    /// When it runs by itself
+    #[arg(long, value_name = "SCHEDULE")]
+    schedule: Option<String>,
+    /// Run it after another job's end, JOB or JOB:success, JOB:failure or JOB:any; can be given again
+    #[arg(long, value_name = "JOB[:END]")]
+    after: Vec<String>,
+    #[command(flatten)]
+    rules: KeepRulesWithin,
+    /// Keep its points until they are unpinned, whatever the rules say
+    #[arg(long, conflicts_with = "protect_hours")]
+    pin: bool,
+    /// Keep its points at least so long, whatever the rules say
+    #[arg(long, value_name = "N")]
+    protect_hours: Option<u32>,
+    #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
+    around: Around,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How machines are saved")]
+struct Way {
+    /// Ask nothing of the guests: their disks are as after a power cut
+    #[arg(long, conflicts_with_all = ["file_system_consistent", "freeze_seconds", "or_fail"])]
+    crash_consistent: bool,
+    /// Hold the guests' file systems still for the instant (the default); without an agent go on, and warn
+    #[arg(long)]
+    file_system_consistent: bool,
+    /// The longest that a guest is held still [default: 10]
+    #[arg(long, value_name = "N")]
+    freeze_seconds: Option<u32>,
+    /// No backup of a machine at all if its file systems cannot be held still
+    #[arg(long)]
+    or_fail: bool,
+    /// Leave a disk out: scsi:1, ide:0, or file: and the name of its image's file, with * and ?; can be given again
+    #[arg(long, value_name = "DISK")]
+    exclude_disk: Vec<String>,
+    /// How many machines are saved at once [default: 1]
+    #[arg(long, value_name = "N")]
+    parallel: Option<u32>,
+    /// In which order they come [default: listed]
+    #[arg(long, value_name = "ORDER")]
+    order: Option<Order>,
+    /// Read at most so much a second, of all machines together, such as 50MB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    read_limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Around the run")]
+struct Around {
+    /// Copy new points to this repository; can be given again
+    #[arg(long, value_name = "REPOSITORY")]
+    copy_to: Vec<String>,
+    /// Which points stay there, such as last=7,daily=14 [default: all]
+    #[arg(long, value_name = "RULES", value_parser = copy_rules, requires = "copy_to")]
+    copy_keep: Option<v1::Retention>,
+    /// Run a program of the host before the first machine, its whole path and arguments split at blanks; can be given again
+    #[arg(long, value_name = "PROGRAM")]
+    script_before: Vec<String>,
+    /// Run a program of the host after the last machine, whatever became of them; can be given again
+    #[arg(long, value_name = "PROGRAM")]
+    script_after: Vec<String>,
+    /// How long each of the programs given here may take [default: 300]
+    #[arg(long, value_name = "N")]
+    script_seconds: Option<u32>,
+    /// The run fails when one of the programs given here does; else it is a warning
+    #[arg(long)]
+    script_or_fail: bool,
+    /// Tell this address how runs went, by a POST of JSON; can be given again
+    #[arg(long, value_name = "URL")]
+    webhook: Vec<String>,
+    /// After which ends it is told [default: warnings,failure,missed-objective]
+    #[arg(long, value_name = "ENDS", value_delimiter = ',', requires = "webhook")]
+    webhook_on: Vec<On>,
+    /// Warn when a machine's newest point is older, such as 90m, 4h or 2d
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    objective: Option<u64>,
+}
+
+fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
+    Some(items).filter(|items| !items.is_empty())
+}
+
+impl Settings {
+    fn into_wire(self) -> Result<v1::JobSettings> {
+        let Self { way, around, .. } = self;
+        let any_rule = (!self.rule.is_empty()).then_some(self.any_rule);
+        let keep = v1::JobKeep { pin: self.pin, protect_hours: self.protect_hours };
+        Ok(v1::JobSettings {
+            notes: self.notes,
+            vms: some(self.vm),
+            exclude_vms: some(self.exclude_vm),
+            rules: some(self.rule),
+            any_rule,
+            repository: self.repository,
+            schedule: self.schedule,
+            retention: self.rules.into_wire(),
+            keep: Some(keep).filter(|keep| *keep != v1::JobKeep::default()),
+            after: some(self.after.iter().map(|text| after(text)).collect::<Result<_>>()?),
+            consistency: way.consistency(),
+            exclude_disks: some(way.exclude_disk),
+            read_bytes_per_second_max: way.read_limit,
+            parallel: way.parallel,
+            order: way.order.map(order),
+            copies: some(around.copies()),
+            scripts_before: some(around.scripts(&around.script_before)),
+            scripts_after: some(around.scripts(&around.script_after)),
+            webhooks: some(around.webhooks()),
+            objective_seconds: around.objective,
+            ..v1::JobSettings::default()
+        })
+    }
+}
+
+impl Way {
+    fn consistency(&self) -> Option<v1::JobConsistency> {
+        let level = if self.crash_consistent { v1::Consistency::Crash } else { v1::Consistency::FileSystem };
+        let is_given = self.crash_consistent
+            || self.file_system_consistent
+            || self.or_fail
+            || self.freeze_seconds.is_some();
+        is_given.then(|| v1::JobConsistency {
+            level,
+            freeze_seconds_max: self.freeze_seconds,
+            freeze_mount_points: Vec::new(),
+            fail_if_inconsistent: self.or_fail,
+        })
+    }
+}
+
+impl Around {
+    fn copies(&self) -> Vec<v1::JobCopy> {
+        let copy =
+            |repository: &String| v1::JobCopy { repository: repository.clone(), retention: self.copy_keep };
+        self.copy_to.iter().map(copy).collect()
+    }
+
+    fn scripts(&self, lines: &[String]) -> Vec<v1::JobScript> {
+        let script = |line: &String| {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            v1::JobScript {
+                program: words.next().unwrap_or_default(),
+                arguments: words.collect(),
+                seconds_max: self.script_seconds,
+                must_succeed: self.script_or_fail,
+            }
+        };
+        lines.iter().map(script).collect()
+    }
+
+    fn webhooks(&self) -> Vec<v1::JobWebhook> {
+        let usual = [On::Warnings, On::Failure, On::MissedObjective];
+        let on = if self.webhook_on.is_empty() { &usual[..] } else { self.webhook_on.as_slice() };
+        let hook = |url: &String| v1::JobWebhook {
+            url: url.clone(),
+            on_success: on.contains(&On::Success),
+            on_warnings: on.contains(&On::Warnings),
+            on_failure: on.contains(&On::Failure),
+            on_missed_objective: on.contains(&On::MissedObjective),
+        };
+        self.webhook.iter().map(hook).collect()
+    }
+}
+
+fn order(order: Order) -> v1::JobOrder {
+    match order {
+        Order::Listed => v1::JobOrder::Listed,
+        Order::Name => v1::JobOrder::Name,
+        Order::OldestPointFirst => v1::JobOrder::OldestPointFirst,
+        Order::SmallestFirst => v1::JobOrder::SmallestFirst,
+        Order::LargestFirst => v1::JobOrder::LargestFirst,
+    }
+}
+
+/// `nightly`, `nightly:any`. A name may have a colon in it.
+fn after(text: &str) -> Result<v1::JobAfter> {
+    let (job, end) = match text.rsplit_once(':') {
+        Some((job, "success")) => (job, v1::JobEnd::Success),
+        Some((job, "failure")) => (job, v1::JobEnd::Failure),
+        Some((job, "any")) => (job, v1::JobEnd::Any),
+        _ => (text, v1::JobEnd::Success),
+    };
+    if job.is_empty() {
+        return Err(Failure::usage("--after lacks the name of a job"));
+    }
+    Ok(v1::JobAfter { job: job.to_owned(), end })
+}
+
+/// `last=7,daily=14`
+fn copy_rules(text: &str) -> std::result::Result<v1::Retention, String> {
+    let mut rules = v1::Retention::default();
+    for part in text.split(',') {
+        let (name, count) =
+            part.split_once('=').ok_or_else(|| format!("\"{part}\" is no rule; write last=7,daily=14"))?;
+        let count = count.trim().parse().map_err(|_| format!("\"{count}\" is no number"))?;
+        let place = match name.trim() {
+            "last" => &mut rules.last,
+            "hourly" => &mut rules.hourly,
+            "daily" => &mut rules.daily,
+            "weekly" => &mut rules.weekly,
+            "monthly" => &mut rules.monthly,
+            "yearly" => &mut rules.yearly,
+            "within" => &mut rules.within_hours,
+            other => {
+                return Err(format!(
+                    "\"{other}\" is no rule; there are last, hourly, daily, weekly, monthly, yearly and within (hours)"
+                ));
+            }
+        };
+        *place = count;
+    }
+    Ok(rules)
+}
+
+/// `90m`, `4h`, `2d`, or seconds.
+fn seconds(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        other => return Err(format!("\"{other}\" is no unit of time; use m, h or d")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a time is a number with m, h or d behind it".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "that is too long".to_owned())
+}
+
+fn clear(what: Clear, settings: &mut v1::JobSettings) {
+    match what {
+        Clear::Vms => settings.vms = Some(Vec::new()),
+        Clear::ExcludedVms => settings.exclude_vms = Some(Vec::new()),
+        Clear::Rules => settings.rules = Some(Vec::new()),
+        Clear::Schedule => settings.schedule = Some(String::new()),
+        Clear::Retention => settings.retention = Some(v1::Retention::default()),
+        Clear::Marks => settings.keep = Some(v1::JobKeep::default()),
+        Clear::ExcludedDisks => settings.exclude_disks = Some(Vec::new()),
+        Clear::ReadLimit => settings.read_bytes_per_second_max = Some(0),
+        Clear::After => settings.after = Some(Vec::new()),
+        Clear::Copies => settings.copies = Some(Vec::new()),
+        Clear::ScriptsBefore => settings.scripts_before = Some(Vec::new()),
+        Clear::ScriptsAfter => settings.scripts_after = Some(Vec::new()),
+        Clear::Webhooks => settings.webhooks = Some(Vec::new()),
+        Clear::Objective => settings.objective_seconds = Some(0),
+    }
+}
+
+impl Create {
+    pub async fn run(self, session: &Session) -> Result {
+        let mut settings = self.settings.into_wire()?;
+        settings.enabled = self.disabled.then_some(false);
+        let new = v1::NewJob { name: self.name, settings };
+        session.printer.changed(&session.client().await?.create_job(&new).await?)
+    }
+}
+
+impl Set {
+    pub async fn run(self, session: &Session) -> Result {
+        let mut change = v1::JobChange { name: self.name, settings: self.settings.into_wire()? };
+        self.clear.into_iter().for_each(|what| clear(what, &mut change.settings));
+        if change == v1::JobChange::default() {
+            return Err(Failure::usage("nothing to change was given").hint("see nestling job set --help"));
+        }
+        session.printer.changed(&session.client().await?.change_job(&self.job, &change).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_words_are_read_or_refused() {
+        assert_eq!((seconds("90m"), seconds("4h"), seconds("2d")), (Ok(5400), Ok(14_400), Ok(172_800)));
+        for bad in ["", "h", "4w", "-1h", "99999999999999999999h", "999999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+        let rules = copy_rules("last=7,within=48").unwrap();
+        assert_eq!((rules.last, rules.within_hours, rules.daily), (7, 48, 0));
+        for bad in ["", "last", "last=x", "first=1"] {
+            assert!(copy_rules(bad).is_err(), "{bad}");
+        }
+        assert_eq!(after("a:b:any").unwrap().job, "a:b");
+        assert_eq!(after("a:b").unwrap().end, v1::JobEnd::Success);
+        assert!(after(":any").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! The machines of this host, as a job's selection sees them.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use nestling_hypervisor::disk;
+use nestling_model::{
+    Vm, VmId,
+    protection::{Candidate, Fact, Job, MachineOrder},
+};
+
+use crate::{networks::Defined, node::Shared};
+
+/// Whether a job has to know how large disks are, for which their images are looked at.
+pub fn looks_at_disks(job: &Job) -> bool {
+    let by_size = matches!(job.policy.order, MachineOrder::SmallestFirst | MachineOrder::LargestFirst);
+    by_size || job.selection.rules.rules.iter().any(|rule| matches!(rule.fact(), Fact::DiskBytes(_)))
+}
+
+impl Shared {
+    /// All machines. How large their disks are is 0 unless it is asked for, and where an image cannot tell.
+    pub async fn candidates(&self, with_disks: bool) -> Vec<Candidate> {
+        let (all, defined) = (self.vms.all(), self.networks.defined());
+        let mut candidates: Vec<Candidate> =
+            all.iter().filter_map(|now| candidate(&now.vm, &defined)).collect();
+        if with_disks {
+            let sizes = join_all(all.iter().map(|now| self.disk_bytes(&now.vm))).await;
+            let sizes: HashMap<VmId, u64> = all.iter().map(|now| now.vm.id).zip(sizes).collect();
+            for candidate in &mut candidates {
+                candidate.disk_bytes = sizes.get(&candidate.id).copied().unwrap_or(0);
+            }
+        }
+        candidates
+    }
+
+    /// When a machine was made.
+    pub fn born_ms(&self, vm: VmId) -> u64 {
+        self.vms.all().iter().find(|now| now.vm.id == vm).map_or(0, |now| now.vm.created_at_ms)
+    }
+
+    async fn disk_bytes(&self, vm: &Vm) -> u64 {
+        let Ok(qemu) = self.engines.qemu().await else { return 0 };
+        let mut sum = 0_u64;
+        for image in &vm.disks {
+            match disk::info(&qemu, &image.path, Some(image.format)).await {
+                Ok(info) => sum = sum.saturating_add(info.virtual_bytes),
+                Err(error) => tracing::warn!(vm = %vm.name, %error, "how large a disk is cannot be told"),
+            }
+        }
+        sum
+    }
+}
+
+/// `None` cannot be: every machine's name is a path of one level.
+fn candidate(vm: &Vm, defined: &Defined) -> Option<Candidate> {
+    let switches = vm.adapters.iter().filter_map(|adapter| defined.switch_name(adapter.switch));
+    Some(Candidate {
+        id: vm.id,
+        path: vm.name.as_str().parse().ok()?,
+        tags: Vec::new(),
+        state: vm.state,
+        memory_bytes: vm.memory.startup_bytes,
+        disk_bytes: 0,
+        processors: vm.processor.count,
+        generation: vm.generation,
+        switches: switches.map(|name| name.to_string()).collect(),
+        images: Vec::new(),
+        nesting: vm.processor.expose_virtualization_extensions,
+    })
+}
