@@ -97,7 +97,8 @@ impl Copying<'_> {
         self.entry.log.say(&format!("{path}: {message}"));
         self.node.events.tell(EventKind::BackupDone, path.to_string(), message);
         if let Some(rules) = rules {
-            let gone = retention::apply(self.known, self.there, vm, rules).await?;
+            let needed = self.node.recovery.instant.points_of(self.known.repository.id);
+            let gone = retention::apply(self.known, self.there, vm, rules, needed).await?;
             self.entry
                 .log
                 .say(&format!("{path}: {gone} older recovery points went from '{name}' by the rules"));
