@@ -9,9 +9,9 @@ use serde_json::json;
 use super::{DiskError, WORK_TIMEOUT, io_error, tool::Img};
 use crate::{Qemu, durable};
 
-/// How long a guest's reads wait for an export that is away, before they fail and stop the guest. Not longer: until then
-/// QEMU cannot do what needs the disk to be still, and its monitor waits with it.
-const RECONNECT_SECONDS: u32 = 10;
+/// How long a guest's reads wait for an export that is away, before they fail. As good as for ever: whoever serves it comes
+/// back, or the machine is turned off. (QEMU 7.2 dies when it is asked about a disk whose wait has run out.)
+const RECONNECT_SECONDS: u32 = 30 * 24 * 3600;
 
 /// Where the rest of a disk is.
 #[derive(Debug, Clone)]

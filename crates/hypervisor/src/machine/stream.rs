@@ -18,6 +18,8 @@ pub enum StreamState {
         done: u64,
         total: u64,
     },
+    /// Something could not be read; it goes on when it is told to.
+    Waits,
     /// It has all, or why not.
     Ended(Result<(), String>),
 }
@@ -51,6 +53,7 @@ fn state_of(answer: Value, disk: DiskPlace) -> Result<StreamState, QmpError> {
     Ok(match (job.status.as_str(), job.error) {
         ("concluded" | "null" | "aborting", Some(why)) => StreamState::Ended(Err(why)),
         ("concluded" | "null", None) => StreamState::Ended(Ok(())),
+        ("paused", _) => StreamState::Waits,
         _ => StreamState::Runs { done: job.current_progress, total: job.total_progress },
     })
 }
@@ -58,8 +61,12 @@ fn state_of(answer: Value, disk: DiskPlace) -> Result<StreamState, QmpError> {
 impl Machine {
     /// Begins to bring over what the disk lacks.
     pub async fn begin_stream(&self, disk: DiskPlace) -> Result<(), MachineError> {
-        let arguments = json!({"job-id": job_name(disk), "device": disk.to_string(), "auto-dismiss": false});
+        let arguments = json!({"job-id": job_name(disk), "device": disk.to_string(), "auto-dismiss": false, "on-error": "stop"});
         self.execute("block-stream", arguments).await.map(drop)
+    }
+
+    pub async fn resume_stream(&self, disk: DiskPlace) -> Result<(), MachineError> {
+        self.execute("block-job-resume", json!({"device": job_name(disk)})).await.map(drop)
     }
 
     pub async fn stream_state(&self, disk: DiskPlace) -> Result<StreamState, MachineError> {
@@ -91,6 +98,7 @@ mod tests {
         assert_eq!(job("stream-scsi-1", "running", none.clone()), StreamState::Runs { done: 5, total: 9 });
         assert_eq!(job("stream-scsi-1", "concluded", none.clone()), StreamState::Ended(Ok(())));
         assert_eq!(job("stream-scsi-1", "concluded", failed), StreamState::Ended(Err("no".into())));
+        assert_eq!(job("stream-scsi-1", "paused", json!({})), StreamState::Waits);
         assert_eq!(job("stream-scsi-0", "running", none), StreamState::None);
         assert!(state_of(json!({}), disk).is_err());
     }

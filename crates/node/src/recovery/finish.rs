@@ -207,7 +207,10 @@ async fn bring_over(node: &Arc<Shared>, vm: VmId) -> Result<()> {
         let Ok(handle) = node.vms.find(&vm.0.to_string()) else { return Ok(()) };
         let Some(disk) = boot.disks.first().cloned() else {
             node.recovery.instant.end(vm).await?;
-            node.steps.reached("instant boot ended");
+            // Whatever it could not read is here now.
+            if is_stopped(&handle).await {
+                handle.operate(Operation::Resume).await?;
+            }
             let name = handle.now().vm.name.to_string();
             node.events.tell(
                 EventKind::RecoveryDone,
@@ -227,6 +230,16 @@ async fn bring_over(node: &Arc<Shared>, vm: VmId) -> Result<()> {
             Err(_) if running.machine.is_silent() => sleep(LOOK_INTERVAL).await,
             Err(error) => return Err(NodeError::Machine { vm: handle.now().vm.name.clone(), source: error }),
             Ok(StreamState::Runs { .. }) => sleep(LOOK_INTERVAL).await,
+            Ok(StreamState::Waits) => {
+                sleep(RESUME_INTERVAL).await;
+                let Some(lazy) = node.recovery.instant.lazy(vm) else { continue };
+                if lazy.is_lost() {
+                    return Err(NodeError::Invalid(format!("{}: bytes of it are lost", disk.name)));
+                }
+                if blocking(move || Ok(lazy.answers())).await.unwrap_or(false) {
+                    asked(&handle, move |owner| Box::pin(owner.resume_stream(place))).await?;
+                }
+            }
             Ok(StreamState::None) => {
                 failures_before = node.recovery.instant.lazy(vm).map_or(0, |lazy| lazy.failures());
                 asked(&handle, move |owner| Box::pin(owner.begin_stream(place))).await?;

@@ -168,6 +168,12 @@ impl InstantBoots {
     }
 }
 
+impl Drop for InstantBoots {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Served {
     /// Blocks until what is being answered has been, but not for long.
     fn end(self) {

@@ -72,12 +72,13 @@ fn a_repository_that_is_away_is_waited_for() {
     home.life(async |node| {
         node.operate(&ME, "fast", Operation::Start).await.unwrap();
         reaches(&node, "fast", VmState::Paused).await;
-        node.finish_instant_boot(&ME, "fast").await.unwrap();
     });
     home.life(async |node| {
-        assert_eq!(node.vm(&ME, "fast").await.unwrap().vm.state, VmState::Paused);
+        let found = node.vm(&ME, "fast").await.unwrap().vm;
+        assert_eq!(found.state, VmState::Paused, "{:?}", found.state_reason);
         fs::rename(&away, &place).unwrap();
         reaches(&node, "fast", VmState::Running).await;
+        node.finish_instant_boot(&ME, "fast").await.unwrap();
         all_here(&node).await;
         node.operate(&ME, "fast", Operation::TurnOff).await.unwrap();
         let image = node.vm(&ME, "fast").await.unwrap().vm.disks[0].path.clone();

@@ -88,7 +88,7 @@ fn a_machine_comes_back_as_a_new_one_and_as_itself_when_it_is_gone() {
         good(&twin);
         let made = vm(&node, "twin").await;
         assert_eq!(bytes(&made.disks[0].path), then);
-        assert_eq!((twin.disks[0].written_bytes, made.disks.len()), (2 * 128 << 10, 1));
+        assert_eq!((twin.disks[0].written_bytes, made.disks.len()), (256 << 10, 1));
         assert_ne!((made.id, made.adapters[0].mac), (old.id, old.adapters[0].mac));
         assert_eq!(
             (made.memory, made.processor, made.generation),

@@ -71,6 +71,10 @@ impl Owner {
         self.machine()?.begin_stream(disk).await.map_err(|e| self.refused(e))
     }
 
+    pub async fn resume_stream(&mut self, disk: DiskPlace) -> Result<()> {
+        self.machine()?.resume_stream(disk).await.map_err(|e| self.refused(e))
+    }
+
     pub async fn dismiss_stream(&mut self, disk: DiskPlace) -> Result<()> {
         self.machine()?.dismiss_stream(disk).await.map_err(|e| self.refused(e))
     }
