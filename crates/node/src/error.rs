@@ -338,7 +338,7 @@ impl NodeError {
         use ErrorKind as Kind;
         match self {
             Self::Denied(_) => Kind::Denied,
-            Self::NotFound { .. } => Kind::NotFound,
+            Self::NotFound { .. } | Self::ImageNotBuilt(_) => Kind::NotFound,
             Self::Exists { .. } => Kind::Exists,
             Self::Invalid(_)
             | Self::Name(_)
@@ -383,7 +383,6 @@ impl NodeError {
             Self::DiskUnclear { source, .. } => disk_kind(source),
             Self::DiskSilent { .. } => Kind::Timeout,
             Self::Image(error) => image_kind(error),
-            Self::ImageNotBuilt(_) => Kind::NotFound,
             Self::Network(error) => network_kind(error),
             Self::NetworkProblem(_) => Kind::Requirement,
             Self::Files { source, .. } => files_kind(source),

@@ -56,8 +56,8 @@ mod recovery;
 mod tree;
 mod vm;
 
-pub use files::*;
 pub use error::{ErrorBody, ErrorCode};
+pub use files::*;
 pub use guest::{Exec, ExecResult, Guest, GuestInterface};
 pub use host::{
     CheckResult, Feature, FeatureInstalled, Host, HostAdapter, HostAddress, NewAddress, Node, Requirement,

@@ -243,7 +243,7 @@ impl Node {
         };
         let shared = self.shared();
         blocking(move || {
-            question(&*opened, &disk, &place, &last.path).map_err(|error| {
+            question(&opened, &disk, &place, &last.path).map_err(|error| {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
                     shared.recovery.files.end(&opened.key);
