@@ -9,8 +9,7 @@ use nestling_vault::retention::Retention;
 
 use crate::commands::{
     backup, console, disk, doctor, events, host, image, job, nat, node, recover, repository, shell, switch,
-    tree,
-    vault, vm,
+    tree, vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.

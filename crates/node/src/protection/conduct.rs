@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use nestling_model::{
     EventKind, VmPath,
     protection::{
@@ -54,19 +54,16 @@ pub struct Order {
     pub job: Option<Job>,
 }
 
-/// Conducts a run. Whatever happens, it has ended afterwards.
+/// Conducts a run. It has ended afterwards.
 pub async fn conduct(node: Arc<Shared>, entry: Arc<Entry>, order: Order) {
-    let work = std::panic::AssertUnwindSafe(conduct_all(&node, &entry, &order)).catch_unwind();
-    let failed = work.await.is_err();
+    conduct_all(&node, &entry, &order).await;
     let why = entry.why_ended();
     let now_ms = node.now_ms();
     let step = |run: &mut Run| {
-        if failed {
-            run.reason = Some("an internal step of the run ended early; the node's log says more".into());
-        } else if let Some(why) = why {
+        if let Some(why) = why {
             run.reason = Some(why.into());
         }
-        end(run, failed, node.stopping.is_cancelled(), now_ms);
+        end(run, node.stopping.is_cancelled(), now_ms);
     };
     entry.change(&node.keeper, step).await;
     tell_end(&node, &entry);
@@ -174,8 +171,8 @@ fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool, now_ms:
 }
 
 /// As its machines did; with a reason of its own it has failed.
-fn end(run: &mut Run, failed: bool, is_stopping: bool, now_ms: u64) {
-    if (is_stopping || failed) && run.machines.iter().any(|machine| !machine.state.has_ended()) {
+fn end(run: &mut Run, is_stopping: bool, now_ms: u64) {
+    if is_stopping && run.machines.iter().any(|machine| !machine.state.has_ended()) {
         take(run.interrupt(now_ms));
         return;
     }

@@ -1,8 +1,7 @@
 //! A recovery from its beginning to its end.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::FutureExt;
 use nestling_model::{EventKind, Operation, VmId, protection::RunState};
 use nestling_vault::Point;
 
@@ -24,16 +23,12 @@ pub struct Order {
     pub over: Option<VmId>,
 }
 
-/// Conducts a recovery. Whatever happens, it has ended afterwards.
+/// Conducts a recovery. It has ended afterwards.
 pub async fn conduct(node: Node, entry: Arc<Entry>, order: Order) {
     let vm = entry.recovery().vm.to_string();
     let begun = format!("recovery {} from point {}", entry.number(), order.point.short_id());
     node.events.tell(EventKind::RecoveryStarted, vm.as_str(), begun);
-    let work = AssertUnwindSafe(recover(&node, &entry, order)).catch_unwind();
-    let done = work.await.unwrap_or_else(|_| {
-        Err(NodeError::Internal("a step of the recovery; the node's log says more".to_owned()))
-    });
-    let (state, reason) = match done {
+    let (state, reason) = match recover(&node, &entry, order).await {
         Ok(()) if entry.recovery().warnings.is_empty() => (RunState::Succeeded, None),
         Ok(()) => (RunState::SucceededWithWarnings, None),
         Err(_) if node.stopping.is_cancelled() => (RunState::Interrupted, None),
