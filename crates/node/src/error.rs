@@ -378,20 +378,18 @@ impl NodeError {
             }
             Self::NoEngine(_) => Kind::GuestAbsent,
             Self::Agent { source, .. } => agent_kind(source),
-            Self::ShutDown { .. } => Kind::Timeout,
+            Self::ShutDown { .. } | Self::DiskSilent { .. } | Self::VaultSilent { .. } => Kind::Timeout,
+            Self::Freeze { source: FreezeError::Slow { .. }, .. } => Kind::Timeout,
             Self::Disk(error) => disk_kind(error),
             Self::DiskUnclear { source, .. } => disk_kind(source),
-            Self::DiskSilent { .. } => Kind::Timeout,
             Self::Image(error) => image_kind(error),
             Self::Network(error) => network_kind(error),
             Self::NetworkProblem(_) => Kind::Requirement,
             Self::Files { source, .. } => files_kind(source),
             Self::Job(error) => error.code(),
             Self::Vault { source, .. } => vault_kind(source),
-            Self::VaultSilent { .. } => Kind::Timeout,
             Self::Capture { source, .. } => capture_kind(source),
             Self::Freeze { source: FreezeError::Agent(source), .. } => agent_kind(source),
-            Self::Freeze { source: FreezeError::Slow { .. }, .. } => Kind::Timeout,
             Self::Store(StoreError::Full { .. }) => Kind::Requirement,
             Self::Machine { .. }
             | Self::Launch(_)
