@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ErrorKind, NodeError,
-    testing::{ME, TestHome, is_root},
+    testing::{ME, TestHome, eventually, is_root},
 };
 
 fn shell(line: &str, on_failure: OnFailure) -> Option<Vec<Script>> {
@@ -44,6 +44,8 @@ fn programs_run_around_the_machines_and_one_that_must_succeed_decides() {
         let run = ended(&node, begun).await;
         assert_eq!((run.state, run.warnings.messages().len()), (RunState::SucceededWithWarnings, 1));
         assert_eq!(fs::read_to_string(&trace).unwrap(), "A 1 1\n");
+        // The last line is written when the run has ended.
+        eventually(async || node.run_log(&ME, "1").await.unwrap().contains("has ended")).await;
         let log = node.run_log(&ME, "1").await.unwrap();
         assert!(log.contains("making ready") && log.contains("exit status: 1"), "{log}");
         assert!(log.contains("vm: recovery point") && log.contains("has ended"), "{log}");
