@@ -2,13 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::timeout;
 
-use crate::{NodeError, error::Result};
+use crate::{NodeError, error::Result, locked::lock};
 
 /// For disks to tell what they are. One on a dead network file system never does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ pub struct Look(Arc<Mutex<PathBuf>>);
 
 impl Look {
     pub fn at(&self, path: &Path) {
-        path.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        path.clone_into(&mut lock(&self.0));
     }
 }
 
@@ -44,7 +44,7 @@ async fn at_disks_within<T: Send + 'static>(
     match timeout(deadline, blocking(move || work(&theirs))).await {
         Ok(done) => done,
         Err(_) => {
-            let path = look.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let path = lock(&look.0).clone();
             Err(NodeError::DiskSilent { path, seconds: deadline.as_secs() })
         }
     }

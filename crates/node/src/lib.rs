@@ -22,6 +22,7 @@ mod host;
 mod images;
 mod journal;
 mod keeper;
+mod locked;
 mod networks;
 mod node;
 mod protection;

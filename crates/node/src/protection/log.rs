@@ -8,13 +8,13 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use nestling_model::protection::{DiskRun, MachineRun, Message, Reading};
 
 use super::saving::timestamp;
-use crate::{NodeError, clock::now_ms, error::Result, home::remove_file};
+use crate::{NodeError, clock::now_ms, error::Result, home::remove_file, locked::lock};
 
 pub const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -32,7 +32,7 @@ impl RunLog {
 
     /// Writes lines, each with the time.
     pub fn say(&self, text: &str) {
-        let mut is_full = self.is_full.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_full = lock(&self.is_full);
         if *is_full {
             return;
         }

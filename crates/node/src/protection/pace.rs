@@ -5,12 +5,14 @@
 
 use std::{
     num::NonZeroU64,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
+
+use crate::locked::lock;
 
 /// So often a wait looks whether the run shall end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +31,7 @@ impl Pace {
 
     /// When so many bytes may be read.
     fn take(&self, bytes: u64, now: Instant) -> Instant {
-        let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paid_at = lock(&self.paid_at);
         let start = now.max(*paid_at);
         let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.get());
         let cost = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));

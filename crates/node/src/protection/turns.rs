@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
 };
 
 use nestling_model::VmId;
 use tokio::sync::OwnedMutexGuard;
+
+use crate::locked::lock;
 
 /// Held while a machine is backed up.
 pub type Turn = OwnedMutexGuard<()>;
@@ -21,7 +23,7 @@ impl Turns {
     }
 
     fn of(&self, vm: VmId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         all.retain(|_, turn| turn.strong_count() > 0);
         if let Some(turn) = all.get(&vm).and_then(Weak::upgrade) {
             return turn;

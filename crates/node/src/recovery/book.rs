@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ use crate::{
     clock::now_ms,
     error::{Object, Result},
     keeper::Keeper,
+    locked::lock,
 };
 
 /// So many of the newest stay.
@@ -88,10 +89,6 @@ pub struct Entry {
     pub cancel: CancellationToken,
     /// It has.
     pub ended: CancellationToken,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entry {

@@ -7,7 +7,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use nestling_block::{BlockError, BlockSource, Extent, check_range};
 use nestling_vault::{Job, Point, PointDisk, VaultError};
 
 use super::{instant::InstantBoot, source::Source};
-use crate::{NodeError, protection::repositories::Repositories};
+use crate::{NodeError, locked::lock, protection::repositories::Repositories};
 
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// For one read to be answered by a repository that is away for a moment.
@@ -34,10 +34,6 @@ pub struct Lazy {
     failures: AtomicU64,
     /// Something was asked for that is lost for good.
     lost: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lazy {

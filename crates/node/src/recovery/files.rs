@@ -13,7 +13,7 @@
 use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -36,7 +36,8 @@ use super::{
     source::Source,
 };
 use crate::{
-    Node, NodeError, blocking::blocking, error::Result, home::remove_file, protection::repositories::Known,
+    Node, NodeError, blocking::blocking, error::Result, home::remove_file, locked::lock,
+    protection::repositories::Known,
 };
 
 /// For one answer of a reader, what it reads from the repository included.
@@ -69,7 +70,7 @@ pub struct OpenVolumes(Mutex<Vec<(Instant, Arc<Opened>)>>);
 
 impl OpenVolumes {
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Opened>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn get(&self, key: &Key) -> Option<Arc<Opened>> {

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use nestling_block::nbd::{Export, NbdAddress, NbdServer, ServerLimits};
@@ -23,6 +23,7 @@ use crate::{
     error::Result,
     home::{HomeDir, remove_file, short},
     keeper::Keeper,
+    locked::lock,
     protection::Protection,
 };
 
@@ -68,10 +69,6 @@ pub struct InstantBoots {
     keeper: Keeper,
     all: Mutex<BTreeMap<VmId, InstantBoot>>,
     served: Mutex<BTreeMap<VmId, Served>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a machine's exports are.

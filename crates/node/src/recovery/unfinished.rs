@@ -9,14 +9,14 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
 };
 
 use nestling_model::{Disk, VmId, VmName, protection::PointId};
 use nestling_store::{Batch, Document};
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeError, blocking::at_disks, error::Result, keeper::Keeper};
+use crate::{NodeError, blocking::at_disks, error::Result, keeper::Keeper, locked::lock};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnfinishedDisk {
@@ -57,10 +57,6 @@ pub struct Unfinished {
     keeper: Keeper,
     disks: Mutex<BTreeMap<PathBuf, UnfinishedDisk>>,
     held: Mutex<BTreeMap<VmId, u64>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A machine that belongs to a recovery. Dropped, it is everybody's again.
