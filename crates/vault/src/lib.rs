@@ -5,6 +5,7 @@
 //! a byte that was not proven to be the one that was saved.
 
 mod blob;
+mod catalogue;
 mod copy;
 pub mod crypto;
 mod diff;
@@ -47,6 +48,7 @@ mod unlock;
 mod verify;
 mod walk;
 
+pub use catalogue::{Catalogue, PointEntry};
 pub use copy::CopyReport;
 pub use diff::{DiskDiff, diff};
 pub use error::{FailureKind, VaultError};

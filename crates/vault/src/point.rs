@@ -75,34 +75,66 @@ impl Point {
         self.snapshot.original.unwrap_or(self.id)
     }
 
-    /// Whether both go back to the same point. Their trees may differ: a repair leaves out what was lost, and
-    /// `restic rewrite` whatever it was told to.
     pub(crate) fn is_version_of(&self, other: &Self) -> bool {
-        self.identity() == other.identity()
-            && self.name == other.name
-            && self.snapshot.time == other.snapshot.time
+        self.version().is_version_of(&other.version())
     }
 
-    /// The snapshots that it says it was put in place of.
-    fn replaces(&self) -> impl Iterator<Item = SnapshotId> {
+    pub(crate) fn version(&self) -> Version {
         let before = self.snapshot.other.get(REPLACES).and_then(|ids| ids.as_array());
-        before.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok())
+        Version {
+            id: self.id,
+            name: self.name.clone(),
+            time: self.snapshot.time,
+            tree: self.snapshot.tree,
+            original: self.snapshot.original,
+            replaces: before.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok()).collect(),
+        }
+    }
+}
+
+/// By what versions of one point are told apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) id: SnapshotId,
+    pub(crate) name: PointName,
+    pub(crate) time: Timestamp,
+    tree: BlobId,
+    original: Option<SnapshotId>,
+    /// The snapshots that it says it was put in place of.
+    replaces: Box<[SnapshotId]>,
+}
+
+impl Version {
+    pub(crate) fn identity(&self) -> SnapshotId {
+        self.original.unwrap_or(self.id)
+    }
+
+    /// Whether both go back to the same point. Their trees may differ: a repair leaves out what was lost, and
+    /// `restic rewrite` whatever it was told to.
+    fn is_version_of(&self, other: &Self) -> bool {
+        self.identity() == other.identity() && self.name == other.name && self.time == other.time
     }
 
     /// Which of the snapshots it stands in the place of. `original` alone is said by others as well, of what they
     /// wrote from it with another content.
     fn replaced<'a>(&'a self, all: &'a HashMap<SnapshotId, &Self>) -> impl Iterator<Item = SnapshotId> {
-        let same = |id: &SnapshotId| all.get(id).is_some_and(|old| old.snapshot.tree == self.snapshot.tree);
-        let ids = self.replaces().chain(self.snapshot.original.filter(same));
+        let same = |id: &SnapshotId| all.get(id).is_some_and(|old| old.tree == self.tree);
+        let ids = self.replaces.iter().copied().chain(self.original.filter(same));
         ids.filter(|id| all.get(id).is_some_and(|old| self.is_version_of(old)))
     }
 }
 
-/// Points that count, and those in whose place another one stands: left by a change of tags that was cut off, or that
-/// did not want to disturb a prune. A snapshot can only name what was there before it, so of any versions one counts.
+/// The snapshots in whose place another one stands: left by a change of tags that was cut off, or that did not want to
+/// disturb a prune. A snapshot can only name what was there before it, so of any versions one counts.
+pub(crate) fn replaced<'a>(versions: impl Iterator<Item = &'a Version> + Clone) -> HashSet<SnapshotId> {
+    let by_id: HashMap<SnapshotId, &Version> = versions.clone().map(|version| (version.id, version)).collect();
+    versions.flat_map(|version| version.replaced(&by_id)).collect()
+}
+
+/// Points that count, and those in whose place another one stands.
 pub(crate) fn split_versions(points: Vec<Point>) -> (Vec<Point>, Vec<Point>) {
-    let by_id: HashMap<SnapshotId, &Point> = points.iter().map(|point| (point.id, point)).collect();
-    let replaced: HashSet<SnapshotId> = points.iter().flat_map(|point| point.replaced(&by_id)).collect();
+    let versions: Vec<Version> = points.iter().map(Point::version).collect();
+    let replaced = replaced(versions.iter());
     let (older, current) = points.into_iter().partition(|point| replaced.contains(&point.id));
     (current, older)
 }

@@ -196,6 +196,18 @@ impl Repository {
         self.storage.describe()
     }
 
+    /// Fails when this is not what lies there any more: another repository does, or the password that opened this one was
+    /// taken away. For who keeps it open for long.
+    pub fn check_still_there(&self) -> Result<(), VaultError> {
+        let sealed = self.storage.get(&small(FileKind::Config, ""), SMALL_BYTES_MAX as u64)?;
+        let config = Config::open(&self.key, sealed).map_err(|source| damaged("config", source))?;
+        if config.id != self.config.id {
+            return Err(VaultError::NoRepository { place: self.describe() });
+        }
+        self.storage.get(&small(FileKind::Key, &self.key_id.to_string()), SMALL_BYTES_MAX as u64)?;
+        Ok(())
+    }
+
     /// Version 1 repositories have no compression, and are only read.
     pub(crate) fn check_writable(&self) -> Result<(), VaultError> {
         if self.config.version == 2 {
@@ -314,8 +326,20 @@ impl Repository {
         found: &mut HashMap<SnapshotId, Snapshot>,
         job: &Job,
     ) -> Result<Vec<UnreadableSnapshot>, VaultError> {
+        self.update_from_snapshots(found, |_, snapshot| snapshot, job)
+    }
+
+    /// The same, for who keeps something else of each snapshot.
+    pub(crate) fn update_from_snapshots<T: Send>(
+        &self,
+        found: &mut HashMap<SnapshotId, T>,
+        kept_of: impl Fn(SnapshotId, Snapshot) -> T + Sync,
+        job: &Job,
+    ) -> Result<Vec<UnreadableSnapshot>, VaultError> {
         let mut unreadable: HashMap<SnapshotId, VaultError> = HashMap::new();
-        let mut before: Option<HashSet<SnapshotId>> = None;
+        // What was found before was listed once already.
+        let mut before: Option<HashSet<SnapshotId>> =
+            (!found.is_empty()).then(|| found.keys().copied().collect());
         for _ in 0..=RELISTS {
             let listed: HashSet<SnapshotId> = self.list(FileKind::Snapshot)?.into_iter().collect();
             // One listing alone may miss a snapshot that is replaced meanwhile under both its names.
@@ -327,7 +351,7 @@ impl Repository {
             let names: Vec<SnapshotId> = listed.into_iter().filter(|id| !is_known(id)).collect();
             let new = Mutex::new((Vec::with_capacity(names.len().min(1 << 20)), false));
             in_parallel(&names, READERS, job, |id| {
-                let outcome = self.snapshot(id);
+                let outcome = self.snapshot(id).map(|snapshot| kept_of(*id, snapshot));
                 let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
                     Err(error) if is_not_found(&error) => new.1 = true,
@@ -339,7 +363,7 @@ impl Repository {
             let (new, vanished) = new.into_inner().unwrap_or_else(PoisonError::into_inner);
             for (id, outcome) in new {
                 match outcome {
-                    Ok(snapshot) => drop(found.insert(id, snapshot)),
+                    Ok(kept) => drop(found.insert(id, kept)),
                     Err(error) => drop(unreadable.insert(id, error)),
                 }
             }

@@ -78,17 +78,20 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A protection whose time cannot be read holds for ever: better a point too many.
     pub fn of(point: &Point) -> Self {
-        let tags = &point.snapshot.tags;
+        Self::marked(point.id, point.snapshot.time, &point.snapshot.tags)
+    }
+
+    /// A protection whose time cannot be read holds for ever: better a point too many.
+    pub fn marked(id: SnapshotId, time: Timestamp, tags: &[String]) -> Self {
         let times: Vec<Option<Timestamp>> = tags
             .iter()
             .filter_map(|tag| tag.strip_prefix(PROTECT_TAG))
             .map(|text| text.parse().ok())
             .collect();
         Self {
-            id: point.id,
-            time: point.snapshot.time,
+            id,
+            time,
             pinned: tags.iter().any(|tag| tag == PIN_TAG) || times.contains(&None),
             protected_until: times.into_iter().flatten().max(),
         }

@@ -288,10 +288,12 @@ impl Client {
         &self,
         vm: Option<&str>,
         repository: Option<&str>,
+        skip: u32,
         limit: Option<u32>,
     ) -> Result<Points> {
-        let limit = limit.map(|limit| limit.to_string());
-        let asked = [("vm", vm), ("repository", repository), ("limit", limit.as_deref())];
+        let (skip, limit) = (skip.to_string(), limit.map(|limit| limit.to_string()));
+        let asked =
+            [("vm", vm), ("repository", repository), ("skip", Some(skip.as_str())), ("limit", limit.as_deref())];
         self.json(Method::GET, &asking("points", &asked), NOTHING).await
     }
 

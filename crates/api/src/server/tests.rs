@@ -208,7 +208,7 @@ async fn what_opens_a_repository_goes_in_and_never_comes_out() {
     let answers = json!([added, shown, client.repositories().await.unwrap()]).to_string();
     assert!(!answers.contains("hunter2"), "{answers}");
     assert!(client.runs(None, None).await.unwrap().is_empty());
-    assert!(client.points(None, Some("R"), Some(5)).await.unwrap().points.is_empty());
+    assert!(client.points(None, Some("R"), 0, Some(5)).await.unwrap().points.is_empty());
     let wish: NewRun = serde_json::from_value(json!({"vms": ["no/such"]})).unwrap();
     assert_eq!(client.start_run(&wish).await.unwrap_err().code, ErrorCode::NotFound);
     client.forget_repository("R").await.unwrap();

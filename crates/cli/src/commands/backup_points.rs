@@ -24,11 +24,14 @@ EXIT STATUS:
   2  the command line makes no sense
   3  a repository could not be looked into; the others' points are listed")]
 pub struct Points {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host or of one that is no more")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host or of one that is no more; * and ? stand for other text")]
     vm: Option<VmPath>,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
-    /// The newest so many
+    /// Without the newest so many
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip: u32,
+    /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
 }
@@ -81,7 +84,7 @@ impl Points {
             }
             None => (session.client().await?, None),
         };
-        let found = client.points(vm, self.repository.as_deref(), self.limit).await?;
+        let found = client.points(vm, self.repository.as_deref(), self.skip, self.limit).await?;
         printer.list(&found.points, table)?;
         if found.left_out > 0 {
             printer.talk(&format!("{} older points are not shown", found.left_out));

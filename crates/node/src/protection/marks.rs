@@ -66,29 +66,33 @@ fn is_ours(tag: &str) -> bool {
 
 /// The machine that a point is of; `None` for one that was saved without a node.
 pub fn vm_of(point: &Point) -> Option<VmId> {
-    id_of(point, VM).map(VmId)
+    vm_of_tags(&point.snapshot.tags)
 }
 
-pub fn run_of(point: &Point) -> Option<RunId> {
-    id_of(point, RUN).map(RunId)
+pub fn vm_of_tags(tags: &[String]) -> Option<VmId> {
+    id_of(tags, VM).map(VmId)
 }
 
-fn id_of(point: &Point, prefix: &str) -> Option<Uuid> {
-    let ids: Vec<&str> = point.snapshot.tags.iter().filter_map(|tag| tag.strip_prefix(prefix)).collect();
+pub fn run_of_tags(tags: &[String]) -> Option<RunId> {
+    id_of(tags, RUN).map(RunId)
+}
+
+fn id_of(tags: &[String], prefix: &str) -> Option<Uuid> {
+    let mut ids = tags.iter().filter_map(|tag| tag.strip_prefix(prefix));
     // Whoever gave it several has made it nobody's.
-    let [id] = ids.as_slice() else { return None };
+    let (Some(id), None) = (ids.next(), ids.next()) else { return None };
     Uuid::parse_str(id).ok()
 }
 
-pub fn consistency_of(point: &Point) -> Option<ConsistencyReached> {
-    let word = point.snapshot.tags.iter().find_map(|tag| tag.strip_prefix(CONSISTENCY))?;
+pub fn consistency_of_tags(tags: &[String]) -> Option<ConsistencyReached> {
+    let word = tags.iter().find_map(|tag| tag.strip_prefix(CONSISTENCY))?;
     WORDS.iter().find(|(_, known)| *known == word).map(|(reached, _)| *reached)
 }
 
 /// The tags that people gave.
-pub fn others(point: &Point) -> Vec<String> {
+pub fn other_tags(tags: &[String]) -> Vec<String> {
     let own = |tag: &&String| !is_ours(tag) && *tag != "nestling";
-    point.snapshot.tags.iter().filter(own).cloned().collect()
+    tags.iter().filter(own).cloned().collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 mod backups;
 pub mod basis;
 mod candidates;
+mod catalogues;
 mod conduct;
 mod copies;
 pub mod description;

@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use nestling_identity::{Action, Identity};
 use nestling_model::{
     EventKind, VmId, VmPath,
-    protection::{PointId, RecoveryPoint, Warnings},
+    protection::{PathPattern, PointId, RecoveryPoint, Warnings},
 };
-use nestling_vault::{DAMAGED_TAG, Job, Point, Repository, Retag, VaultError, retention::Candidate};
+use nestling_vault::{Catalogue, Job, Point, PointEntry, PointName, Repository as Vault, Retag, VaultError};
 
 use super::{
     marks,
@@ -32,20 +32,45 @@ pub const POINTS_MAX: usize = 5000;
 const ID_DIGITS_MIN: usize = 4;
 
 /// Whose points.
+#[derive(Clone)]
 pub enum Whose {
     All,
     Machine(VmId),
     /// Of a machine that this host does not have.
     Name(String),
+    /// With * and ? in it.
+    Like(PathPattern),
 }
 
 impl Whose {
-    pub fn is(&self, point: &Point) -> bool {
+    pub fn is(&self, name: &PointName, tags: &[String]) -> bool {
         match self {
             Self::All => true,
-            Self::Machine(vm) => marks::vm_of(point) == Some(*vm),
-            Self::Name(name) => point.name.as_str().to_lowercase() == *name,
+            Self::Machine(vm) => marks::vm_of_tags(tags) == Some(*vm),
+            Self::Name(wanted) => name.as_str().to_lowercase() == *wanted,
+            Self::Like(pattern) => name.as_str().parse().is_ok_and(|path| pattern.matches(&path)),
         }
+    }
+}
+
+/// The newest of the points of one repository that are asked for.
+struct Found {
+    newest: Vec<PointEntry>,
+    /// How many there are.
+    count: usize,
+    unreadable: usize,
+}
+
+impl Found {
+    fn among(catalogue: &Catalogue, whose: &Whose, count_max: usize) -> Self {
+        let (mut newest, mut count) = (Vec::new(), 0);
+        for entry in catalogue.newest_first().filter(|entry| whose.is(entry.name(), &entry.tags)) {
+            count += 1;
+            if newest.len() < count_max {
+                newest.push(entry.clone());
+            }
+        }
+        Self { newest, count, unreadable: catalogue.unreadable() }
     }
 }
 
@@ -54,94 +79,90 @@ impl Node {
     pub async fn points(&self, who: &Identity, wish: PointsWish) -> Result<PointsView> {
         self.authorize(who, Action::ReadBackups)?;
         let whose = self.whose(wish.vm.as_deref());
-        let looked = self.look_into(wish.repository.as_deref()).await?;
-        let mut view = PointsView { points: Vec::new(), left_out: 0, problems: Vec::new() };
-        for (known, found) in looked {
+        let count_max = wish.count_max.clamp(1, POINTS_MAX);
+        let until = wish.skip.saturating_add(count_max);
+        let see = move |_: &Vault, catalogue: &Catalogue| Ok(Found::among(catalogue, &whose, until));
+        let (mut count, mut entries, mut problems) = (0, Vec::new(), Vec::new());
+        for (known, found) in self.look_into(wish.repository.as_deref(), see).await? {
             match found {
-                Ok((points, unreadable)) => {
-                    view.points.extend(
-                        points.iter().filter(|p| whose.is(p)).filter_map(|p| self.point_view(&known, p)),
-                    );
-                    if unreadable > 0 {
-                        let name = &known.repository.name;
-                        view.problems.push(format!(
+                Ok(found) => {
+                    count += found.count;
+                    if found.unreadable > 0 {
+                        let (name, unreadable) = (&known.repository.name, found.unreadable);
+                        problems.push(format!(
                             "repository '{name}': {unreadable} snapshots cannot be read, each of which may be a point"
                         ));
                     }
+                    entries.extend(found.newest.into_iter().map(|entry| (known.clone(), entry)));
                 }
-                Err(error) => view.problems.push(error.message()),
+                Err(error) => problems.push(error.message()),
             }
         }
-        view.points.sort_by_key(|view| std::cmp::Reverse((view.point.taken_at_ms, view.point.id)));
-        let count_max = wish.count_max.clamp(1, POINTS_MAX);
-        view.left_out = view.points.len().saturating_sub(count_max) as u64;
-        view.points.truncate(count_max);
-        Ok(view)
+        entries.sort_by_key(|(_, entry)| std::cmp::Reverse((entry.time(), entry.id())));
+        let page = entries.iter().skip(wish.skip).take(count_max);
+        Ok(PointsView {
+            points: page.filter_map(|(known, entry)| self.point_view(known, entry)).collect(),
+            left_out: count.saturating_sub(until) as u64,
+            problems,
+        })
     }
 
-    /// A machine of this host by its name or id, or the name of one that is no more.
+    /// A machine of this host by its name or id, the name of one that is no more, or all that are called alike.
     pub(crate) fn whose(&self, vm: Option<&str>) -> Whose {
-        match vm.map(|vm| (vm, self.vms.find(vm))) {
-            None => Whose::All,
-            Some((_, Ok(handle))) => Whose::Machine(handle.now().vm.id),
-            Some((vm, Err(_))) => Whose::Name(vm.to_lowercase()),
+        let Some(vm) = vm else { return Whose::All };
+        match (self.vms.find(vm), vm.parse()) {
+            (Ok(handle), _) => Whose::Machine(handle.now().vm.id),
+            (Err(_), Ok(pattern)) if vm.contains(['*', '?']) => Whose::Like(pattern),
+            (Err(_), _) => Whose::Name(vm.to_lowercase()),
         }
     }
 
-    /// What is in the repositories: in one, or in all. Each with its points and how many snapshots cannot be read.
-    pub(crate) async fn look_into(
+    /// What can be seen of the points in the repositories: in one, or in all.
+    pub(crate) async fn look_into<T: Send + 'static>(
         &self,
         repository: Option<&str>,
-    ) -> Result<Vec<(Known, Result<(Vec<Point>, usize)>)>> {
+        see: impl FnOnce(&Vault, &Catalogue) -> std::result::Result<T, VaultError> + Clone + Send + 'static,
+    ) -> Result<Vec<(Known, Result<T>)>> {
         let known = match repository {
             Some(name) => vec![self.protection.repositories.find(name)?],
             None => self.protection.repositories.all(),
         };
         let look = async |known: Known| {
-            let found = self.list(&known).await;
+            let (repositories, of, see) = (Arc::clone(&self.protection.repositories), known.clone(), see.clone());
+            let found = answered(&known, move || repositories.look(&of, see)).await;
             (known, found)
         };
         Ok(join_all(known.into_iter().map(look)).await)
     }
 
-    async fn list(&self, known: &Known) -> Result<(Vec<Point>, usize)> {
-        let vault = self.protection.repositories.open(known).await?;
-        let of = known.clone();
-        answered(known, move || {
-            let list = vault.list_points(None, &Job::default()).map_err(|e| of.failed(e))?;
-            Ok((list.points, list.unreadable.len()))
-        })
-        .await
-    }
-
     /// `None` for a point whose name no machine can have: another program made it.
-    fn point_view(&self, known: &Known, point: &Point) -> Option<PointView> {
-        let machine: VmPath = point.name.as_str().parse().ok()?;
-        let vm = marks::vm_of(point);
-        let marked = Candidate::of(point);
+    fn point_view(&self, known: &Known, entry: &PointEntry) -> Option<PointView> {
+        let machine: VmPath = entry.name().as_str().parse().ok()?;
+        let vm = marks::vm_of_tags(&entry.tags);
+        let marked = entry.marks();
         let here = vm.filter(|vm| self.vms.find(&vm.0.to_string()).is_ok());
         Some(PointView {
             point: RecoveryPoint {
-                id: PointId::from_bytes(point.id.0),
+                id: PointId::from_bytes(entry.id().0),
                 repository: known.repository.id,
                 machine,
                 machine_id: vm,
-                taken_at_ms: milliseconds(point.snapshot.time),
+                taken_at_ms: milliseconds(entry.time()),
                 job: None,
-                run: marks::run_of(point),
-                consistency: marks::consistency_of(point),
+                run: marks::run_of_tags(&entry.tags),
+                consistency: marks::consistency_of_tags(&entry.tags),
                 disks: Vec::new(),
                 new_bytes: 0,
-                stored_bytes: point.stored_bytes().unwrap_or(0),
+                stored_bytes: entry.stored_bytes.unwrap_or(0),
                 pinned: marked.pinned,
                 protected_until_ms: marked.protected_until.map(milliseconds),
-                damaged: point.snapshot.tags.iter().any(|tag| tag == DAMAGED_TAG),
+                damaged: entry.is_damaged(),
                 proof: None,
                 warnings: Warnings::default(),
             },
             repository: known.repository.name.to_string(),
-            size_bytes: point.size_bytes(),
-            tags: marks::others(point),
+            size_bytes: entry.size_bytes,
+            tags: marks::other_tags(&entry.tags),
             vm: here,
         })
     }
@@ -155,13 +176,16 @@ impl Node {
                 "a recovery point is named by at least {ID_DIGITS_MIN} digits of its id, as `nestling backup points` shows them"
             )));
         }
+        let digits = id.to_owned();
+        let see = move |vault: &Vault, catalogue: &Catalogue| {
+            let fitting = catalogue.newest_first().filter(|entry| entry.id().to_string().starts_with(&digits));
+            // Two are as many too many as a hundred are.
+            fitting.take(2).map(|entry| entry.read(vault)).collect::<std::result::Result<Vec<_>, _>>()
+        };
         let (mut found, mut unseen) = (Vec::new(), None);
-        for (known, points) in self.look_into(repository).await? {
+        for (known, points) in self.look_into(repository, see).await? {
             match points {
-                Ok((points, _)) => {
-                    let fitting = points.into_iter().filter(|point| point.id.to_string().starts_with(id));
-                    found.extend(fitting.map(|point| (known.clone(), point)));
-                }
+                Ok(fitting) => found.extend(fitting.into_iter().map(|point| (known.clone(), point))),
                 Err(error) => unseen = Some(error),
             }
         }
@@ -197,7 +221,7 @@ impl Node {
             format!("recovery point {}", changed.short_id()),
         );
         let missing = || NodeError::NotFound { object: Object::Point, name: id.to_owned() };
-        self.point_view(&known, &changed).ok_or_else(missing)
+        self.point_view(&known, &PointEntry::of(&changed)).ok_or_else(missing)
     }
 
     /// Removes a point; one that is pinned or protected is refused. What it alone needed is freed by a prune.
@@ -223,7 +247,7 @@ impl Node {
     async fn with_vault<T: Send + 'static>(
         &self,
         known: &Known,
-        work: impl FnOnce(&Arc<Repository>) -> std::result::Result<T, VaultError> + Send + 'static,
+        work: impl FnOnce(&Arc<Vault>) -> std::result::Result<T, VaultError> + Send + 'static,
     ) -> Result<T> {
         let (node, known) = (self.shared(), known.clone());
         to_the_end(async move {

@@ -16,7 +16,7 @@ use nestling_model::{
     protection::{Location, Repository, RepositoryId},
 };
 use nestling_vault::{
-    Job, Repository as Vault, VaultError,
+    Catalogue, Repository as Vault, VaultError,
     format::key::KdfCost,
     storage::{Access, Limits, Location as Place, StorageErrorKind, Throttle},
 };
@@ -24,6 +24,7 @@ use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    catalogues::Catalogues,
     job_error::JobError,
     secrets::{SecretFiles, Secrets},
     values::{NewRepository, RepositoryAdded, RepositoryChange, RepositoryContents, RepositoryView},
@@ -102,6 +103,7 @@ fn is_nothing_there(error: &VaultError) -> bool {
 pub struct Repositories {
     known: RwLock<BTreeMap<RepositoryId, Known>>,
     secrets: SecretFiles,
+    catalogues: Catalogues,
     /// Held by whoever changes them.
     turn: Mutex<()>,
 }
@@ -109,7 +111,7 @@ pub struct Repositories {
 impl Repositories {
     pub fn new(secrets: SecretFiles, stored: Vec<Repository>) -> Self {
         let known = stored.into_iter().map(|repository| (repository.id, Known::new(repository))).collect();
-        Self { known: RwLock::new(known), secrets, turn: Mutex::new(()) }
+        Self { known: RwLock::new(known), secrets, catalogues: Catalogues::default(), turn: Mutex::new(()) }
     }
 
     pub fn all(&self) -> Vec<Known> {
@@ -125,6 +127,7 @@ impl Repositories {
     }
 
     fn forget(&self, id: RepositoryId) {
+        self.catalogues.forget(id);
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
@@ -160,6 +163,15 @@ impl Repositories {
     /// As `open`, for a thread that can wait. Blocks.
     pub fn open_now(&self, known: &Known) -> Result<Arc<Vault>> {
         known.open(&self.secrets.get(known.repository.id)?)
+    }
+
+    /// Sees what points there are. Blocks.
+    pub fn look<T>(
+        &self,
+        known: &Known,
+        see: impl FnOnce(&Vault, &Catalogue) -> std::result::Result<T, VaultError>,
+    ) -> Result<T> {
+        self.catalogues.look(known, || self.open_now(known), see)
     }
 
     /// Opens the vault anew: what was true of it before may not be any more.
@@ -211,18 +223,17 @@ impl Node {
     }
 
     async fn contents(&self, known: &Known) -> Result<RepositoryContents> {
-        let vault = self.protection.repositories.open(known).await?;
-        let of = known.clone();
+        let (repositories, of) = (Arc::clone(&self.protection.repositories), known.clone());
         answered(known, move || {
-            let files = vault.file_stats().map_err(|e| of.failed(e))?;
-            let list = vault.list_points(None, &Job::default()).map_err(|e| of.failed(e))?;
-            let machines: std::collections::BTreeSet<&str> =
-                list.points.iter().map(|point| point.name.as_str()).collect();
-            Ok(RepositoryContents {
-                points: list.points.len() as u64,
-                machines: machines.len() as u64,
-                unreadable: list.unreadable.len() as u64,
-                stored_bytes: files.iter().map(|kind| kind.bytes).sum(),
+            repositories.look(&of, |vault, catalogue| {
+                let machines: std::collections::BTreeSet<&str> =
+                    catalogue.newest_first().map(|entry| entry.name().as_str()).collect();
+                Ok(RepositoryContents {
+                    points: catalogue.newest_first().count() as u64,
+                    machines: machines.len() as u64,
+                    unreadable: catalogue.unreadable() as u64,
+                    stored_bytes: vault.file_stats()?.iter().map(|kind| kind.bytes).sum(),
+                })
             })
         })
         .await

@@ -96,11 +96,13 @@ pub struct RunView {
 /// Which points are asked for.
 #[derive(Debug, Clone, Default)]
 pub struct PointsWish {
-    /// A machine of this host by its name or id, or the name of one that is no more.
+    /// A machine of this host by its name or id, the name of one that is no more, or a name with * and ?.
     pub vm: Option<String>,
     /// `None`: all.
     pub repository: Option<String>,
-    /// The newest so many.
+    /// The newest so many are left out: they were seen before.
+    pub skip: usize,
+    /// And then so many.
     pub count_max: usize,
 }
 

@@ -7,8 +7,8 @@ use nestling_model::{
     protection::{DiskSelector, PointId},
 };
 use nestling_vault::{
-    CACHE_BYTES, Identity, Index, Job, Point, PointDisk, ReadCache, Repository as Vault, RepositoryLock,
-    VaultError,
+    CACHE_BYTES, Catalogue, Identity, Index, Job, Point, PointDisk, ReadCache, Repository as Vault,
+    RepositoryLock, VaultError,
     storage::StorageErrorKind::{Denied, NoSpace, ReadOnly},
 };
 
@@ -34,12 +34,17 @@ impl Node {
             let (known, point) = self.find_point(which, repository).await?;
             let missing =
                 || NodeError::NotFound { object: Object::Point, name: text.chars().take(80).collect() };
-            return if whose.is(&point) { Ok((known, point)) } else { Err(missing()) };
+            return if whose.is(&point.name, &point.snapshot.tags) { Ok((known, point)) } else { Err(missing()) };
         }
+        let see = move |vault: &Vault, catalogue: &Catalogue| {
+            let newest = catalogue.newest_first().find(|entry| whose.is(entry.name(), &entry.tags));
+            let newest = newest.map(|entry| entry.read(vault)).transpose()?;
+            Ok((newest, catalogue.unreadable()))
+        };
         let mut newest: Option<(Known, Point)> = None;
-        for (known, found) in self.look_into(repository).await? {
+        for (known, found) in self.look_into(repository, see).await? {
             // What cannot be seen may be newer.
-            let (points, unreadable) = found?;
+            let (point, unreadable) = found?;
             if unreadable > 0 {
                 return Err(NodeError::Invalid(format!(
                     "which point is the newest cannot be told: {unreadable} snapshots of repository '{}' cannot be read; name \
@@ -47,10 +52,9 @@ impl Node {
                     known.repository.name
                 )));
             }
-            for point in points.into_iter().filter(|point| whose.is(point)) {
-                if newest.as_ref().is_none_or(|(_, newest)| point.snapshot.time > newest.snapshot.time) {
-                    newest = Some((known.clone(), point));
-                }
+            let Some(point) = point else { continue };
+            if newest.as_ref().is_none_or(|(_, newest)| point.snapshot.time > newest.snapshot.time) {
+                newest = Some((known, point));
             }
         }
         newest.ok_or_else(|| NodeError::NotFound {

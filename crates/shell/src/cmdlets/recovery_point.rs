@@ -130,7 +130,7 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
     let client = call.context().clone();
     let newest = call.int("Newest").and_then(|n| u32::try_from(n).ok());
     let repository = call.text("Repository");
-    let of = async |vm: Option<&str>, limit| client.points(vm, repository.as_deref(), limit).await;
+    let of = async |vm: Option<&str>, limit| client.points(vm, repository.as_deref(), 0, limit).await;
     if call.parameter_set() == Some("VMObject") {
         for vm in machines(call, "VMName").await? {
             let found = of(Some(&vm.id.to_string()), newest).await;

@@ -130,13 +130,16 @@ async fn cancel_run(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct PointsOf {
-    /// Only points of this machine.
+    /// Only points of this machine, or of all whose names are like this one with * and ?.
     #[serde(default)]
     vm: Option<String>,
     /// Only in this repository.
     #[serde(default)]
     repository: Option<String>,
-    /// The newest so many.
+    /// Without the newest so many.
+    #[serde(default)]
+    skip: Option<usize>,
+    /// At most so many.
     #[serde(default)]
     limit: Option<usize>,
 }
@@ -158,7 +161,8 @@ async fn points(
     Asked(of): Asked<PointsOf>,
 ) -> Answer<v1::Points> {
     let count_max = of.limit.unwrap_or(POINTS_MAX);
-    let wish = PointsWish { vm: of.vm, repository: of.repository, count_max };
+    let skip = of.skip.unwrap_or(0);
+    let wish = PointsWish { vm: of.vm, repository: of.repository, skip, count_max };
     Ok(Json(node.points(&caller, wish).await?.into()))
 }
 

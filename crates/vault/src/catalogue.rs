@@ -1,0 +1,186 @@
+//! What lists show of points, kept from one look at the repository to the next: a snapshot never changes, so that of
+//! a hundred thousand only the new ones are read.
+//!
+//! An entry is some 600 bytes long, a fifth of what a whole snapshot takes. It must never be what a point is read or written anew
+//! by: it lacks what other writers put into the snapshot.
+
+use std::collections::HashMap;
+
+use crate::{
+    PointName, Repository, SnapshotId, VaultError,
+    format::{Timestamp, snapshot::Snapshot},
+    job::Job,
+    point::{DAMAGED_TAG, Point, Version, replaced},
+    retention::Candidate,
+};
+
+/// A point, as lists show it.
+#[derive(Debug, Clone)]
+pub struct PointEntry {
+    version: Version,
+    pub tags: Box<[String]>,
+    /// Bytes of all its disks, as whoever saved it counted them.
+    pub size_bytes: Option<u64>,
+    /// What the repository grew by when it was saved.
+    pub stored_bytes: Option<u64>,
+}
+
+impl PointEntry {
+    pub fn of(point: &Point) -> Self {
+        Self {
+            version: point.version(),
+            size_bytes: point.size_bytes(),
+            stored_bytes: point.stored_bytes(),
+            tags: point.snapshot.tags.clone().into(),
+        }
+    }
+
+    /// The whole point.
+    pub fn read(&self, repository: &Repository) -> Result<Point, VaultError> {
+        let id = self.id();
+        let missing = || VaultError::NoSuchPoint(format!("{}@{id}", self.name()));
+        Point::of(id, repository.snapshot(&id)?).ok_or_else(missing)
+    }
+
+    pub fn id(&self) -> SnapshotId {
+        self.version.id
+    }
+
+    /// The id that it was saved under.
+    pub fn identity(&self) -> SnapshotId {
+        self.version.identity()
+    }
+
+    pub fn name(&self) -> &PointName {
+        &self.version.name
+    }
+
+    pub fn time(&self) -> Timestamp {
+        self.version.time
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.tags.iter().any(|tag| tag == DAMAGED_TAG)
+    }
+
+    /// Whether it is pinned or protected.
+    pub fn marks(&self) -> Candidate {
+        Candidate::marked(self.id(), self.time(), &self.tags)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// `None`: a snapshot of somebody else's.
+    all: HashMap<SnapshotId, Option<PointEntry>>,
+    /// Those that count, oldest first.
+    current: Vec<SnapshotId>,
+    unreadable: usize,
+}
+
+impl Catalogue {
+    /// Looks at the repository. After an error it is as complete as the looks before were.
+    pub fn look(&mut self, repository: &Repository, job: &Job) -> Result<(), VaultError> {
+        let before: Vec<SnapshotId> = self.all.keys().copied().collect();
+        let entry = |id, snapshot: Snapshot| Point::of(id, snapshot).as_ref().map(PointEntry::of);
+        let unreadable = repository.update_from_snapshots(&mut self.all, entry, job);
+        let is_same = before.len() == self.all.len() && before.iter().all(|id| self.all.contains_key(id));
+        if !is_same {
+            self.arrange();
+        }
+        self.unreadable = unreadable?.len();
+        Ok(())
+    }
+
+    fn arrange(&mut self) {
+        let entries = || self.all.values().flatten();
+        let replaced = replaced(entries().map(|entry| &entry.version));
+        let mut current: Vec<&PointEntry> = entries().filter(|entry| !replaced.contains(&entry.id())).collect();
+        current.sort_unstable_by_key(|entry| (entry.time(), entry.id()));
+        self.current = current.into_iter().map(PointEntry::id).collect();
+    }
+
+    /// The points that can be read.
+    pub fn newest_first(&self) -> impl Iterator<Item = &PointEntry> {
+        self.current.iter().rev().filter_map(|id| self.all.get(id)?.as_ref())
+    }
+
+    /// How many snapshots cannot be read, each of which may be a point.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Retag,
+        format::snapshot::Snapshot,
+        retention::PIN_TAG,
+        storage::{FileKind, FileName, Storage},
+        testing::{MIB, Place},
+    };
+
+    fn ids(catalogue: &Catalogue) -> Vec<SnapshotId> {
+        let mut ids: Vec<SnapshotId> = catalogue.newest_first().map(PointEntry::id).collect();
+        ids.reverse();
+        ids
+    }
+
+    #[test]
+    fn a_catalogue_that_is_looked_at_again_says_what_a_list_made_anew_does() {
+        let place = Place::new();
+        let mut catalogue = Catalogue::default();
+        let mut agree = |place: &Place| {
+            catalogue.look(&place.repository, &Job::default()).unwrap();
+            let listed = place.repository.list_points(None, &Job::default()).unwrap();
+            let expected: Vec<SnapshotId> = listed.points.iter().map(|point| point.id).collect();
+            assert_eq!(ids(&catalogue), expected);
+            for (entry, point) in catalogue.newest_first().zip(listed.points.iter().rev()) {
+                assert_eq!(entry.name(), &point.name);
+                assert_eq!((entry.time(), entry.identity()), (point.snapshot.time, point.identity()));
+                assert_eq!(entry.tags[..], point.snapshot.tags[..]);
+                assert_eq!(entry.size_bytes, point.size_bytes());
+                assert_eq!(entry.stored_bytes, point.stored_bytes());
+                assert_eq!(entry.marks(), Candidate::of(point));
+            }
+            assert_eq!(catalogue.unreadable(), listed.unreadable.len());
+            expected.len()
+        };
+        assert_eq!(agree(&place), 0);
+        let disk = place.disk(MIB);
+        for (at, name) in [(200, "b"), (100, "a"), (300, "c/d")] {
+            place.save_at(name, &disk, at);
+        }
+        assert_eq!(agree(&place), 3);
+        // Another version of a point stands in its place, and somebody else's snapshot is none.
+        let point = place.points("a").remove(0);
+        let pinned = place.repository.retag(&point, &[Retag::Pin], &place.who, &Job::default()).unwrap();
+        assert!(pinned.snapshot.tags.iter().any(|tag| tag == PIN_TAG));
+        place.repository.put_snapshot(&Snapshot { tags: Vec::new(), ..point.snapshot.clone() }).unwrap();
+        assert_eq!(agree(&place), 3);
+        // The older version is back, as after a change of tags that was cut off: it is not listed beside the newer one.
+        place.repository.put_snapshot(&point.snapshot).unwrap();
+        assert_eq!(agree(&place), 3);
+        let file = FileName { kind: FileKind::Snapshot, name: place.points("b")[0].id.to_string() };
+        place.storage.remove(&file).unwrap();
+        assert_eq!(agree(&place), 2);
+        let broken = FileName { kind: FileKind::Snapshot, name: SnapshotId::of(b"x").to_string() };
+        place.storage.put(&broken, b"x").unwrap();
+        assert_eq!(agree(&place), 2);
+    }
+
+    #[test]
+    fn what_was_open_is_found_to_be_there_no_longer() {
+        let place = Place::new();
+        place.repository.check_still_there().unwrap();
+        let config = FileName { kind: FileKind::Config, name: String::new() };
+        let other = Place::new().storage.get(&config, 1 << 20).unwrap();
+        place.storage.remove(&config).unwrap();
+        place.repository.check_still_there().unwrap_err();
+        place.storage.put(&config, &other).unwrap();
+        place.repository.check_still_there().unwrap_err();
+    }
+}
