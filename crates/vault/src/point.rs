@@ -12,6 +12,7 @@ use crate::{
     BlobId, PointName, SnapshotId, VaultError,
     blob::Opener,
     format::{
+        Timestamp,
         snapshot::Snapshot,
         tree::{self, Node, NodeKind, Tree},
     },
@@ -147,7 +148,7 @@ const LAYOUT_VERSION: u32 = 1;
 
 /// What `point.json` says in all versions.
 #[derive(Deserialize)]
-struct Version {
+struct LayoutVersion {
     version: u64,
 }
 
@@ -182,7 +183,7 @@ impl PointLayout {
             what: format!("{POINT_FILE}: {error}"),
         };
         // The version first: all else may be written otherwise in another one.
-        let JsonObject(Version { version }) = serde_json::from_slice(json).map_err(wrong)?;
+        let JsonObject(LayoutVersion { version }) = serde_json::from_slice(json).map_err(wrong)?;
         if version > LAYOUT_VERSION.into() {
             return Err(VaultError::NewerLayout { point, version });
         }

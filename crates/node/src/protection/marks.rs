@@ -124,13 +124,14 @@ mod tests {
         let (vm, run) = (VmId(Uuid::from_u128(1)), RunId(Uuid::from_u128(2)));
         for (consistency, _) in WORDS {
             let point = crate::testing::point("a", &tags(vm, run, consistency));
-            assert_eq!((vm_of(&point), run_of(&point)), (Some(vm), Some(run)));
-            assert_eq!(consistency_of(&point), Some(consistency));
+            let tags = &point.snapshot.tags;
+            assert_eq!((vm_of(&point), run_of_tags(tags)), (Some(vm), Some(run)));
+            assert_eq!(consistency_of_tags(tags), Some(consistency));
         }
         let mut twice = tags(vm, run, ConsistencyReached::Off);
         twice.push(format!("vm={}", Uuid::from_u128(3)));
         twice.push("mine".to_owned());
         let point = crate::testing::point("a", &twice);
-        assert_eq!((vm_of(&point), others(&point)), (None, vec!["mine".to_owned()]));
+        assert_eq!((vm_of(&point), other_tags(&point.snapshot.tags)), (None, vec!["mine".to_owned()]));
     }
 }
