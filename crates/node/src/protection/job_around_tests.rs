@@ -61,6 +61,22 @@ fn programs_run_around_the_machines_and_one_that_must_succeed_decides() {
 }
 
 #[test]
+fn a_run_that_is_cut_off_in_its_last_program_is_interrupted() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let trace = vaults.path().join("trace");
+    home.life(async |node| {
+        prepare(&node, vaults.path()).await;
+        let line = format!("echo begun >> {}; exec sleep 300", trace.display());
+        let job = JobSettings { scripts_after: shell(&line, OnFailure::Fail), ..all(None) };
+        node.create_job(&ME, named("A"), job).await.unwrap();
+        let begun = node.run_job(&ME, "A").await.unwrap();
+        eventually(async || trace.exists()).await;
+        node.close().await;
+        assert_eq!(ended(&node, begun).await.state, RunState::Interrupted);
+    });
+}
+
+#[test]
 fn a_webhook_gets_what_it_asked_for() {
     if !is_root() {
         return;
@@ -204,8 +220,10 @@ fn copies_get_what_came_since_and_a_place_that_is_away_is_a_warning() {
         prepare(&node, vaults.path()).await;
         let second = vaults.path().join("second");
         node.add_repository(&ME, new_repository("Second", &second, "other")).await.unwrap();
-        good(&backed_up(&node, BackupWish { repository: Some("R".into()), ..wish("vm") }).await);
-        let last = Retention { last: 2, ..Retention::default() };
+        for repository in ["R", "Second"] {
+            good(&backed_up(&node, BackupWish { repository: Some(repository.into()), ..wish("vm") }).await);
+        }
+        let last = Retention { last: 3, ..Retention::default() };
         let copies = vec![JobCopy { repository: "second".into(), retention: Some(last) }];
         let job = JobSettings { repository: Some("R".into()), copies: Some(copies), ..all(None) };
         node.create_job(&ME, named("A"), job).await.unwrap();
@@ -217,14 +235,14 @@ fn copies_get_what_came_since_and_a_place_that_is_away_is_a_warning() {
             let of = PointsWish { repository: Some("Second".into()), count_max: 10, ..Default::default() };
             node.points(&ME, of).await.unwrap().points.len()
         };
-        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 2), "what was before, too");
+        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 3), "what was before, too");
         fs::rename(&second, vaults.path().join("away")).unwrap();
         let away = run().await;
         assert_eq!(away.state, RunState::SucceededWithWarnings);
         let warning = away.warnings.messages()[0].to_string();
         assert!(warning.contains("repository 'Second'"), "{warning}");
         fs::rename(vaults.path().join("away"), &second).unwrap();
-        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 2), "by its own rules");
+        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 3), "by its own rules");
         let used = node.forget_repository(&ME, "second").await.unwrap_err();
         assert_eq!(used.code(), ErrorKind::InUse);
     });

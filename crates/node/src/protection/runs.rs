@@ -198,7 +198,7 @@ impl Runs {
             }
             all.insert(number, entry);
         }
-        log::sweep(&logs, |run| all.contains_key(&run))?;
+        log::sweep(&logs, |run| all.contains_key(&run));
         Ok(Self {
             keeper,
             logs,
