@@ -227,6 +227,9 @@ pub struct Run {
     /// Why it failed or was ended.
     #[serde(default)]
     pub reason: Option<Message>,
+    /// It has ended, and those who want to know how were not told yet.
+    #[serde(default)]
+    pub untold: bool,
 }
 
 /// Why a run cannot be.

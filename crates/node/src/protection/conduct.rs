@@ -64,6 +64,7 @@ pub async fn conduct(node: Arc<Shared>, entry: Arc<Entry>, order: Order) {
             run.reason = Some(why.into());
         }
         end(run, is_whole, node.stopping.is_cancelled(), now_ms);
+        run.untold = order.job.as_ref().is_some_and(|job| !job.policy.notices.is_empty());
     };
     entry.change(&node.keeper, step).await;
     tell_end(&node, &entry);
@@ -249,6 +250,7 @@ mod tests {
             machines: vec![MachineRun { state: machine, ..part }],
             warnings: Warnings::default(),
             reason: reason.map(Message::from),
+            untold: false,
         };
         end(&mut run, is_whole, is_stopping, 2);
         run.state

@@ -29,7 +29,7 @@ pub type Told = Mutex<HashSet<(JobId, VmId)>>;
 
 /// Starts the scheduler. It ends with the node.
 pub fn start(node: &Arc<Shared>) {
-    tokio::spawn(tell_of_interrupted(Arc::clone(node)));
+    tokio::spawn(tell_of_untold(Arc::clone(node)));
     let node = Arc::clone(node);
     tokio::spawn(async move {
         loop {
@@ -46,9 +46,9 @@ pub fn start(node: &Arc<Shared>) {
     });
 }
 
-/// Runs that a node left unfinished when it died have nobody else who tells of them.
-async fn tell_of_interrupted(node: Arc<Shared>) {
-    for entry in node.protection.runs.take_interrupted() {
+/// Runs that a node left have nobody else who tells of them.
+async fn tell_of_untold(node: Arc<Shared>) {
+    for entry in node.protection.runs.take_untold() {
         let job = entry.run().job;
         if let Some(job) = node.protection.jobs.all().iter().find(|other| Some(other.id) == job) {
             notices::tell_of_run(&node, &entry, job).await;

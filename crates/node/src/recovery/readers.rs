@@ -130,14 +130,20 @@ impl<T: Send + Sync + 'static> Readers<T> {
         is_any_left
     }
 
-    /// This one is asked no more.
+    /// This one is asked no more. Waits for its process.
     pub fn end(&self, reader: &Arc<Seated<T>>) {
-        lock(&self.kept).retain(|kept| !Arc::ptr_eq(&kept.reader, reader));
+        let ended = {
+            let mut kept = lock(&self.kept);
+            let at = kept.iter().position(|kept| Arc::ptr_eq(&kept.reader, reader));
+            at.map(|at| kept.swap_remove(at))
+        };
+        drop(ended);
     }
 
     /// The node ends.
     pub fn close(&self) {
-        lock(&self.kept).clear();
+        let all = std::mem::take(&mut *lock(&self.kept));
+        drop(all);
     }
 }
 
@@ -192,9 +198,9 @@ mod tests {
         let readers: Readers<usize> = Readers::default();
         let turn = readers.turn(&key(0), LONG).await.unwrap();
         assert!(readers.turn(&key(0), SOON).await.is_err());
-        readers.turn(&key(1), SOON).await.unwrap();
+        drop(readers.turn(&key(1), SOON).await.unwrap());
         drop(turn);
-        readers.turn(&key(0), SOON).await.unwrap();
+        drop(readers.turn(&key(0), SOON).await.unwrap());
         assert!(lock(&readers.turns).len() <= 1, "they are not remembered");
     }
 }

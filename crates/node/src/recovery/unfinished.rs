@@ -236,8 +236,8 @@ mod tests {
     #[tokio::test]
     async fn a_disk_is_refused_under_another_name_and_below_another_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let (old, new, above) = ["a.raw", "b.raw", "above.qcow2"].map(|name| dir.path().join(name)).into();
-        fs::write(&old, vec![0; 1 << 20]).unwrap();
+        let [old, new, above] = ["a.raw", "b.raw", "above.qcow2"].map(|name| dir.path().join(name));
+        fs::write(&old, vec![0_u8; 1 << 20]).unwrap();
         let unfinished = Unfinished::new(Keeper::new(Store::in_memory()), Vec::new());
         unfinished.begin(vec![old.clone()], PointId::from_bytes([7; 32]), 3).await.unwrap();
         fs::rename(&old, &new).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nestling_api::{Client, ClientError, v1, v1::RunState};
 
-use super::common::{Call, FORCE, ends, fits, hyperv, is_pattern, machines, or_report, property};
+use super::common::{Call, FORCE, ends, fits, hyperv, machines, or_report, property};
 use super::vm_object::{int, texts, vm};
 use crate::format::{Column, View};
 use crate::frame::{
@@ -145,40 +145,25 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
         names.push("*".to_owned());
     }
     for name in names {
-        let asked = Asked::about(&name);
-        let found = of(asked.vm(&name), newest.filter(|_| asked != Asked::All)).await;
+        let limit = newest.filter(|_| !has_sets(&name));
+        let found = of(asked(&name), limit).await;
         if let Some(points) = or_report(call, found)? {
             let most = newest.map_or(usize::MAX, |n| n as usize);
-            let fitting = points.points.iter().filter(|p| asked != Asked::All || fits(&name, &p.vm));
-            write(call, &points, newest.filter(|_| asked != Asked::All), fitting.take(most));
+            let fitting = points.points.iter().filter(|p| !has_sets(&name) || fits(&name, &p.vm));
+            write(call, &points, limit, fitting.take(most));
         }
     }
     Ok(())
 }
 
-/// Who finds the points of a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// The node.
-    Node,
-    /// The node, which is asked for all of them: whole names are not needed for that.
-    Any,
-    /// All are asked for: the node does not know sets of characters.
-    All,
+/// Whether a name has something in it that the node does not know, so that all points are looked through here.
+fn has_sets(name: &str) -> bool {
+    name.contains('[')
 }
 
-impl Asked {
-    fn about(name: &str) -> Self {
-        match name {
-            "*" => Self::Any,
-            name if name.contains('[') => Self::All,
-            _ => Self::Node,
-        }
-    }
-
-    fn vm(self, name: &str) -> Option<&str> {
-        (self == Self::Node).then_some(name)
-    }
+/// Whose points the node is asked for; `None`: all.
+fn asked(name: &str) -> Option<&str> {
+    (name != "*" && !has_sets(name)).then_some(name)
 }
 
 /// `newest`: so many were asked for, so that others are missed by nobody.
@@ -342,9 +327,9 @@ mod tests {
 
     #[test]
     fn the_node_answers_what_it_can() {
-        for (name, vm) in [("web", Some("web")), ("web*", Some("web*")), ("w?b", Some("w?b")), ("*", None)] {
-            assert_eq!(Asked::about(name).vm(name), vm, "{name}");
+        for name in ["web", "web*", "w?b"] {
+            assert_eq!(asked(name), Some(name));
         }
-        assert_eq!(Asked::about("web[12]"), Asked::All);
+        assert_eq!((asked("*"), asked("web[12]")), (None, None));
     }
 }
