@@ -247,7 +247,9 @@ impl Way {
         if self.file_system_consistent {
             after.fail_if_inconsistent = false;
         }
-        after.level = v1::Consistency::FileSystem;
+        if self.file_system_consistent || after.level == v1::Consistency::Crash {
+            after.level = v1::Consistency::FileSystem;
+        }
         after.fail_if_inconsistent |= self.or_fail;
         after.freeze_seconds_max = self.freeze_seconds.or(after.freeze_seconds_max);
         Some(after)

@@ -184,6 +184,9 @@ fn end(run: &mut Run, is_whole: bool, is_stopping: bool, now_ms: u64) {
         RunStep::Succeed | RunStep::SucceedWithWarnings if !is_whole => RunStep::Cancel,
         outcome => outcome,
     };
+    if !is_whole && run.reason.is_none() {
+        run.reason = Some("it was ended before its copies and programs were done; its recovery points stay".into());
+    }
     take(run.step(step, now_ms));
 }
 
@@ -253,6 +256,7 @@ mod tests {
             untold: false,
         };
         end(&mut run, is_whole, is_stopping, 2);
+        assert!(is_whole || run.reason.is_some());
         run.state
     }
 

@@ -87,11 +87,14 @@ impl FileBytes {
 
 /// How far the zeroes reach with which extents begin.
 fn zeroes(extents: &[Extent], from: u64) -> u64 {
-    let end = extents.iter().try_fold(from, |end, extent| {
-        let goes_on = extent.kind == ExtentKind::Zero && extent.offset <= end;
-        if goes_on { Ok(end.max(extent.end())) } else { Err(end) }
-    });
-    end.unwrap_or_else(|end| end) - from
+    let mut end = from;
+    for extent in extents {
+        if extent.kind != ExtentKind::Zero || extent.offset > end {
+            break;
+        }
+        end = end.max(extent.end());
+    }
+    end - from
 }
 
 /// What can be asked for again.
@@ -229,7 +232,7 @@ mod tests {
                 gid: None,
                 times: Times::default(),
                 links: 1,
-                attributes: Attributes::default(),
+                attributes: Attributes::Ext(0),
                 device: None,
             })
         }

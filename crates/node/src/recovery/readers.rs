@@ -121,9 +121,9 @@ impl<T: Send + Sync + 'static> Readers<T> {
     pub fn end_idle(&self) -> bool {
         let (idle, is_any_left) = {
             let mut kept = lock(&self.kept);
-            let (idle, left) = std::mem::take(&mut *kept).into_iter().partition(|k| k.used.elapsed() >= IDLE);
+            let (idle, left): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut *kept).into_iter().partition(|kept| kept.used.elapsed() >= IDLE);
             *kept = left;
-            let idle: Vec<Kept<T>> = idle;
             (idle, !kept.is_empty())
         };
         drop(idle);
