@@ -139,7 +139,9 @@ fn a_disk_that_does_not_answer_holds_up_no_other_job() {
         assert_eq!(node.protection.runs.documents()[0].job_name, Some(named("B")));
         drop(std::fs::File::options().read(true).write(true).open(&dead).unwrap());
         eventually(async || node.protection.runs.all().len() == 2).await;
-        settled(&node).await.iter().for_each(good);
+        for run in settled(&node).await {
+            good(&run);
+        }
     });
 }
 

@@ -1,7 +1,8 @@
 //! Those who are told how a run went, or that an objective is missed: webhooks, which get an object in JSON.
 //!
 //! A notice is sent when the run has ended, so it keeps nothing waiting, and one that cannot be sent is told in the run's log and
-//! as an event. That it is owed is written down with the run's end, so that the next node sends what the end of this one cut off. What the other side answers is not read, and no redirection is followed.
+//! as an event. That it is owed is written down with the run's end, so that the next node sends what the end of this one cut off.
+//! What the other side answers is not read, and no redirection is followed.
 
 use std::{sync::Arc, time::Duration};
 
