@@ -9,6 +9,6 @@ pub mod limits;
 mod server;
 pub mod v1;
 
-pub use client::{Client, ClientError, FilesAt};
+pub use client::{Client, ClientError, FileContent, FilesAt};
 pub use nestling_hypervisor::channel::DEVICE as CHANNEL_DEVICE;
 pub use server::{openapi, serve};

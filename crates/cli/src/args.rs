@@ -134,34 +134,36 @@ pub fn vm_path(text: &str) -> Result<VmPath, String> {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct KeepRules {
     /// Keep the last N points
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_last: u32,
+    #[arg(long, value_name = "N")]
+    keep_last: Option<u32>,
     /// Keep the last point of each of the last N hours that have one
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_hourly: u32,
+    #[arg(long, value_name = "N")]
+    keep_hourly: Option<u32>,
     /// Of each of the last N days
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_daily: u32,
+    #[arg(long, value_name = "N")]
+    keep_daily: Option<u32>,
     /// Of each of the last N weeks
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_weekly: u32,
+    #[arg(long, value_name = "N")]
+    keep_weekly: Option<u32>,
     /// Of each of the last N months
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_monthly: u32,
+    #[arg(long, value_name = "N")]
+    keep_monthly: Option<u32>,
     /// Of each of the last N years
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    keep_yearly: u32,
+    #[arg(long, value_name = "N")]
+    keep_yearly: Option<u32>,
 }
 
 impl KeepRules {
+    /// What is not given keeps nothing.
     pub fn counts(self) -> Retention {
+        let count = Option::unwrap_or_default;
         Retention {
-            last: self.keep_last,
-            hourly: self.keep_hourly,
-            daily: self.keep_daily,
-            weekly: self.keep_weekly,
-            monthly: self.keep_monthly,
-            yearly: self.keep_yearly,
+            last: count(self.keep_last),
+            hourly: count(self.keep_hourly),
+            daily: count(self.keep_daily),
+            weekly: count(self.keep_weekly),
+            monthly: count(self.keep_monthly),
+            yearly: count(self.keep_yearly),
         }
     }
 }
@@ -173,17 +175,29 @@ pub struct KeepRulesWithin {
     #[command(flatten)]
     rules: KeepRules,
     /// Keep every point that is younger
-    #[arg(long, value_name = "HOURS", default_value_t = 0, hide_default_value = true)]
-    keep_within: u32,
+    #[arg(long, value_name = "HOURS")]
+    keep_within: Option<u32>,
 }
 
 impl KeepRulesWithin {
-    /// `None` if no rule was given.
-    pub fn into_wire(self) -> Option<v1::Retention> {
-        let Retention { last, hourly, daily, weekly, monthly, yearly } = self.rules.counts();
-        let within_hours = self.keep_within;
-        let rules = v1::Retention { last, hourly, daily, weekly, monthly, yearly, within_hours };
-        Some(rules).filter(|rules| *rules != v1::Retention::default())
+    /// Laid over the rules that there are. `None` if no rule was given.
+    pub fn over(self, before: v1::Retention) -> Option<v1::Retention> {
+        let Self { rules, keep_within } = self;
+        let mut after = before;
+        let mut is_given = false;
+        for (given, count) in [
+            (rules.keep_last, &mut after.last),
+            (rules.keep_hourly, &mut after.hourly),
+            (rules.keep_daily, &mut after.daily),
+            (rules.keep_weekly, &mut after.weekly),
+            (rules.keep_monthly, &mut after.monthly),
+            (rules.keep_yearly, &mut after.yearly),
+            (keep_within, &mut after.within_hours),
+        ] {
+            is_given |= given.is_some();
+            *count = given.unwrap_or(*count);
+        }
+        is_given.then_some(after)
     }
 }
 

@@ -214,6 +214,8 @@ pub enum NodeError {
     PointDamaged { point: String, vm: String, source: Box<VaultError> },
     #[error("recovery point {point} of '{vm}'")]
     Files { point: String, vm: String, source: Box<ExploreError> },
+    #[error("too many volumes of recovery points are being read at this moment; try again in a minute")]
+    ReadersBusy,
     #[error("the disk {} could not be written", path.display())]
     RecoveredDisk { path: PathBuf, source: BlockError },
     #[error("'{vm}' is being recovered, by recovery {recovery}")]
@@ -367,6 +369,7 @@ impl NodeError {
             | Self::SwitchInUse { .. }
             | Self::HomeInUse { .. }
             | Self::RepositoryBusy { .. }
+            | Self::ReadersBusy
             | Self::BackupRuns { .. }
             | Self::Recovering { .. }
             | Self::RunsFromVault { .. }

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::{Client, Result, json_body, segment};
-use crate::v1::{RecoveryFiles, RecoveryVolume};
+use super::{Client, ClientError, Result, json_body, segment};
+use crate::v1::{RecoveryFiles, RecoveryVolume, RecoveryZeroes};
 
 const NOTHING: Option<&()> = None;
 
@@ -15,6 +15,15 @@ pub struct FilesAt<'a> {
     pub repository: Option<&'a str>,
     /// Such as `scsi:0/2:/etc`; empty for the point itself.
     pub place: &'a str,
+}
+
+/// A part of a file in a recovery point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileContent {
+    /// None at the file's end.
+    Bytes(Bytes),
+    /// So many zeroes, which may be more than were asked for.
+    Zeroes(u64),
 }
 
 impl FilesAt<'_> {
@@ -39,11 +48,17 @@ impl Client {
         self.json(Method::GET, &format!("{}&from={from}", at.path("files")), NOTHING).await
     }
 
-    /// So many bytes of a file, or fewer at its end or because the node gives no more at once; none where there are only
-    /// zeroes.
-    pub async fn point_content(&self, at: FilesAt<'_>, offset: u64, length: u32) -> Result<Bytes> {
+    /// So many bytes of a file, or fewer at its end or because the node gives no more at once.
+    pub async fn point_content(&self, at: FilesAt<'_>, offset: u64, length: u32) -> Result<FileContent> {
         let path = format!("{}&offset={offset}&length={length}", at.path("content"));
         let limits = self.limits(&Method::GET, &path);
-        self.whole(Method::GET, &path, json_body(&path, NOTHING)?, limits).await
+        let (kind, body) =
+            self.whole_and_kind(Method::GET, &path, json_body(&path, NOTHING)?, limits).await?;
+        if kind.is_none_or(|kind| kind != "application/json") {
+            return Ok(FileContent::Bytes(body));
+        }
+        let zeroes: RecoveryZeroes =
+            serde_json::from_slice(&body).map_err(|e| ClientError::unreadable(&path, &e))?;
+        Ok(FileContent::Zeroes(zeroes.bytes))
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use nestling_model::VmName;
@@ -29,7 +29,7 @@ use crate::{
 use connection::Connection;
 
 pub use error::ClientError;
-pub use files::FilesAt;
+pub use files::{FileContent, FilesAt};
 pub use streams::{Console, ConsoleReader, ConsoleWriter, Lines};
 
 type Result<T> = std::result::Result<T, ClientError>;
@@ -99,11 +99,24 @@ impl Client {
         body: RequestBody,
         limits: CallLimits,
     ) -> Result<Bytes> {
+        self.whole_and_kind(method, path, body, limits).await.map(|(_, answer)| answer)
+    }
+
+    /// The same, with what kind of answer it says that it is.
+    async fn whole_and_kind(
+        &self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+        limits: CallLimits,
+    ) -> Result<(Option<HeaderValue>, Bytes)> {
         let what = format!("{method} {}{path}", self.base);
         let call = async {
             let response = self.send(method, path, body).await?;
+            let kind = response.headers().get(CONTENT_TYPE).cloned();
             let limited = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-            limited.map(http_body_util::Collected::to_bytes).map_err(|e| body_error(&what, &*e))
+            let answer = limited.map_err(|e| body_error(&what, &*e))?;
+            Ok((kind, answer.to_bytes()))
         };
         let time = limits.head_timeout;
         tokio::time::timeout(time, call)

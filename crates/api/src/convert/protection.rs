@@ -218,6 +218,7 @@ fn cause(cause: &model::protection::Cause) -> String {
         Cause::Schedule { .. } => "schedule".to_owned(),
         Cause::Person { name } => name.to_string(),
         Cause::Chain { number, .. } => format!("run {number}"),
+        Cause::Again { number, .. } => format!("run {number}, which was interrupted"),
     }
 }
 

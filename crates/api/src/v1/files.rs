@@ -85,3 +85,10 @@ pub struct RecoveryFiles {
     #[serde(default)]
     pub damage: Vec<String>,
 }
+
+/// A part of a file in which there is nothing but zeroes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryZeroes {
+    /// As far as they are known to reach, which may be farther than was asked for.
+    pub bytes: u64,
+}

@@ -95,6 +95,7 @@ impl Run {
     }
 
     fn into_wire(self) -> v1::NewRun {
+        let none = v1::Retention::default();
         v1::NewRun {
             vms: self.vms.iter().map(|path| path.split().1.to_string()).collect(),
             repository: self.repository,
@@ -111,7 +112,7 @@ impl Run {
             tags: self.tag,
             pin: self.pin,
             protect_hours: self.protect_hours,
-            retention: self.rules.into_wire(),
+            retention: self.rules.over(none).filter(|rules| *rules != none),
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Create {
 
 /// Change or rename a job; what is not given stays
 ///
-/// Of what can be given again, all is replaced by what is given.
+/// Of what can be given again, all is replaced by what is given. A rule of what is kept is taken away with 0 (--keep-daily 0).
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Set {
@@ -52,6 +52,7 @@ SCHEDULES:
   then, in any order: a time zone; during mon-fri 20:00-06:00 (a run starts only then);
   except sun and 12:00-13:00 (nothing of it runs then); missed now, missed skip or
   missed within 4 hours (what becomes of a run that could not start in time)
+  Times are UTC unless a time zone is named.
 
 RULES:
   name, path, state, memory, disk, processors, generation, switch and nesting, compared with
@@ -203,7 +204,8 @@ fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
 }
 
 impl Settings {
-    fn into_wire(self) -> Result<v1::JobSettings> {
+    /// Of what has several parts, those that are not given are as before.
+    fn over(self, before: &v1::JobSettings) -> Result<v1::JobSettings> {
         let Self { way, around, .. } = self;
         let any_rule = (!self.rule.is_empty()).then_some(self.any_rule);
         let keep = v1::JobKeep { pin: self.pin, protect_hours: self.protect_hours };
@@ -215,15 +217,15 @@ impl Settings {
             any_rule,
             repository: self.repository,
             schedule: self.schedule,
-            retention: self.rules.into_wire(),
+            retention: self.rules.over(before.retention.unwrap_or_default()),
             keep: Some(keep).filter(|keep| *keep != v1::JobKeep::default()),
-            after: some(self.after.iter().map(|text| after(text)).collect::<Result<_>>()?),
-            consistency: way.consistency(),
+            after: some(after(&self.after, before.after.as_deref().unwrap_or_default())?),
+            consistency: way.over(before.consistency.clone().unwrap_or_default()),
             exclude_disks: some(way.exclude_disk),
             read_bytes_per_second_max: way.read_limit,
             parallel: way.parallel,
             order: way.order.map(order),
-            copies: some(around.copies()),
+            copies: some(around.copies(before.copies.as_deref().unwrap_or_default())),
             scripts_before: some(around.scripts(&around.script_before)),
             scripts_after: some(around.scripts(&around.script_after)),
             webhooks: some(around.webhooks()),
@@ -234,25 +236,34 @@ impl Settings {
 }
 
 impl Way {
-    fn consistency(&self) -> Option<v1::JobConsistency> {
-        let level = if self.crash_consistent { v1::Consistency::Crash } else { v1::Consistency::FileSystem };
-        let is_given = self.crash_consistent
-            || self.file_system_consistent
-            || self.or_fail
-            || self.freeze_seconds.is_some();
-        is_given.then(|| v1::JobConsistency {
-            level,
-            freeze_seconds_max: self.freeze_seconds,
-            freeze_mount_points: Vec::new(),
-            fail_if_inconsistent: self.or_fail,
-        })
+    fn over(&self, before: v1::JobConsistency) -> Option<v1::JobConsistency> {
+        if self.crash_consistent {
+            return Some(v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() });
+        }
+        if !(self.file_system_consistent || self.or_fail || self.freeze_seconds.is_some()) {
+            return None;
+        }
+        let mut after = before;
+        if self.file_system_consistent {
+            after.fail_if_inconsistent = false;
+        }
+        if self.file_system_consistent || after.level == v1::Consistency::Crash {
+            after.level = v1::Consistency::FileSystem;
+        }
+        after.fail_if_inconsistent |= self.or_fail;
+        after.freeze_seconds_max = self.freeze_seconds.or(after.freeze_seconds_max);
+        Some(after)
     }
 }
 
 impl Around {
-    fn copies(&self) -> Vec<v1::JobCopy> {
-        let copy =
-            |repository: &String| v1::JobCopy { repository: repository.clone(), retention: self.copy_keep };
+    /// A place that has its rules already keeps them, unless others are given.
+    fn copies(&self, before: &[v1::JobCopy]) -> Vec<v1::JobCopy> {
+        let copy = |repository: &String| {
+            let known = before.iter().find(|copy| is_name(&copy.repository, repository));
+            let retention = self.copy_keep.or_else(|| known?.retention);
+            v1::JobCopy { repository: repository.clone(), retention }
+        };
         self.copy_to.iter().map(copy).collect()
     }
 
@@ -293,18 +304,28 @@ fn order(order: Order) -> v1::JobOrder {
     }
 }
 
-/// `nightly`, `nightly:any`. A name may have a colon in it.
-fn after(text: &str) -> Result<v1::JobAfter> {
-    let (job, end) = match text.rsplit_once(':') {
-        Some((job, "success")) => (job, v1::JobEnd::Success),
-        Some((job, "failure")) => (job, v1::JobEnd::Failure),
-        Some((job, "any")) => (job, v1::JobEnd::Any),
-        _ => (text, v1::JobEnd::Success),
+/// Names of jobs and repositories are the same in capitals.
+fn is_name(name: &str, other: &str) -> bool {
+    name.to_lowercase() == other.to_lowercase()
+}
+
+/// `nightly`, `nightly:any`. A name may have a colon in it. An end that is not given is as before.
+fn after(texts: &[String], before: &[v1::JobAfter]) -> Result<Vec<v1::JobAfter>> {
+    let one = |text: &String| {
+        let (job, end) = match text.rsplit_once(':') {
+            Some((job, "success")) => (job, Some(v1::JobEnd::Success)),
+            Some((job, "failure")) => (job, Some(v1::JobEnd::Failure)),
+            Some((job, "any")) => (job, Some(v1::JobEnd::Any)),
+            _ => (text.as_str(), None),
+        };
+        if job.is_empty() {
+            return Err(Failure::usage("--after lacks the name of a job"));
+        }
+        let known = before.iter().find(|after| is_name(&after.job, job));
+        let end = end.or_else(|| Some(known?.end)).unwrap_or_default();
+        Ok(v1::JobAfter { job: job.to_owned(), end })
     };
-    if job.is_empty() {
-        return Err(Failure::usage("--after lacks the name of a job"));
-    }
-    Ok(v1::JobAfter { job: job.to_owned(), end })
+    texts.iter().map(one).collect()
 }
 
 /// `last=7,daily=14`
@@ -368,7 +389,7 @@ fn clear(what: Clear, settings: &mut v1::JobSettings) {
 
 impl Create {
     pub async fn run(self, session: &Session) -> Result {
-        let mut settings = self.settings.into_wire()?;
+        let mut settings = self.settings.over(&v1::JobSettings::default())?;
         settings.enabled = self.disabled.then_some(false);
         let new = v1::NewJob { name: self.name, settings };
         session.printer.changed(&session.client().await?.create_job(&new).await?)
@@ -377,12 +398,15 @@ impl Create {
 
 impl Set {
     pub async fn run(self, session: &Session) -> Result {
-        let mut change = v1::JobChange { name: self.name, settings: self.settings.into_wire()? };
+        let client = session.client().await?;
+        let before = client.job(&self.job).await?;
+        let mut change = v1::JobChange { name: self.name, settings: self.settings.over(&before.settings)? };
         self.clear.into_iter().for_each(|what| clear(what, &mut change.settings));
         if change == v1::JobChange::default() {
             return Err(Failure::usage("nothing to change was given").hint("see nestling job set --help"));
         }
-        session.printer.changed(&session.client().await?.change_job(&self.job, &change).await?)
+        // By its id: it may be renamed meanwhile.
+        session.printer.changed(&client.change_job(&before.id.to_string(), &change).await?)
     }
 }
 
@@ -401,8 +425,65 @@ mod tests {
         for bad in ["", "last", "last=x", "first=1"] {
             assert!(copy_rules(bad).is_err(), "{bad}");
         }
+        let after = |text: &str| after(&[text.to_owned()], &[]).map(|mut all| all.remove(0));
         assert_eq!(after("a:b:any").unwrap().job, "a:b");
         assert_eq!(after("a:b").unwrap().end, v1::JobEnd::Success);
         assert!(after(":any").is_err());
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        set: Set,
+    }
+
+    /// What `job set J` with these words changes of a job.
+    fn set(words: &str, before: &v1::JobSettings) -> v1::JobSettings {
+        let words = ["set", "J"].into_iter().chain(words.split_whitespace());
+        let set = <Words as clap::Parser>::try_parse_from(words).unwrap().set;
+        set.settings.over(before).unwrap()
+    }
+
+    #[test]
+    fn a_rule_that_is_set_leaves_the_others_as_they_are() {
+        let rules = v1::Retention { last: 7, daily: 14, within_hours: 48, ..v1::Retention::default() };
+        let before = v1::JobSettings { retention: Some(rules), ..v1::JobSettings::default() };
+        let after = |words: &str| set(words, &before).retention;
+        assert_eq!(after("--keep-daily 30"), Some(v1::Retention { daily: 30, ..rules }));
+        assert_eq!(after("--keep-daily 0"), Some(v1::Retention { daily: 0, ..rules }));
+        assert_eq!(after("--keep-within 1"), Some(v1::Retention { within_hours: 1, ..rules }));
+        assert_eq!(after("--parallel 2"), None);
+    }
+
+    #[test]
+    fn a_part_that_is_set_leaves_the_other_parts_as_they_are() {
+        let strict = v1::JobConsistency {
+            level: v1::Consistency::FileSystem,
+            freeze_seconds_max: Some(20),
+            freeze_mount_points: vec!["/data".to_owned()],
+            fail_if_inconsistent: true,
+        };
+        let rules = Some(v1::Retention { last: 3, ..v1::Retention::default() });
+        let before = v1::JobSettings {
+            consistency: Some(strict.clone()),
+            copies: Some(vec![v1::JobCopy { repository: "Far".to_owned(), retention: rules }]),
+            after: Some(vec![v1::JobAfter { job: "First".to_owned(), end: v1::JobEnd::Any }]),
+            ..v1::JobSettings::default()
+        };
+        let after = |words: &str| set(words, &before);
+        let longer = v1::JobConsistency { freeze_seconds_max: Some(30), ..strict.clone() };
+        assert_eq!(after("--freeze-seconds 30").consistency, Some(longer));
+        let lenient = v1::JobConsistency { fail_if_inconsistent: false, ..strict.clone() };
+        assert_eq!(after("--file-system-consistent").consistency, Some(lenient));
+        assert_eq!(after("--file-system-consistent --or-fail").consistency, Some(strict));
+        assert_eq!(after("--crash-consistent").consistency.unwrap().level, v1::Consistency::Crash);
+
+        let copies = after("--copy-to far --copy-to near").copies.unwrap();
+        assert_eq!((copies[0].retention, copies[1].retention), (rules, None));
+        let copies = after("--copy-to far --copy-keep daily=2").copies.unwrap();
+        assert_eq!(copies[0].retention.unwrap().daily, 2);
+        let followed = after("--after first --after Second").after.unwrap();
+        assert_eq!((followed[0].end, followed[1].end), (v1::JobEnd::Any, v1::JobEnd::Success));
+        assert_eq!(after("--after first:failure").after.unwrap()[0].end, v1::JobEnd::Failure);
     }
 }

@@ -4,7 +4,7 @@ use std::{future::Future, path::PathBuf, pin::Pin};
 
 use clap::Args;
 use nestling_api::{
-    Client, FilesAt,
+    Client, ClientError, FileContent, FilesAt,
     v1::{RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
 };
 
@@ -70,27 +70,35 @@ impl Ls {
         if is_disk(&self.place) {
             return printer.list(&client.point_volumes(at).await?, volumes);
         }
-        let mut from = 0;
-        let mut all = Vec::new();
-        let mut damage = Vec::new();
-        loop {
-            let RecoveryFiles { itself, entries, next, damage: more, .. } =
-                client.point_files(at, from).await?;
-            if itself.kind != RecoveryFileKind::Directory {
-                all.push(itself);
-            }
-            all.extend(entries);
-            damage.extend(more);
-            match next.filter(|next| *next > from) {
-                Some(next) => from = next,
-                None => break,
-            }
-        }
+        let ask = async |point: String, from| client.point_files(FilesAt { point: &point, ..at }, from).await;
+        let (all, damage) = pages(&self.point, ask).await?;
         printer.list(&all, files)?;
         for what in &damage {
             printer.warning(what);
         }
         if damage.is_empty() { Ok(()) } else { Err(Failure::Told(status::PARTLY)) }
+    }
+}
+
+/// All pages of a directory, or the one of a file, and what is damaged. All of the point of the first one, though there may be a
+/// newer one by now.
+async fn pages(
+    point: &str,
+    mut ask: impl AsyncFnMut(String, u64) -> std::result::Result<RecoveryFiles, ClientError>,
+) -> std::result::Result<(Vec<RecoveryFile>, Vec<String>), ClientError> {
+    let (mut point, mut from) = (point.to_owned(), 0);
+    let (mut all, mut damage) = (Vec::new(), Vec::new());
+    loop {
+        let page = ask(point, from).await?;
+        if page.itself.kind != RecoveryFileKind::Directory {
+            all.push(page.itself);
+        }
+        all.extend(page.entries);
+        damage.extend(page.damage);
+        match page.next.filter(|next| *next > from) {
+            Some(next) => (point, from) = (page.point, next),
+            None => return Ok((all, damage)),
+        }
     }
 }
 
@@ -265,22 +273,64 @@ impl Taking {
         while offset < file.size_bytes {
             let length = u64::from(CHUNK_BYTES).min(file.size_bytes - offset);
             let length = u32::try_from(length).unwrap_or(CHUNK_BYTES);
-            let bytes = self.client.point_content(self.at(&file.place), offset, length).await;
-            let bytes = bytes.map_err(|error| Refused(error.message))?;
-            if bytes.len() as u64 > u64::from(length) {
-                return Err(Refused("the node gave more than was asked for".to_owned()));
-            }
-            part.write(offset, &bytes)?;
-            // None: so many zeroes.
-            offset += if bytes.is_empty() { u64::from(length) } else { bytes.len() as u64 };
+            let content = self.client.point_content(self.at(&file.place), offset, length).await;
+            offset += match content.map_err(|error| Refused(error.message))? {
+                FileContent::Bytes(bytes) => {
+                    let count = taken(bytes.len() as u64, length.into())?;
+                    part.write(offset, &bytes)?;
+                    count
+                }
+                // A hole, to the end at most.
+                FileContent::Zeroes(bytes) => taken(bytes.min(file.size_bytes - offset), u64::MAX)?,
+            };
         }
         part.finish(file)
+    }
+}
+
+/// The node may be anybody's: it is not waited for for ever.
+fn taken(bytes: u64, bytes_max: u64) -> std::result::Result<u64, Refused> {
+    match bytes {
+        0 => Err(Refused("the file ends before its end".to_owned())),
+        more if more > bytes_max => Err(Refused("the node gave more than was asked for".to_owned())),
+        bytes => Ok(bytes),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn all_pages_are_of_the_point_that_the_first_one_is_of() {
+        let itself = RecoveryFile {
+            place: "scsi:0/1:/".to_owned(),
+            name: String::new(),
+            kind: RecoveryFileKind::Directory,
+            size_bytes: 0,
+            mode: None,
+            uid: None,
+            gid: None,
+            modified: None,
+            link_target: None,
+            attributes: Vec::new(),
+        };
+        let mut asked = Vec::new();
+        let ask = async |point: String, from: u64| {
+            asked.push((point, from));
+            let (point, next) = ("abcd".to_owned(), Some(from + 500).filter(|next| *next < 1500));
+            Ok(RecoveryFiles { point, itself: itself.clone(), entries: Vec::new(), next, damage: Vec::new() })
+        };
+        assert!(pages("V@newest", ask).await.is_ok());
+        let asked: Vec<_> = asked.iter().map(|(point, from)| (point.as_str(), *from)).collect();
+        assert_eq!(asked, [("V@newest", 0), ("abcd", 500), ("abcd", 1000)]);
+    }
+
+    #[test]
+    fn a_node_that_gives_nothing_or_too_much_is_left() {
+        assert_eq!(taken(5, 5).ok(), Some(5));
+        assert!(taken(0, 5).is_err() && taken(6, 5).is_err());
+    }
 
     #[test]
     fn a_disk_is_told_from_a_path() {

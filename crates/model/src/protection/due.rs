@@ -8,6 +8,8 @@
 //! - A job that runs is not started again. What came meanwhile is one run afterwards, as far as the schedule's
 //!   policy for missed runs wants it; so is what came while the node was down, however much it was.
 //! - A run that was begun after a time stands for that time, whoever wanted it.
+//! - A run that began by itself and was interrupted by the end of the node is begun once again, unless its job was changed
+//!   since. Should that one be interrupted, too, the next time has to come.
 //! - A clock that ran ahead and was set right does not keep jobs from running: what is written down of a time that is
 //!   yet to come does not count, except for a small step back.
 
@@ -47,8 +49,10 @@ struct End {
 
 /// What is written down of one job.
 #[derive(Debug, Default)]
-struct Past {
+struct Past<'a> {
     is_active: bool,
+    /// The one with the highest number.
+    last: Option<&'a Run>,
     /// The schedule's times up to this one need no run any more.
     served_ms: u64,
     /// The last end of each job that was followed, by the run's number.
@@ -58,9 +62,12 @@ struct Past {
     any: Option<End>,
 }
 
-impl Past {
-    fn note(&mut self, run: &Run, now_ms: u64) {
+impl<'a> Past<'a> {
+    fn note(&mut self, run: &'a Run, now_ms: u64) {
         self.is_active |= !run.state.has_ended();
+        if self.last.is_none_or(|last| last.number < run.number) {
+            self.last = Some(run);
+        }
         self.serve(run.created_at_ms, now_ms);
         for cause in &run.causes {
             match cause {
@@ -69,7 +76,7 @@ impl Past {
                     let last = self.followed.entry(*job).or_default();
                     *last = (*last).max(*number);
                 }
-                Cause::Person { .. } => {}
+                Cause::Person { .. } | Cause::Again { .. } => {}
             }
         }
         if run.state.has_ended() {
@@ -115,7 +122,7 @@ const fn is_credible(at_ms: u64, now_ms: u64) -> bool {
 /// The jobs that start now, in the order in which they are given. Runs that a node left unfinished when it died must
 /// have been ended before: a job that runs is not due.
 pub fn due(jobs: &[Job], runs: &[Run], now_ms: u64) -> Vec<Due> {
-    let mut pasts: HashMap<JobId, Past> = HashMap::new();
+    let mut pasts: HashMap<JobId, Past<'_>> = HashMap::new();
     for run in runs {
         if let Some(job) = run.job {
             pasts.entry(job).or_default().note(run, now_ms);
@@ -133,7 +140,10 @@ pub fn due(jobs: &[Job], runs: &[Run], now_ms: u64) -> Vec<Due> {
                 let end = past(after.job).end(after.end)?;
                 chained(job, after, end, own, now_ms)
             });
-            let causes: Vec<Cause> = timed.into_iter().chain(chained).collect();
+            let mut causes: Vec<Cause> = timed.into_iter().chain(chained).collect();
+            if causes.is_empty() {
+                causes.extend(own.last.and_then(|last| again(job, last, now_ms)));
+            }
             (!causes.is_empty()).then_some(Due { job: job.id, causes })
         })
         .collect()
@@ -148,7 +158,7 @@ fn active_from_ms(job: &Job, now_ms: u64) -> u64 {
         .unwrap_or(0)
 }
 
-fn timed(job: &Job, schedule: &Schedule, own: &Past, now_ms: u64) -> Option<Cause> {
+fn timed(job: &Job, schedule: &Schedule, own: &Past<'_>, now_ms: u64) -> Option<Cause> {
     let time_ms = schedule.latest(now_ms)?;
     if time_ms <= own.served_ms.max(active_from_ms(job, now_ms)) {
         return None;
@@ -162,7 +172,25 @@ fn timed(job: &Job, schedule: &Schedule, own: &Past, now_ms: u64) -> Option<Caus
     starts.then_some(Cause::Schedule { time_ms })
 }
 
-fn chained(job: &Job, after: &After, end: End, own: &Past, now_ms: u64) -> Option<Cause> {
+/// A run that was interrupted is wanted as far as the schedule wants what could not start in time.
+fn again(job: &Job, last: &Run, now_ms: u64) -> Option<Cause> {
+    if last.state != RunState::Interrupted || last.created_at_ms < active_from_ms(job, now_ms) {
+        return None;
+    }
+    let missed = job.schedule.as_ref().map(Schedule::missed).unwrap_or_default();
+    let is_wanted = |cause: &Cause| match (cause, missed) {
+        (Cause::Person { .. } | Cause::Again { .. }, _) => false,
+        (Cause::Chain { .. }, _) | (Cause::Schedule { .. }, MissedRun::AtOnce) => true,
+        (Cause::Schedule { .. }, MissedRun::Skip) => false,
+        (Cause::Schedule { time_ms }, MissedRun::Within { hours }) => {
+            now_ms.saturating_sub(*time_ms) <= u64::from(hours) * HOUR_MS
+        }
+    };
+    let is_again = last.causes.iter().any(is_wanted);
+    is_again.then_some(Cause::Again { run: last.id, number: last.number })
+}
+
+fn chained(job: &Job, after: &After, end: End, own: &Past<'_>, now_ms: u64) -> Option<Cause> {
     let is_new = own.followed.get(&after.job).is_none_or(|last| *last < end.number);
     (is_new && end.at_ms >= active_from_ms(job, now_ms)).then_some(Cause::Chain {
         job: after.job,
@@ -335,6 +363,41 @@ mod tests {
         let now = MONDAY + 60 * MINUTE;
         let due = due(&[both], &[ended(1, 1, RunState::Succeeded, now)], now);
         assert_eq!((due.len(), due[0].causes.len()), (1, 2));
+    }
+
+    #[test]
+    fn what_was_interrupted_begins_once_again_as_far_as_the_schedule_wants_it() {
+        const HOUR: u64 = 60 * MINUTE;
+        let cut = |number, cause| Run {
+            causes: vec![cause],
+            ..ended(number, 1, RunState::Interrupted, MONDAY + 1)
+        };
+        let timed = cut(1, Cause::Schedule { time_ms: MONDAY });
+        let causes = |job: &Job, runs: &[Run], hours| -> Vec<Cause> {
+            due(std::slice::from_ref(job), runs, MONDAY + hours * HOUR).into_iter().flat_map(|d| d.causes).collect()
+        };
+        let begins = |text: &str, runs: &[Run], hours| !causes(&scheduled(1, text), runs, hours).is_empty();
+        let one = std::slice::from_ref(&timed);
+        let again = Cause::Again { run: timed.id, number: 1 };
+        assert_eq!(causes(&scheduled(1, "daily at 00:00"), one, 1), std::slice::from_ref(&again));
+        assert!(!begins("daily at 00:00 missed skip", one, 1));
+        assert!(begins("daily at 00:00 missed within 2 hours", one, 2));
+        assert!(!begins("daily at 00:00 missed within 2 hours", one, 3));
+        assert!(!begins("daily at 00:00 during 22:00-06:00", one, 12), "it waits for its window");
+        assert!(begins("daily at 00:00 during 22:00-06:00", one, 22));
+        assert!(!begins("daily at 00:00 except 00:30-02:00", one, 1), "these are hours in which nothing runs");
+
+        let twice = [timed.clone(), cut(2, again)];
+        assert!(!begins("daily at 00:00", &twice, 1), "no more than once");
+        let person = cut(1, Cause::Person { name: "me".into() });
+        assert!(!begins("daily at 00:00", &[person], 1), "a person can ask again");
+        let later = [timed.clone(), ended(2, 1, RunState::Succeeded, MONDAY + 2)];
+        assert!(!begins("daily at 00:00", &later, 1));
+
+        let off = Job { enabled: false, ..scheduled(1, "daily at 00:00") };
+        assert_eq!(causes(&off, one, 1), []);
+        let changed = Job { active_from_ms: MONDAY + 2, ..scheduled(1, "daily at 00:00") };
+        assert_eq!(causes(&changed, one, 1), [], "what was before it was enabled or changed is nobody's");
     }
 
     #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ pub fn removable(runs: &[Run], keep: usize) -> Vec<RunId> {
             is_needed |= match cause {
                 Cause::Schedule { .. } => needed.insert((job, None)),
                 Cause::Chain { job: followed, .. } => needed.insert((job, Some(*followed))),
-                Cause::Person { .. } => false,
+                Cause::Person { .. } | Cause::Again { .. } => false,
             };
         }
         if !is_needed {

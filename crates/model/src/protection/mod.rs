@@ -31,7 +31,7 @@ mod samples;
 mod stored_tests;
 
 pub use consistency::{Application, Consistency, Freeze, OnFailure, VssMode};
-pub use due::{Due, due};
+pub use due::{CLOCK_SLACK_MS, Due, due};
 pub use history::removable;
 pub use id::{IdError, JobId, PointId, RepositoryId, RunId};
 pub use job::{Job, JobInvalid, Known};

@@ -32,6 +32,8 @@ pub enum Cause {
     Person { name: Message },
     /// A run of a job that this one follows has ended.
     Chain { job: JobId, run: RunId, number: u64 },
+    /// A run of this job that began by itself was interrupted by the end of the node.
+    Again { run: RunId, number: u64 },
 }
 
 /// Why not only what changed was read.
@@ -225,6 +227,9 @@ pub struct Run {
     /// Why it failed or was ended.
     #[serde(default)]
     pub reason: Option<Message>,
+    /// It has ended, and those who want to know how were not told yet.
+    #[serde(default)]
+    pub untold: bool,
 }
 
 /// Why a run cannot be.

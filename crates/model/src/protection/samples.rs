@@ -84,6 +84,7 @@ pub fn run(number: u64, job: u128) -> Run {
         machines: Vec::new(),
         warnings: super::Warnings::default(),
         reason: None,
+        untold: false,
     }
 }
 

@@ -132,6 +132,7 @@ impl Shared {
                 .collect(),
             warnings: Warnings::default(),
             reason: None,
+            untold: false,
         };
         let entry = self.protection.runs.begin(run).await?;
         self.steps.reached("run written down");

@@ -1,15 +1,22 @@
 //! The machines of this host, as a job's selection sees them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use nestling_hypervisor::disk;
 use nestling_model::{
     Vm, VmId,
     protection::{Candidate, Fact, Job, MachineOrder},
 };
 
+use tokio::time::timeout;
+
 use crate::{networks::Defined, node::Shared};
+
+/// For all machines' disks together to tell how large they are: a dead one holds up no job for long.
+const SIZES_TIMEOUT: Duration = Duration::from_secs(15);
+/// Machines whose disks are looked at at once, each by a process.
+const LOOKS_MAX: usize = 8;
 
 /// Whether a job has to know how large disks are, for which their images are looked at.
 pub fn looks_at_disks(job: &Job) -> bool {
@@ -24,13 +31,28 @@ impl Shared {
         let mut candidates: Vec<Candidate> =
             all.iter().filter_map(|now| candidate(&now.vm, &defined)).collect();
         if with_disks {
-            let sizes = join_all(all.iter().map(|now| self.disk_bytes(&now.vm))).await;
-            let sizes: HashMap<VmId, u64> = all.iter().map(|now| now.vm.id).zip(sizes).collect();
+            let sizes = self.sizes(all.iter().map(|now| &now.vm)).await;
             for candidate in &mut candidates {
                 candidate.disk_bytes = sizes.get(&candidate.id).copied().unwrap_or(0);
             }
         }
         candidates
+    }
+
+    /// Of each machine that can tell it in time.
+    async fn sizes<'a>(&self, all: impl Iterator<Item = &'a Vm>) -> HashMap<VmId, u64> {
+        let look = async |vm: &'a Vm| (vm.id, self.disk_bytes(vm).await);
+        let mut looks = stream::iter(all.map(look)).buffer_unordered(LOOKS_MAX);
+        let mut sizes = HashMap::new();
+        let all_told = async {
+            while let Some((vm, bytes)) = looks.next().await {
+                sizes.insert(vm, bytes);
+            }
+        };
+        if timeout(SIZES_TIMEOUT, all_told).await.is_err() {
+            tracing::warn!("how large the disks of some machines are cannot be told in time");
+        }
+        sizes
     }
 
     /// When a machine was made.

@@ -56,14 +56,15 @@ pub struct Order {
 
 /// Conducts a run. It has ended afterwards.
 pub async fn conduct(node: Arc<Shared>, entry: Arc<Entry>, order: Order) {
-    conduct_all(&node, &entry, &order).await;
+    let is_whole = conduct_all(&node, &entry, &order).await;
     let why = entry.why_ended();
     let now_ms = node.now_ms();
     let step = |run: &mut Run| {
         if let Some(why) = why {
             run.reason = Some(why.into());
         }
-        end(run, node.stopping.is_cancelled(), now_ms);
+        end(run, is_whole, node.stopping.is_cancelled(), now_ms);
+        run.untold = order.job.as_ref().is_some_and(|job| !job.policy.notices.is_empty());
     };
     entry.change(&node.keeper, step).await;
     tell_end(&node, &entry);
@@ -75,7 +76,8 @@ pub async fn conduct(node: Arc<Shared>, entry: Arc<Entry>, order: Order) {
     }
 }
 
-async fn conduct_all(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order) {
+/// False: its copies or its last programs were cut off.
+async fn conduct_all(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order) -> bool {
     let now_ms = node.now_ms();
     entry.change(&node.keeper, |run| take(run.step(RunStep::Begin, now_ms))).await;
     tell_begin(entry, order);
@@ -94,10 +96,9 @@ async fn conduct_all(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order) {
             entry.change(&node.keeper, |run| refuse(run, &why, now_ms)).await;
         }
     }
-    if let Some(job) = &order.job {
-        copies::copy(node, entry, order, job).await;
-        scripts::after(node, entry, job).await;
-    }
+    let Some(job) = &order.job else { return true };
+    let has_copied = copies::copy(node, entry, order, job).await;
+    scripts::after(node, entry, job).await && has_copied
 }
 
 /// There is to be no backup.
@@ -170,19 +171,22 @@ fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool, now_ms:
     take(machine.step(step, now_ms));
 }
 
-/// As its machines did; with a reason of its own it has failed.
-fn end(run: &mut Run, is_stopping: bool, now_ms: u64) {
+/// As its machines did; with a reason of its own it has failed. One whose copies or programs were cut off has not succeeded.
+fn end(run: &mut Run, is_whole: bool, is_stopping: bool, now_ms: u64) {
     if is_stopping && run.machines.iter().any(|machine| !machine.state.has_ended()) {
         take(run.interrupt(now_ms));
         return;
     }
-    let step = if run.reason.is_some() {
-        RunStep::Fail
-    } else if is_stopping && run.machines.iter().any(|machine| machine.state == RunState::Interrupted) {
-        RunStep::Interrupt
-    } else {
-        run.outcome()
+    let was_cut = !is_whole || run.machines.iter().any(|machine| machine.state == RunState::Interrupted);
+    let step = match run.outcome() {
+        _ if run.reason.is_some() => RunStep::Fail,
+        _ if is_stopping && was_cut => RunStep::Interrupt,
+        RunStep::Succeed | RunStep::SucceedWithWarnings if !is_whole => RunStep::Cancel,
+        outcome => outcome,
     };
+    if !is_whole && run.reason.is_none() {
+        run.reason = Some("it was ended before its copies and programs were done; its recovery points stay".into());
+    }
     take(run.step(step, now_ms));
 }
 
@@ -223,4 +227,50 @@ fn tell_end(node: &Shared, entry: &Entry) {
         "run {} has ended: {}; {} bytes read, {} new, {} stored",
         run.number, run.state, sum.read_bytes, sum.new_bytes, sum.stored_bytes
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use nestling_model::protection::{Cause, RepositoryId, RunId, Warnings};
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// How a run ends whose machine ended so.
+    fn ended(machine: RunState, reason: Option<&str>, is_whole: bool, is_stopping: bool) -> RunState {
+        let part = MachineRun::new("a".parse().unwrap(), nestling_model::VmId(Uuid::nil()));
+        let mut run = Run {
+            id: RunId(Uuid::nil()),
+            number: 1,
+            job: None,
+            job_name: None,
+            causes: vec![Cause::Person { name: "me".into() }],
+            repository: RepositoryId(Uuid::nil()),
+            created_at_ms: 1,
+            started_at_ms: Some(1),
+            ended_at_ms: None,
+            state: RunState::Running,
+            machines: vec![MachineRun { state: machine, ..part }],
+            warnings: Warnings::default(),
+            reason: reason.map(Message::from),
+            untold: false,
+        };
+        end(&mut run, is_whole, is_stopping, 2);
+        assert!(is_whole || run.reason.is_some());
+        run.state
+    }
+
+    #[test]
+    fn a_run_whose_copies_or_programs_were_cut_off_has_not_succeeded() {
+        use RunState::{Cancelled, Failed, Interrupted, Succeeded, SucceededWithWarnings};
+        for good in [Succeeded, SucceededWithWarnings] {
+            assert_eq!(ended(good, None, true, false), good);
+            assert_eq!(ended(good, None, true, true), good, "all was done before the node ended");
+            assert_eq!(ended(good, None, false, true), Interrupted);
+            assert_eq!(ended(good, None, false, false), Cancelled);
+        }
+        assert_eq!(ended(Failed, None, false, false), Failed);
+        assert_eq!(ended(Cancelled, None, false, false), Cancelled);
+        assert_eq!(ended(Succeeded, Some("the hours have begun"), false, false), Failed);
+    }
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command as Program, time::Duration};
 use nestling_model::protection::{Command, Notice, OnFailure, Recipient, Retention, Run, RunState, Script};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use super::{
@@ -61,38 +61,93 @@ fn programs_run_around_the_machines_and_one_that_must_succeed_decides() {
 }
 
 #[test]
+fn a_run_that_is_cut_off_in_its_last_program_is_interrupted() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let trace = vaults.path().join("trace");
+    home.life(async |node| {
+        prepare(&node, vaults.path()).await;
+        let line = format!("echo begun >> {}; exec sleep 300", trace.display());
+        let job = JobSettings { scripts_after: shell(&line, OnFailure::Fail), ..all(None) };
+        node.create_job(&ME, named("A"), job).await.unwrap();
+        let begun = node.run_job(&ME, "A").await.unwrap();
+        eventually(async || trace.exists()).await;
+        node.close().await;
+        assert_eq!(ended(&node, begun).await.state, RunState::Interrupted);
+    });
+}
+
+/// A job that tells this server how it went.
+fn telling(server: &std::net::TcpListener) -> JobSettings {
+    let url = format!("http://{}/hook", server.local_addr().unwrap());
+    let to = Recipient::Webhook { url: url.parse().unwrap(), secret: None };
+    let when = nestling_model::protection::NoticeWhen { success: true, ..Default::default() };
+    JobSettings { notices: Some(vec![Notice { to, when }]), ..all(None) }
+}
+
+fn server() -> std::net::TcpListener {
+    let up = Program::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    server
+}
+
+/// The next one who tells something, and what.
+async fn told(server: &std::net::TcpListener) -> (TcpStream, String) {
+    let server = TcpListener::from_std(server.try_clone().unwrap()).unwrap();
+    let (mut peer, _) = tokio::time::timeout(Duration::from_secs(30), server.accept()).await.unwrap().unwrap();
+    let mut text = String::new();
+    while !text.contains("machine_count") || !text.ends_with('}') {
+        let mut part = [0; 4096];
+        let count = tokio::time::timeout(Duration::from_secs(10), peer.read(&mut part)).await;
+        let count = count.unwrap().unwrap();
+        assert_ne!(count, 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&part[..count]));
+    }
+    (peer, text)
+}
+
+#[test]
 fn a_webhook_gets_what_it_asked_for() {
     if !is_root() {
         return;
     }
     let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
-    let up = Program::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
-    assert!(up.success());
+    let server = server();
     home.life(async |node| {
         prepare(&node, vaults.path()).await;
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/hook", server.local_addr().unwrap());
-        let to = Recipient::Webhook { url: url.parse().unwrap(), secret: None };
-        let when = nestling_model::protection::NoticeWhen { success: true, ..Default::default() };
-        let job = JobSettings { notices: Some(vec![Notice { to, when }]), ..all(None) };
-        node.create_job(&ME, named("A"), job).await.unwrap();
+        node.create_job(&ME, named("A"), telling(&server)).await.unwrap();
         let begun = node.run_job(&ME, "A").await.unwrap();
-        let (mut peer, _) =
-            tokio::time::timeout(Duration::from_secs(30), server.accept()).await.unwrap().unwrap();
-        let mut text = String::new();
-        while !text.contains("machine_count") || !text.ends_with('}') {
-            let mut part = [0; 4096];
-            let count = tokio::time::timeout(Duration::from_secs(10), peer.read(&mut part)).await;
-            let count = count.unwrap().unwrap();
-            assert_ne!(count, 0, "{text}");
-            text.push_str(&String::from_utf8_lossy(&part[..count]));
-        }
+        let (mut peer, text) = told(&server).await;
         peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         assert!(text.starts_with("POST /hook HTTP/1.1"), "{text}");
         let body: serde_json::Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!((&body["event"], &body["job"]), (&"run-ended".into(), &"A".into()), "{body}");
         assert_eq!((&body["state"], &body["machines"][0]["vm"]), (&"Succeeded".into(), &"vm".into()));
         assert!(ended(&node, begun).await.warnings.is_empty());
+    });
+}
+
+#[test]
+fn who_was_not_told_before_the_node_ended_is_told_by_the_next_one() {
+    if !is_root() {
+        return;
+    }
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let server = server();
+    home.life(async |node| {
+        prepare(&node, vaults.path()).await;
+        node.create_job(&ME, named("A"), telling(&server)).await.unwrap();
+        node.run_job(&ME, "A").await.unwrap();
+        let _gets_no_answer = told(&server).await;
+        node.close().await;
+    });
+    home.life(async |node| {
+        let (mut peer, text) = told(&server).await;
+        peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        assert!(text.contains("Succeeded"), "{text}");
+        eventually(async || !node.protection.runs.documents()[0].untold).await;
+        assert!(node.protection.runs.documents()[0].warnings.is_empty());
     });
 }
 
@@ -204,8 +259,10 @@ fn copies_get_what_came_since_and_a_place_that_is_away_is_a_warning() {
         prepare(&node, vaults.path()).await;
         let second = vaults.path().join("second");
         node.add_repository(&ME, new_repository("Second", &second, "other")).await.unwrap();
-        good(&backed_up(&node, BackupWish { repository: Some("R".into()), ..wish("vm") }).await);
-        let last = Retention { last: 2, ..Retention::default() };
+        for repository in ["R", "Second"] {
+            good(&backed_up(&node, BackupWish { repository: Some(repository.into()), ..wish("vm") }).await);
+        }
+        let last = Retention { last: 3, ..Retention::default() };
         let copies = vec![JobCopy { repository: "second".into(), retention: Some(last) }];
         let job = JobSettings { repository: Some("R".into()), copies: Some(copies), ..all(None) };
         node.create_job(&ME, named("A"), job).await.unwrap();
@@ -217,14 +274,14 @@ fn copies_get_what_came_since_and_a_place_that_is_away_is_a_warning() {
             let of = PointsWish { repository: Some("Second".into()), count_max: 10, ..Default::default() };
             node.points(&ME, of).await.unwrap().points.len()
         };
-        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 2), "what was before, too");
+        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 3), "what was before, too");
         fs::rename(&second, vaults.path().join("away")).unwrap();
         let away = run().await;
         assert_eq!(away.state, RunState::SucceededWithWarnings);
         let warning = away.warnings.messages()[0].to_string();
         assert!(warning.contains("repository 'Second'"), "{warning}");
         fs::rename(vaults.path().join("away"), &second).unwrap();
-        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 2), "by its own rules");
+        assert_eq!((run().await.state, there().await), (RunState::Succeeded, 3), "by its own rules");
         let used = node.forget_repository(&ME, "second").await.unwrap_err();
         assert_eq!(used.code(), ErrorKind::InUse);
     });

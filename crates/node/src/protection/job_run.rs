@@ -86,6 +86,7 @@ impl Shared {
             machines: machines.iter().map(part).collect(),
             warnings,
             reason: None,
+            untold: false,
         };
         let entry = self.protection.runs.begin(run).await?;
         self.steps.reached("run written down");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nestling_model::{
     EventKind, JobName,
-    protection::{AfterEnd, Cause, Consistency, NotTracked, Objective, Run, RunState},
+    protection::{AfterEnd, Cause, Consistency, MachineOrder, NotTracked, Objective, Run, RunState},
 };
 use tokio::sync::watch;
 
@@ -116,6 +116,32 @@ fn the_scheduler_wakes_when_a_time_comes_and_when_a_job_changes() {
         node.remove_job(&ME, "Then").await.unwrap();
         node.remove_job(&ME, "Quarter").await.unwrap();
         assert_eq!(node.runs(&ME, None, Some("then")).await.unwrap().len(), 1, "its history outlives it");
+    });
+}
+
+#[test]
+fn a_disk_that_does_not_answer_holds_up_no_other_job() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    let (settings, hands) = clock_at(T0, settings());
+    home.life_with(settings, async |node| {
+        prepare(&node, vaults.path()).await;
+        node.create_vm(&ME, with_disk(&node, "dead")).await.unwrap();
+        // Who opens it to read waits for a writer.
+        let dead = node.home.disks().join("dead.qcow2");
+        std::fs::remove_file(&dead).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&dead).status().unwrap().success());
+        let one = |schedule| JobSettings { include: Some(vec!["vm".parse().unwrap()]), ..all(schedule) };
+        let by_size = JobSettings { order: Some(MachineOrder::SmallestFirst), ..one(Some("every 15 minutes")) };
+        node.create_job(&ME, named("A"), by_size).await.unwrap();
+        node.create_job(&ME, named("B"), one(Some("every 15 minutes"))).await.unwrap();
+        hands.send_replace(T0 + 15 * MINUTE);
+        eventually(async || !node.protection.runs.all().is_empty()).await;
+        assert_eq!(node.protection.runs.documents()[0].job_name, Some(named("B")));
+        drop(std::fs::File::options().read(true).write(true).open(&dead).unwrap());
+        eventually(async || node.protection.runs.all().len() == 2).await;
+        for run in settled(&node).await {
+            good(&run);
+        }
     });
 }
 

@@ -264,9 +264,12 @@ impl Shared {
         };
         let followed = settings.after.map(|all| all.into_iter().map(after).collect::<Result<_>>());
         take(followed.transpose()?, &mut policy.after);
+        let before = policy.copies.clone();
         let copy = |copy: JobCopy| -> Result<CopyTo> {
             let (repository, retention) = (repository(&copy.repository)?, copy.retention);
-            Ok(CopyTo { repository, retention, keep: Keep::ByRules })
+            // Nobody can say how points are marked there, so that it stays as it is.
+            let keep = before.iter().find(|copy| copy.repository == repository).map(|copy| copy.keep);
+            Ok(CopyTo { repository, retention, keep: keep.unwrap_or(Keep::ByRules) })
         };
         let copies = settings.copies.map(|all| all.into_iter().map(copy).collect::<Result<_>>());
         take(copies.transpose()?, &mut policy.copies);

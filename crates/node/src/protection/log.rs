@@ -112,16 +112,25 @@ fn rate(bytes: u64, ms: u64) -> Option<u64> {
     bytes.saturating_mul(1000).checked_div(ms)
 }
 
-/// Removes the logs of runs that are not known any more.
-pub fn sweep(dir: &Path, exists: impl Fn(u64) -> bool) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(NodeError::io("list", dir))? {
-        let path = entry.map_err(NodeError::io("list", dir))?.path();
-        let run = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        if !run.is_some_and(&exists) {
-            remove_file(&path)?;
+/// Removes the logs of runs that are not known any more. What else lies there is somebody's, and stays.
+pub fn sweep(dir: &Path, exists: impl Fn(u64) -> bool) {
+    let found = match fs::read_dir(dir) {
+        Ok(found) => found,
+        Err(error) => return tracing::warn!(%error, path = %dir.display(), "old logs of runs are left"),
+    };
+    for entry in found.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let run = entry.file_name().to_str().and_then(run_of);
+        if is_file && run.is_some_and(|run| !exists(run)) {
+            RunLog { path: entry.path(), is_full: Mutex::default() }.remove();
         }
     }
-    Ok(())
+}
+
+/// The run that a log is of, by the log's name.
+fn run_of(name: &str) -> Option<u64> {
+    let run: u64 = name.strip_suffix(".log")?.parse().ok()?;
+    (name == format!("{run}.log")).then_some(run)
 }
 
 #[cfg(test)]
@@ -144,9 +153,24 @@ mod tests {
         let text = log.read().unwrap();
         assert!(text.len() as u64 <= LOG_BYTES_MAX + 200);
         assert!(text.ends_with("as long as it may be\n"), "{}", &text[text.len() - 100..]);
-        sweep(dir.path(), |run| run == 7).unwrap();
+        sweep(dir.path(), |run| run == 7);
         assert_ne!(log.read().unwrap(), "");
-        sweep(dir.path(), |_| false).unwrap();
+        sweep(dir.path(), |_| false);
         assert_eq!(log.read().unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_no_log_of_a_run_stays_and_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let foreign = ["7", "7.txt", "07.log", "+7.log", "notes.log", ".log"];
+        foreign.iter().for_each(|name| fs::write(dir.path().join(name), "mine").unwrap());
+        fs::create_dir(dir.path().join("8.log")).unwrap();
+        std::os::unix::fs::symlink("notes.log", dir.path().join("9.log")).unwrap();
+        fs::write(dir.path().join("10.log"), "old").unwrap();
+        sweep(dir.path(), |_| false);
+        assert!(foreign.iter().all(|name| dir.path().join(name).exists()));
+        assert!(dir.path().join("8.log").is_dir() && dir.path().join("9.log").is_symlink());
+        assert!(!dir.path().join("10.log").exists());
+        sweep(&dir.path().join("gone"), |_| false);
     }
 }

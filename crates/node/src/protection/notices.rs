@@ -1,7 +1,8 @@
 //! Those who are told how a run went, or that an objective is missed: webhooks, which get an object in JSON.
 //!
 //! A notice is sent when the run has ended, so it keeps nothing waiting, and one that cannot be sent is told in the run's log and
-//! as an event. What the other side answers is not read, and no redirection is followed.
+//! as an event. That it is owed is written down with the run's end, so that the next node sends what the end of this one cut off.
+//! What the other side answers is not read, and no redirection is followed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,10 +38,17 @@ pub async fn tell_of_run(node: &Arc<Shared>, entry: &Entry, job: &Job) {
         RunState::Failed | RunState::Interrupted => when.failure,
         RunState::Cancelled | RunState::Waiting | RunState::Running => false,
     };
-    for why in tell(node, job, wanted, &ended(node, job, &run)).await {
-        entry.log.say(&why);
-        entry.change(&node.keeper, |run| run.warnings.push(why)).await;
+    let failed = tell(node, job, wanted, &ended(node, job, &run)).await;
+    if node.stopping.is_cancelled() || !run.untold {
+        // The next node tells it, to some perhaps twice: better than never.
+        return;
     }
+    failed.iter().for_each(|why| entry.log.say(why));
+    let told = |run: &mut Run| {
+        failed.into_iter().for_each(|why| run.warnings.push(why));
+        run.untold = false;
+    };
+    entry.change(&node.keeper, told).await;
 }
 
 /// Tells that machines of a job have no recovery point that is young enough.

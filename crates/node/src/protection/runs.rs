@@ -173,8 +173,8 @@ impl Entry {
 pub struct Runs {
     keeper: Keeper,
     logs: PathBuf,
-    /// Those that a node left unfinished when it died.
-    interrupted: Mutex<Vec<Arc<Entry>>>,
+    /// Those that a node left of whose end nobody was told.
+    untold: Mutex<Vec<Arc<Entry>>>,
     all: RwLock<BTreeMap<u64, Arc<Entry>>>,
     /// Held by whoever adds or removes some.
     turn: tokio::sync::Mutex<()>,
@@ -183,34 +183,38 @@ pub struct Runs {
 impl Runs {
     /// Ends as interrupted what a node left that died.
     pub async fn open(keeper: Keeper, logs: PathBuf, stored: Vec<Run>, now_ms: u64) -> Result<Self> {
-        let (mut all, mut interrupted) = (BTreeMap::new(), Vec::new());
+        let (mut all, mut untold) = (BTreeMap::new(), Vec::new());
         for mut run in stored {
             let (number, was_left) = (run.number, !run.state.has_ended());
             if was_left {
                 // A state that has not ended can be interrupted.
                 run.interrupt(now_ms).map_err(|e| NodeError::Internal(e.to_string()))?;
+                run.untold = run.job.is_some();
                 keeper.put(&run).await?;
             }
+            let is_untold = run.untold;
             let entry = Arc::new(Entry::new(run, RunLog::new(&logs, number)));
             if was_left {
                 entry.log.say("the node ended in the middle of the run");
-                interrupted.push(Arc::clone(&entry));
+            }
+            if is_untold {
+                untold.push(Arc::clone(&entry));
             }
             all.insert(number, entry);
         }
-        log::sweep(&logs, |run| all.contains_key(&run))?;
+        log::sweep(&logs, |run| all.contains_key(&run));
         Ok(Self {
             keeper,
             logs,
-            interrupted: Mutex::new(interrupted),
+            untold: Mutex::new(untold),
             all: RwLock::new(all),
             turn: tokio::sync::Mutex::new(()),
         })
     }
 
-    /// Those that a node left unfinished when it died; once.
-    pub fn take_interrupted(&self) -> Vec<Arc<Entry>> {
-        std::mem::take(&mut *lock(&self.interrupted))
+    /// Those that a node left of whose end nobody was told; once.
+    pub fn take_untold(&self) -> Vec<Arc<Entry>> {
+        std::mem::take(&mut *lock(&self.untold))
     }
 
     /// What is written down of them.
@@ -343,6 +347,7 @@ mod tests {
             machines: vec![machine],
             warnings: Default::default(),
             reason: None,
+            untold: false,
         }
     }
 
@@ -391,6 +396,21 @@ mod tests {
             (RunState::Interrupted, RunState::Interrupted)
         );
         assert_eq!(runs.begin(run(1)).await.unwrap().run().number, 8);
+    }
+
+    #[tokio::test]
+    async fn runs_of_whose_end_nobody_was_told_are_left_to_the_next_node() {
+        let job = Some(JobId(Uuid::from_u128(4)));
+        let ended = Run { state: RunState::Succeeded, job, ..run(1) };
+        let stored = vec![
+            Run { number: 1, ..ended.clone() },
+            Run { number: 2, untold: true, ..ended.clone() },
+            Run { number: 3, state: RunState::Running, ..ended },
+            Run { number: 4, state: RunState::Running, ..run(2) },
+        ];
+        let (runs, _logs) = runs(stored).await;
+        let numbers = || runs.take_untold().iter().map(|entry| entry.number()).collect::<Vec<_>>();
+        assert_eq!((numbers(), numbers()), (vec![2, 3], vec![]));
     }
 
     #[tokio::test]

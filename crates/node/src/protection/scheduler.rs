@@ -1,15 +1,15 @@
 //! What starts by itself, and when: one task, which looks, does what is due, and sleeps until something can be due again.
 //!
 //! What is due `due` of the model decides, from the jobs, the runs that are written down, and the clock. Nothing is remembered, so that
-//! a node that dies anywhere starts what is due once and no more. A run that began by itself and was interrupted by the end of the node
-//! is begun once again; should that one be interrupted, too, the next time has to come. The scheduler wakes at the next time, at a change
-//! of a job, at the end of a run, and when the clock is set.
+//! a node that dies anywhere starts what is due once and no more. The scheduler wakes at the next time, at a change of a job, at the end
+//! of a run, and when the clock is set.
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures_util::future::join_all;
 use nestling_model::{
     EventKind, VmId,
-    protection::{Cause, Due, Job, JobId, Message, MissedRun, Run, RunState, due},
+    protection::{Cause, Due, Job, JobId, Run, due},
 };
 use tokio::sync::Mutex;
 
@@ -29,13 +29,15 @@ pub type Told = Mutex<HashSet<(JobId, VmId)>>;
 
 /// Starts the scheduler. It ends with the node.
 pub fn start(node: &Arc<Shared>) {
-    tokio::spawn(tell_of_interrupted(Arc::clone(node)));
+    tokio::spawn(tell_of_untold(Arc::clone(node)));
     let node = Arc::clone(node);
     tokio::spawn(async move {
         loop {
             let alarm = node.settings.clock.alarm();
             let next_ms = node.look().await;
             tokio::select! {
+                // First: a run that the end of the node interrupts is due again, for the next node.
+                biased;
                 () = node.stopping.cancelled() => return,
                 () = node.protection.jobs.changed.notified() => {}
                 () = alarm.at(next_ms) => {}
@@ -44,9 +46,9 @@ pub fn start(node: &Arc<Shared>) {
     });
 }
 
-/// Runs that a node left unfinished when it died have nobody else who tells of them.
-async fn tell_of_interrupted(node: Arc<Shared>) {
-    for entry in node.protection.runs.take_interrupted() {
+/// Runs that a node left have nobody else who tells of them.
+async fn tell_of_untold(node: Arc<Shared>) {
+    for entry in node.protection.runs.take_untold() {
         let job = entry.run().job;
         if let Some(job) = node.protection.jobs.all().iter().find(|other| Some(other.id) == job) {
             notices::tell_of_run(&node, &entry, job).await;
@@ -62,21 +64,27 @@ impl Shared {
         let next_minute = (now_ms / MINUTE_MS + 1) * MINUTE_MS;
         let (jobs, runs) = (self.protection.jobs.all(), self.protection.runs.documents());
         let mut next_ms = now_ms.saturating_add(LOOK_MS);
-        for due in starting(&jobs, &runs, now_ms) {
-            let Some(job) = jobs.iter().find(|job| job.id == due.job) else { continue };
-            self.steps.reached("job due");
-            if let Err(error) = self.begin_job(job, due.causes).await {
-                // Nothing is written down of it, so it is due still.
-                let message = format!("it cannot begin, and is tried again: {}", error.message());
-                self.events.tell(EventKind::Warning, job.name.as_str(), message);
-                next_ms = next_ms.min(next_minute);
-            }
+        // Side by side: one that has to wait for disks holds up no other.
+        let begun = join_all(due(&jobs, &runs, now_ms).into_iter().map(|due| self.begin_due(&jobs, due))).await;
+        if begun.contains(&false) {
+            next_ms = next_ms.min(next_minute);
         }
         self.end_what_may_not_run(&jobs, now_ms);
         self.look_at_objectives(&jobs, now_ms, &mut told).await;
         // Windows begin and end with a minute, and no objective is shorter.
         let minutes = jobs.iter().any(|job| job.enabled && has_minutes(job)).then_some(next_minute);
         jobs.iter().filter_map(|job| job.next_ms(now_ms)).chain(minutes).fold(next_ms, u64::min)
+    }
+
+    /// False: it could not.
+    async fn begin_due(self: &Arc<Self>, jobs: &[Job], due: Due) -> bool {
+        let Some(job) = jobs.iter().find(|job| job.id == due.job) else { return true };
+        self.steps.reached("job due");
+        let Err(error) = self.begin_job(job, due.causes).await else { return true };
+        // Nothing is written down of it, so it is due still.
+        let message = format!("it cannot begin, and is tried again: {}", error.message());
+        self.events.tell(EventKind::Warning, job.name.as_str(), message);
+        false
     }
 
     /// Ends runs that began by themselves in hours in which nothing of their job runs.
@@ -133,106 +141,6 @@ impl Shared {
     }
 }
 
-/// The jobs that start now.
-fn starting(jobs: &[Job], runs: &[Run], now_ms: u64) -> Vec<Due> {
-    let mut starting = due(jobs, runs, now_ms);
-    for job in jobs {
-        let is_due = starting.iter().any(|due| due.job == job.id);
-        if let Some(cause) = again(job, runs, now_ms).filter(|_| !is_due) {
-            starting.push(Due { job: job.id, causes: vec![cause] });
-        }
-    }
-    starting
-}
-
-/// Why a job begins once again: its last run began by itself, and was interrupted.
-fn again(job: &Job, runs: &[Run], now_ms: u64) -> Option<Cause> {
-    let last = runs.iter().filter(|run| run.job == Some(job.id)).max_by_key(|run| run.number)?;
-    if last.state != RunState::Interrupted || !job.enabled {
-        return None;
-    }
-    let schedule = job.schedule.as_ref();
-    if schedule.is_some_and(|schedule| !schedule.may_start(now_ms)) {
-        return None;
-    }
-    let missed = schedule.map(|schedule| schedule.missed()).unwrap_or_default();
-    let is_wanted = |cause: &Cause| match (cause, missed) {
-        (Cause::Person { .. }, _) => false,
-        (Cause::Chain { .. }, _) | (Cause::Schedule { .. }, MissedRun::AtOnce) => true,
-        (Cause::Schedule { .. }, MissedRun::Skip) => false,
-        (Cause::Schedule { time_ms }, MissedRun::Within { hours }) => {
-            now_ms.saturating_sub(*time_ms) <= u64::from(hours) * 60 * MINUTE_MS
-        }
-    };
-    let name = Message::from(format!("the node, since run {} was interrupted", last.number));
-    last.causes.iter().any(is_wanted).then_some(Cause::Person { name })
-}
-
 fn has_minutes(job: &Job) -> bool {
     job.policy.objective.is_some() || job.schedule.as_ref().is_some_and(|schedule| schedule.has_windows())
-}
-
-#[cfg(test)]
-mod tests {
-    use nestling_model::protection::{JobPolicy, RepositoryId, RunId, Selection, Warnings};
-    use uuid::Uuid;
-
-    use super::*;
-
-    const HOUR_MS: u64 = 60 * MINUTE_MS;
-
-    fn job(schedule: &str) -> Job {
-        Job {
-            id: JobId(Uuid::from_u128(1)),
-            name: "A".parse().unwrap(),
-            notes: String::new(),
-            enabled: true,
-            selection: Selection::default(),
-            policy: JobPolicy::new(RepositoryId(Uuid::nil())),
-            schedule: Some(schedule.parse().unwrap()),
-            created_at_ms: 0,
-            active_from_ms: 0,
-        }
-    }
-
-    fn interrupted(number: u64, cause: Cause) -> Run {
-        Run {
-            id: RunId(Uuid::from_u128(number.into())),
-            number,
-            job: Some(JobId(Uuid::from_u128(1))),
-            job_name: None,
-            causes: vec![cause],
-            repository: RepositoryId(Uuid::nil()),
-            created_at_ms: 0,
-            started_at_ms: None,
-            ended_at_ms: Some(0),
-            state: RunState::Interrupted,
-            machines: Vec::new(),
-            warnings: Warnings::default(),
-            reason: None,
-        }
-    }
-
-    #[test]
-    fn what_was_interrupted_begins_once_again_as_far_as_the_schedule_wants_it() {
-        let timed = interrupted(1, Cause::Schedule { time_ms: 0 });
-        let begins = |job: &Job, runs: &[Run], now_ms| again(job, runs, now_ms).is_some();
-        assert!(begins(&job("daily at 00:00"), std::slice::from_ref(&timed), HOUR_MS));
-        assert!(!begins(&job("daily at 00:00 missed skip"), std::slice::from_ref(&timed), HOUR_MS));
-        let within = job("daily at 00:00 missed within 2 hours");
-        assert!(begins(&within, std::slice::from_ref(&timed), 2 * HOUR_MS));
-        assert!(!begins(&within, std::slice::from_ref(&timed), 3 * HOUR_MS));
-        let night = job("daily at 00:00 during 22:00-06:00");
-        assert!(!begins(&night, std::slice::from_ref(&timed), 12 * HOUR_MS), "it waits for its window");
-        assert!(begins(&night, std::slice::from_ref(&timed), 22 * HOUR_MS));
-        let off = Job { enabled: false, ..job("daily at 00:00") };
-        assert!(!begins(&off, std::slice::from_ref(&timed), HOUR_MS));
-
-        let cause = again(&job("daily at 00:00"), std::slice::from_ref(&timed), HOUR_MS).unwrap();
-        let twice = [timed.clone(), interrupted(2, cause)];
-        assert!(!begins(&job("daily at 00:00"), &twice, HOUR_MS), "no more than once");
-        let later =
-            [timed, Run { state: RunState::Succeeded, ..interrupted(2, Cause::Schedule { time_ms: 9 }) }];
-        assert!(!begins(&job("daily at 00:00"), &later, HOUR_MS));
-    }
 }

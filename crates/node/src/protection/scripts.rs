@@ -46,16 +46,23 @@ pub async fn before(node: &Arc<Shared>, entry: &Entry, job: &Job) -> Result<(), 
     Ok(())
 }
 
-/// Runs what comes after the last machine, all of it. What fails and must not is the reason of the run.
-pub async fn after(node: &Arc<Shared>, entry: &Entry, job: &Job) {
+/// Runs what comes after the last machine, all of it. What fails and must not is the reason of the run. False: it was cut off,
+/// because the node ends.
+pub async fn after(node: &Arc<Shared>, entry: &Entry, job: &Job) -> bool {
     for script in &job.policy.scripts_after {
         if node.stopping.is_cancelled() {
-            return;
+            return false;
         }
-        if let Err(why) = run_script(node, entry, script, When::After).await {
+        let ran = run_script(node, entry, script, When::After).await;
+        if node.stopping.is_cancelled() {
+            // A program that was ended with the node has not failed.
+            return false;
+        }
+        if let Err(why) = ran {
             entry.change(&node.keeper, |run| run.reason = Some(why.into())).await;
         }
     }
+    true
 }
 
 async fn run_script(node: &Arc<Shared>, entry: &Entry, script: &Script, when: When) -> Result<(), String> {

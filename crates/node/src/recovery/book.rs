@@ -253,9 +253,10 @@ impl Recoveries {
     pub async fn settle(&self, patience: Duration) {
         let under_way: Vec<_> =
             self.all().into_iter().filter(|entry| !entry.recovery().state.has_ended()).collect();
+        // All at once: each has the whole time for its end.
+        under_way.iter().for_each(|entry| entry.stop());
         let all = async {
             for entry in &under_way {
-                entry.stop();
                 entry.ended.cancelled().await;
             }
         };
@@ -302,6 +303,24 @@ mod tests {
         next.end(&keeper, RunState::Failed, Some("why".into())).await;
         assert_eq!(book.using(RepositoryId(Uuid::from_u128(9))), None);
         assert_eq!(next.recovery().reason.unwrap().as_str(), "why");
+    }
+
+    #[tokio::test]
+    async fn at_the_end_all_are_asked_to_end_before_one_is_waited_for() {
+        let keeper = Keeper::new(Store::in_memory());
+        let book = Recoveries::open(keeper.clone(), Vec::new()).await.unwrap();
+        let first = book.begin(recovery(0, RunState::Running)).await.unwrap();
+        let second = book.begin(recovery(0, RunState::Running)).await.unwrap();
+        // The first one hangs for as long as nobody asked the second one.
+        let (waits, asked) = (Arc::clone(&first), second.cancel.clone());
+        let ends = async {
+            asked.cancelled().await;
+            waits.end(&keeper, RunState::Interrupted, None).await;
+            second.end(&keeper, RunState::Interrupted, None).await;
+        };
+        let settled = async { tokio::join!(book.settle(Duration::from_secs(60)), ends) };
+        timeout(Duration::from_secs(20), settled).await.expect("both were asked");
+        assert!(first.ended.is_cancelled() && second.ended.is_cancelled());
     }
 
     #[tokio::test]

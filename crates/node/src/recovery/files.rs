@@ -13,16 +13,13 @@
 use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-use nestling_block::{
-    ExtentKind,
-    nbd::{Export, NbdAddress, NbdServer, ServerLimits},
-};
+use nestling_block::nbd::{Export, NbdAddress, NbdServer, ServerLimits};
 use nestling_explore::{
-    Cursor, Entry, ErrorKind, ExploreError, FileKind, FilePath, FileSystem, Place, Stat,
+    Cursor, Entry, ErrorKind, ExploreError, FileKind, FilePath, FileSystem, Place,
     client::{Disk, Worker, WorkerProgram},
     find,
 };
@@ -32,81 +29,29 @@ use nestling_vault::{Job, Point};
 use uuid::Uuid;
 
 use super::{
-    files_values::{FileView, FilesAt, FilesView, VolumeView},
+    files_values::{FileBytes, FileView, FilesAt, FilesView, VolumeView},
+    readers::{IDLE, Key, Seated},
     source::Source,
 };
 use crate::{
-    Node, NodeError, blocking::blocking, error::Result, home::remove_file, locked::lock,
+    Node, NodeError, blocking::blocking, error::Result, home::remove_file,
     protection::repositories::Known,
 };
 
 /// For one answer of a reader, what it reads from the repository included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// A reader that nobody asked for so long ends.
-const IDLE: Duration = Duration::from_secs(60);
-/// Readers at once. Each takes up to 128 MiB.
-const OPEN_MAX: usize = 4;
 /// Of a file, in one answer.
 const CHUNK_BYTES_MAX: u32 = 4 << 20;
 const PAGE_ENTRIES_MAX: usize = 1000;
 
 /// A volume that is being looked into.
-struct Opened {
-    key: Key,
-    /// What `point` is of, for messages and for whoever asks again.
+pub struct Opened {
+    /// What it is of, for messages and for whoever asks again.
     point: Point,
     fs: Arc<dyn FileSystem>,
     // In this order: the reader ends before what it reads from.
     _server: NbdServer,
     _source: Arc<Source>,
-}
-
-/// What was asked for: digits of the point's id, the repository, the disk and what is opened in it. To find the point again for
-/// each question would read the list of all points.
-type Key = (String, Option<String>, String, String);
-
-#[derive(Default)]
-pub struct OpenVolumes(Mutex<Vec<(Instant, Arc<Opened>)>>);
-
-impl OpenVolumes {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Opened>)>> {
-        lock(&self.0)
-    }
-
-    fn get(&self, key: &Key) -> Option<Arc<Opened>> {
-        let mut all = self.lock();
-        let (used, opened) = all.iter_mut().find(|(_, opened)| opened.key == *key)?;
-        *used = Instant::now();
-        Some(Arc::clone(opened))
-    }
-
-    /// Whether it is the only one.
-    fn put(&self, opened: Arc<Opened>) -> bool {
-        let mut all = self.lock();
-        if all.len() >= OPEN_MAX
-            && let Some(oldest) = (0..all.len()).min_by_key(|at| all[*at].0)
-        {
-            all.remove(oldest);
-        }
-        all.push((Instant::now(), opened));
-        all.len() == 1
-    }
-
-    /// Whether any is left.
-    fn end_idle(&self) -> bool {
-        let mut all = self.lock();
-        all.retain(|(used, _)| used.elapsed() < IDLE);
-        !all.is_empty()
-    }
-
-    fn end(&self, key: &Key) {
-        self.lock().retain(|(_, opened)| opened.key != *key);
-    }
-
-    /// The node ends.
-    pub fn close(&self) {
-        self.lock().clear();
-    }
 }
 
 impl Node {
@@ -124,7 +69,10 @@ impl Node {
             None => (source.disks.iter().map(|disk| disk.name.clone()).collect(), false),
         };
         let (socket, program) = (self.socket(), self.program()?);
+        // One after the other, so that one place is enough for all.
+        let seat = self.recovery.files.seat(ANSWER_TIMEOUT).await?;
         blocking(move || {
+            let _seat = seat;
             let mut views = Vec::new();
             for disk in wanted {
                 let found = start(&source, &disk, &place, &program, &socket).and_then(|(worker, server)| {
@@ -134,10 +82,7 @@ impl Node {
                     found
                 });
                 match found {
-                    Ok(found) => {
-                        let volumes = found.volumes.into_iter();
-                        views.extend(volumes.map(|volume| VolumeView::new(&disk, &place, volume)));
-                    }
+                    Ok(found) => views.extend(VolumeView::all(&disk, &place, found)),
                     // The others may be whole.
                     Err(error) if !is_one => views.push(VolumeView::unreadable(&disk, error.message())),
                     Err(error) => return Err(error),
@@ -194,31 +139,18 @@ impl Node {
         .await
     }
 
-    /// Bytes of a file; none where all of them are zeroes.
+    /// Bytes of a file; where there are only zeroes, how many.
     pub async fn point_bytes(
         &self,
         who: &Identity,
         at: FilesAt,
         offset: u64,
         length: u32,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<FileBytes> {
         let length = length.min(CHUNK_BYTES_MAX);
         self.ask(who, &at, move |opened, _, _, path| {
             let fs = &*opened.fs;
-            let node = find(fs, path)?;
-            let Stat { size_bytes, .. } = fs.stat(node)?;
-            let end = offset.saturating_add(u64::from(length)).min(size_bytes);
-            if offset >= end {
-                return Ok(Vec::new());
-            }
-            let first = fs.extents(node, b"", offset..end)?.into_iter().next();
-            if first.is_some_and(|extent| extent.kind == ExtentKind::Zero && extent.end() >= end) {
-                return Ok(Vec::new());
-            }
-            let mut bytes = vec![0; usize::try_from(end - offset).unwrap_or_default()];
-            let count = fs.read(node, b"", offset, &mut bytes)?;
-            bytes.truncate(count);
-            Ok(bytes)
+            FileBytes::read(fs, find(fs, path)?, offset, length)
         })
         .await
     }
@@ -247,7 +179,7 @@ impl Node {
             question(&opened, &disk, &place, &last.path).map_err(|error| {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
-                    shared.recovery.files.end(&opened.key);
+                    shared.recovery.files.end(&opened);
                 }
                 unreadable(&opened.point, error)
             })
@@ -255,24 +187,28 @@ impl Node {
         .await
     }
 
-    async fn open_volume(&self, mut key: Key, volume: Place) -> Result<Arc<Opened>> {
+    async fn open_volume(&self, mut key: Key, volume: Place) -> Result<Arc<Seated<Opened>>> {
         let (known, point) = self.choose_point(&key.0, key.1.as_deref()).await?;
         if key.0.contains('@') {
             // Which point is the newest changes.
             key.0 = point.id.to_string();
-            if let Some(opened) = self.recovery.files.get(&key) {
-                return Ok(opened);
-            }
+        }
+        let readers = &self.recovery.files;
+        let _turn = readers.turn(&key, ANSWER_TIMEOUT).await?;
+        if let Some(opened) = readers.get(&key) {
+            return Ok(opened);
         }
         let source = self.open_source(&known, &point, Some(&key.2)).await?;
-        let (socket, program) = (self.socket(), self.program()?);
-        let opened = blocking(move || {
-            let (worker, server) = start(&source, &key.2, &volume, &program, &socket)?;
+        let (socket, program, disk) = (self.socket(), self.program()?, key.2.clone());
+        let seat = readers.seat(ANSWER_TIMEOUT).await?;
+        let (opened, seat) = blocking(move || {
+            let (worker, server) = start(&source, &disk, &volume, &program, &socket)?;
             let fs = Arc::new(worker).open().map_err(|error| unreadable(&point, error))?;
-            Ok(Arc::new(Opened { key, point, fs, _server: server, _source: source }))
+            Ok((Opened { point, fs, _server: server, _source: source }, seat))
         })
         .await?;
-        if self.recovery.files.put(Arc::clone(&opened)) {
+        let (opened, is_only) = readers.keep(key, opened, seat);
+        if is_only {
             self.watch_idle();
         }
         Ok(opened)

@@ -1,6 +1,9 @@
 //! What is told about files in recovery points. Names are in their escaped text everywhere.
 
-use nestling_explore::{FileKind, FileName, FilePath, FileSystem, Place, Result, Stat, Timestamp, Volume};
+use nestling_block::{Extent, ExtentKind};
+use nestling_explore::{
+    FileKind, FileName, FilePath, FileSystem, Node, Place, Result, Stat, Timestamp, Volume, Volumes,
+};
 
 /// Where: a point, and a place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +56,63 @@ pub struct FilesView {
     pub damage: Vec<String>,
 }
 
+/// A part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileBytes {
+    /// None at the file's end.
+    Bytes(Vec<u8>),
+    /// So many zeroes: as far as they are known to reach, which may be farther than was asked for.
+    Zeroes(u64),
+}
+
+impl FileBytes {
+    /// At most `length` bytes of a file from an offset on.
+    pub(super) fn read(fs: &dyn FileSystem, node: Node, offset: u64, length: u32) -> Result<Self> {
+        let size_bytes = fs.stat(node)?.size_bytes;
+        let end = offset.saturating_add(u64::from(length)).min(size_bytes);
+        if offset >= end {
+            return Ok(Self::Bytes(Vec::new()));
+        }
+        // Of a file in many pieces not all is asked where there is something to read.
+        if zeroes(&fs.extents(node, b"", offset..end)?, offset) >= end - offset {
+            let reach = zeroes(&fs.extents(node, b"", offset..size_bytes)?, offset);
+            return Ok(Self::Zeroes(reach.clamp(end - offset, size_bytes - offset)));
+        }
+        let mut bytes = vec![0; usize::try_from(end - offset).unwrap_or_default()];
+        let count = fs.read(node, b"", offset, &mut bytes)?;
+        bytes.truncate(count);
+        Ok(Self::Bytes(bytes))
+    }
+}
+
+/// How far the zeroes reach with which extents begin.
+fn zeroes(extents: &[Extent], from: u64) -> u64 {
+    let mut end = from;
+    for extent in extents {
+        if extent.kind != ExtentKind::Zero || extent.offset > end {
+            break;
+        }
+        end = end.max(extent.end());
+    }
+    end - from
+}
+
 /// What can be asked for again.
 fn place_text(disk: &str, place: &Place) -> String {
     format!("{}/{place}", disk.replacen('-', ":", 1))
 }
 
 impl VolumeView {
-    pub(super) fn new(disk: &str, at: &Place, volume: Volume) -> Self {
+    /// What a disk is divided into; what is wrong with how it is divided comes last, as of the disk.
+    pub(super) fn all(disk: &str, at: &Place, found: Volumes) -> Vec<Self> {
+        let mut views: Vec<Self> =
+            found.volumes.into_iter().map(|volume| Self::new(disk, at, volume)).collect();
+        let of_disk = |problem| Self { place: place_text(disk, at), ..Self::unreadable(disk, problem) };
+        views.extend(found.problems.into_iter().map(of_disk));
+        views
+    }
+
+    fn new(disk: &str, at: &Place, volume: Volume) -> Self {
         let is_readable = volume.is_readable();
         let content = volume.content.as_ref();
         Self {
@@ -136,5 +189,100 @@ impl FileView {
             link_target: None,
             attributes: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use nestling_explore::{Attributes, Cursor, Page, Summary, Times};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// One file, of which what is not a hole is full of ones.
+    struct OneFile {
+        size_bytes: u64,
+        data: Range<u64>,
+    }
+
+    impl FileSystem for OneFile {
+        fn summary(&self) -> &Summary {
+            unreachable!("nobody asks for it")
+        }
+        fn root(&self) -> Node {
+            Node(1)
+        }
+        fn lookup(&self, _: Node, _: &[u8]) -> Result<Option<Node>> {
+            Ok(None)
+        }
+        fn list(&self, _: Node, _: Cursor, _: usize) -> Result<Page> {
+            unreachable!("it is no directory")
+        }
+        fn stat(&self, node: Node) -> Result<Stat> {
+            Ok(Stat {
+                node,
+                kind: FileKind::File,
+                size_bytes: self.size_bytes,
+                allocated_bytes: 0,
+                mode: None,
+                uid: None,
+                gid: None,
+                times: Times::default(),
+                links: 1,
+                attributes: Attributes::Ext(0),
+                device: None,
+            })
+        }
+        fn read(&self, _: Node, _: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
+            for (at, byte) in (offset..).zip(buf.iter_mut()) {
+                *byte = u8::from(self.data.contains(&at));
+            }
+            Ok(buf.len())
+        }
+        fn extents(&self, _: Node, _: &[u8], range: Range<u64>) -> Result<Vec<Extent>> {
+            let part = |from: u64, to: u64| from.max(range.start)..to.min(range.end);
+            let (before, data, after) = (
+                part(0, self.data.start),
+                part(self.data.start, self.data.end),
+                part(self.data.end, self.size_bytes),
+            );
+            let length = |part: &Range<u64>| part.end.saturating_sub(part.start);
+            let all = [
+                Extent::zero(before.start, length(&before)),
+                Extent::data(data.start, length(&data)),
+                Extent::zero(after.start, length(&after)),
+            ];
+            Ok(all.into_iter().filter(|extent| extent.length > 0).collect())
+        }
+        fn link_target(&self, _: Node) -> Result<Vec<u8>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_hole_is_told_as_a_whole_however_large_it_is() {
+        let tib = 1 << 40;
+        let file = OneFile { size_bytes: 15 * tib, data: 10 * tib..10 * tib + 3 };
+        let read = |offset| FileBytes::read(&file, Node(1), offset, 4 << 20).unwrap();
+        assert_eq!(read(0), FileBytes::Zeroes(10 * tib));
+        assert_eq!(read(MIB), FileBytes::Zeroes(10 * tib - MIB));
+        let FileBytes::Bytes(bytes) = read(10 * tib - 1) else { panic!("these are no zeroes") };
+        assert_eq!((bytes.len(), &bytes[..6]), (4 << 20, &[0, 1, 1, 1, 0, 0][..]));
+        assert_eq!(read(10 * tib + 3), FileBytes::Zeroes(5 * tib - 3));
+        assert_eq!(read(15 * tib), FileBytes::Bytes(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_partition_table_is_shown_with_its_disk() {
+        let volume =
+            Volume { number: 2, name: String::new(), size_bytes: 9, content: None, problem: None };
+        let found = Volumes { volumes: vec![volume], problems: vec!["the table at the end is damaged".into()] };
+        let views = VolumeView::all("scsi-0", &Place::default(), found);
+        let shown: Vec<_> = views.iter().map(|view| (view.place.as_str(), view.problem.as_deref())).collect();
+        assert_eq!(shown, [("scsi:0/2", None), ("scsi:0/", Some("the table at the end is damaged"))]);
+        assert!(!views[1].is_readable);
     }
 }

@@ -33,6 +33,7 @@ mod in_place;
 mod instant;
 #[cfg(test)]
 mod instant_tests;
+mod readers;
 mod recoveries;
 mod source;
 #[cfg(test)]
@@ -46,7 +47,7 @@ use std::{sync::Arc, time::Duration};
 use nestling_model::{EventKind, Vm};
 use nestling_store::Store;
 
-pub use files_values::{FileView, FilesAt, FilesView, VolumeView};
+pub use files_values::{FileBytes, FileView, FilesAt, FilesView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
 pub use source::SourceDisk;
@@ -55,6 +56,7 @@ pub use values::{RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, Sw
 use self::{
     book::{Recoveries, Recovery},
     instant::InstantBoots,
+    readers::Readers,
     unfinished::{Unfinished, UnfinishedDisk},
 };
 use crate::{error::Result, keeper::Keeper, node::Shared};
@@ -80,7 +82,7 @@ pub struct RecoveryState {
     pub recoveries: Recoveries,
     pub unfinished: Unfinished,
     pub instant: Arc<InstantBoots>,
-    pub files: files::OpenVolumes,
+    pub files: Readers<files::Opened>,
 }
 
 impl RecoveryState {
@@ -89,7 +91,7 @@ impl RecoveryState {
             recoveries: Recoveries::open(keeper.clone(), stored.recoveries).await?,
             unfinished: Unfinished::new(keeper.clone(), stored.unfinished),
             instant: Arc::new(InstantBoots::new(keeper, stored.instant)),
-            files: files::OpenVolumes::default(),
+            files: Readers::default(),
         })
     }
 

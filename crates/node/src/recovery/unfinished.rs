@@ -1,8 +1,9 @@
 //! Disks that a recovery began to overwrite and has not finished.
 //!
 //! Half of such a disk is of one time and half of another. It is written down before the first byte, and forgotten when
-//! all disks of the recovery are whole; in between no machine starts with it and no backup takes it for good, whoever ended
-//! the recovery and however. A file is known by its path and its inode: another one in its place is not this one.
+//! all disks of the recovery are whole; in between no machine starts with it, or with a disk above it, and no backup takes it for
+//! good, whoever ended the recovery and however. A file is known by its inode and the time at which that was made, whatever its
+//! path is now: another file in its place, or in its inode, is not this one.
 
 use std::{
     collections::BTreeMap,
@@ -10,19 +11,50 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Mutex,
+    time::UNIX_EPOCH,
 };
 
+use nestling_hypervisor::disk;
 use nestling_model::{Disk, VmId, VmName, protection::PointId};
 use nestling_store::{Batch, Document};
 use serde::{Deserialize, Serialize};
 
 use crate::{NodeError, blocking::at_disks, error::Result, keeper::Keeper, locked::lock};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnfinishedDisk {
-    pub path: PathBuf,
+/// Which file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct FileId {
     device: u64,
     inode: u64,
+    /// Since 1970; not all file systems know it.
+    #[serde(default)]
+    born_ns: Option<u64>,
+}
+
+impl FileId {
+    /// Blocks.
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let about = fs::metadata(path)?;
+        let born = about.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
+        Ok(Self { device: about.dev(), inode: about.ino(), born_ns })
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let is_as_old = match (self.born_ns, other.born_ns) {
+            (Some(own), Some(other)) => own == other,
+            (None, _) | (_, None) => true,
+        };
+        (self.device, self.inode) == (other.device, other.inode) && is_as_old
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfinishedDisk {
+    /// Where it was.
+    pub path: PathBuf,
+    #[serde(flatten)]
+    file: FileId,
     pub point: PointId,
     /// The number of the recovery.
     pub recovery: u64,
@@ -31,31 +63,39 @@ pub struct UnfinishedDisk {
 impl Document for UnfinishedDisk {
     const KIND: &'static str = "unfinished-disk";
     fn id(&self) -> String {
-        id_of(&self.path)
+        let FileId { device, inode, born_ns } = self.file;
+        format!("{device}-{inode}-{}", born_ns.unwrap_or(0))
     }
-}
-
-fn id_of(path: &Path) -> String {
-    path.display().to_string()
 }
 
 impl UnfinishedDisk {
     /// Blocks.
     fn of(path: &Path, point: PointId, recovery: u64) -> Result<Self> {
-        let about = fs::metadata(path).map_err(NodeError::io("look at", path))?;
-        Ok(Self { path: path.to_owned(), device: about.dev(), inode: about.ino(), point, recovery })
+        let file = FileId::of(path).map_err(NodeError::io("look at", path))?;
+        Ok(Self { path: path.to_owned(), file, point, recovery })
     }
 
-    /// Whether the file at its path is still this one. Blocks.
-    fn is_there(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|about| (about.dev(), about.ino()) == (self.device, self.inode))
+    /// Whether a path leads to it. Blocks.
+    fn is_at(&self, path: &Path) -> bool {
+        FileId::of(path).is_ok_and(|file| file.is(&self.file))
     }
+}
+
+/// The mark of a disk, or of one of its parents, and where that is now. Blocks.
+fn marked(disk: &Disk, marks: &[UnfinishedDisk]) -> Option<(PathBuf, u64)> {
+    // One that is damaged or lacks a parent starts no machine either.
+    let parents = disk::parents(&disk.path, disk.format).unwrap_or_default();
+    std::iter::once(disk.path.clone()).chain(parents).find_map(|path| {
+        let file = FileId::of(&path).ok()?;
+        let mark = marks.iter().find(|mark| mark.file.is(&file))?;
+        Some((path, mark.recovery))
+    })
 }
 
 /// All of this host, and the machines that are being overwritten now.
 pub struct Unfinished {
     keeper: Keeper,
-    disks: Mutex<BTreeMap<PathBuf, UnfinishedDisk>>,
+    disks: Mutex<Vec<UnfinishedDisk>>,
     held: Mutex<BTreeMap<VmId, u64>>,
 }
 
@@ -73,8 +113,7 @@ impl Drop for Hold<'_> {
 
 impl Unfinished {
     pub fn new(keeper: Keeper, stored: Vec<UnfinishedDisk>) -> Self {
-        let disks = stored.into_iter().map(|disk| (disk.path.clone(), disk)).collect();
-        Self { keeper, disks: Mutex::new(disks), held: Mutex::default() }
+        Self { keeper, disks: Mutex::new(stored), held: Mutex::default() }
     }
 
     /// From now on the machine's task does what this recovery asks, and refuses all else.
@@ -107,55 +146,63 @@ impl Unfinished {
             batch.put(disk)?;
         }
         self.keeper.apply(batch).await?;
-        lock(&self.disks).extend(marked.into_iter().map(|disk| (disk.path.clone(), disk)));
+        let mut disks = lock(&self.disks);
+        disks.retain(|known| !marked.iter().any(|disk| disk.file == known.file));
+        disks.extend(marked);
         Ok(())
     }
 
-    /// They are whole, or no more.
+    fn marks(&self) -> Vec<UnfinishedDisk> {
+        lock(&self.disks).clone()
+    }
+
+    /// They are whole, or no more. One that is not at its path has another name now, and is known still.
     pub async fn forget(&self, paths: &[PathBuf]) -> Result<()> {
-        let known: Vec<&PathBuf> = {
-            let disks = lock(&self.disks);
-            paths.iter().filter(|path| disks.contains_key(*path)).collect()
-        };
-        if known.is_empty() {
+        let (marks, paths) = (self.marks(), paths.to_vec());
+        if marks.is_empty() || paths.is_empty() {
             return Ok(());
         }
+        let forgotten = at_disks(move |look| {
+            let is_one = |mark: &UnfinishedDisk| {
+                paths.iter().any(|path| {
+                    look.at(path);
+                    mark.is_at(path)
+                })
+            };
+            Ok(marks.into_iter().filter(is_one).collect::<Vec<_>>())
+        })
+        .await?;
         let mut batch = Batch::default();
-        known.iter().for_each(|path| batch.delete::<UnfinishedDisk>(id_of(path)));
+        forgotten.iter().for_each(|disk| batch.delete::<UnfinishedDisk>(disk.id()));
         self.keeper.apply(batch).await?;
-        let mut disks = lock(&self.disks);
-        known.into_iter().for_each(|path| drop(disks.remove(path)));
+        lock(&self.disks).retain(|known| !forgotten.iter().any(|disk| disk.file == known.file));
         Ok(())
     }
 
-    /// Refuses disks that are half written.
+    /// Refuses disks that are half written, and those above them.
     pub async fn check(&self, vm: &VmName, of_machine: &[Disk]) -> Result<()> {
-        let marked: Vec<UnfinishedDisk> = {
-            let disks = lock(&self.disks);
-            of_machine.iter().filter_map(|disk| disks.get(&disk.path).cloned()).collect()
-        };
-        if marked.is_empty() {
+        let (marks, disks) = (self.marks(), of_machine.to_vec());
+        if marks.is_empty() {
             return Ok(());
         }
         let found = at_disks(move |look| {
-            let is_there = |disk: &UnfinishedDisk| {
+            let is_marked = |disk: &Disk| {
                 look.at(&disk.path);
-                disk.is_there()
+                marked(disk, &marks)
             };
-            Ok(marked.into_iter().find(is_there))
+            Ok(disks.iter().find_map(is_marked))
         })
         .await?;
         match found {
             None => Ok(()),
-            Some(disk) => {
-                Err(NodeError::HalfRecovered { vm: vm.clone(), path: disk.path, recovery: disk.recovery })
-            }
+            Some((path, recovery)) => Err(NodeError::HalfRecovered { vm: vm.clone(), path, recovery }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nestling_model::DiskFormat;
     use nestling_store::Store;
 
     use super::*;
@@ -184,6 +231,50 @@ mod tests {
         assert!(check().await.is_err());
         unfinished.forget(&[path]).await.unwrap();
         check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_refused_under_another_name_and_below_another_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let [old, new, above] = ["a.raw", "b.raw", "above.qcow2"].map(|name| dir.path().join(name));
+        fs::write(&old, vec![0_u8; 1 << 20]).unwrap();
+        let unfinished = Unfinished::new(Keeper::new(Store::in_memory()), Vec::new());
+        unfinished.begin(vec![old.clone()], PointId::from_bytes([7; 32]), 3).await.unwrap();
+        fs::rename(&old, &new).unwrap();
+        fs::write(&old, "another").unwrap();
+        let mut vm = sample_vm("vm");
+        vm.disks.truncate(1);
+        (vm.disks[0].path, vm.disks[0].format) = (new.clone(), DiskFormat::Raw);
+        let refused = unfinished.check(&vm.name, &vm.disks).await.unwrap_err();
+        assert!(matches!(&refused, NodeError::HalfRecovered { path, .. } if *path == new), "{refused}");
+        // Whoever puts another file in its place does not make it whole.
+        unfinished.forget(&[old]).await.unwrap();
+        assert!(unfinished.check(&vm.name, &vm.disks).await.is_err());
+
+        let made = std::process::Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .args([&new, &above])
+            .status();
+        assert!(made.unwrap().success());
+        (vm.disks[0].path, vm.disks[0].format) = (above, DiskFormat::Qcow2);
+        let refused = unfinished.check(&vm.name, &vm.disks).await.unwrap_err();
+        assert!(matches!(&refused, NodeError::HalfRecovered { path, .. } if *path == new), "{refused}");
+        unfinished.forget(&[new]).await.unwrap();
+        unfinished.check(&vm.name, &vm.disks).await.unwrap();
+    }
+
+    #[test]
+    fn a_new_file_with_the_inode_of_an_old_one_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.qcow2");
+        fs::write(&path, "half").unwrap();
+        let now = FileId::of(&path).unwrap();
+        let before = FileId { born_ns: now.born_ns.map(|born| born - 1), ..now };
+        assert!(now.is(&now) && (now.born_ns.is_none() || !now.is(&before)));
+        assert!(now.is(&FileId { born_ns: None, ..now }), "not all file systems know it");
+        let disk = UnfinishedDisk::of(&path, PointId::from_bytes([7; 32]), 3).unwrap();
+        let stored = serde_json::to_string(&disk).unwrap();
+        assert_eq!(serde_json::from_str::<UnfinishedDisk>(&stored).unwrap(), disk);
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ const REPOSITORY: Parameter =
 const SCHEDULE: Parameter = Parameter::new(
     "Schedule",
     Kind::String,
-    "When it runs by itself, such as 'daily at 22:30'; '' takes the schedule away.",
+    "When it runs by itself, such as 'daily at 22:30' (UTC unless a time zone is named); '' takes the schedule away.",
 );
 const AFTER: Parameter = Parameter::new("After", Kind::Strings, "Jobs whose success starts it.");
 const COPY_TO: Parameter =
@@ -320,10 +320,34 @@ fn order(call: &Call<'_>) -> Option<v1::JobOrder> {
     })
 }
 
-fn consistency(call: &Call<'_>) -> Option<v1::JobConsistency> {
+/// With what there is of its other parts, where the guests are not left alone.
+fn consistency(call: &Call<'_>, before: Option<&v1::JobConsistency>) -> Option<v1::JobConsistency> {
     let crash = call.bool("CrashConsistent")?;
-    let level = if crash { v1::Consistency::Crash } else { v1::Consistency::FileSystem };
-    Some(v1::JobConsistency { level, ..v1::JobConsistency::default() })
+    let none = || v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() };
+    let as_before = || v1::JobConsistency {
+        level: v1::Consistency::FileSystem,
+        ..before.cloned().unwrap_or_default()
+    };
+    Some(if crash { none() } else { as_before() })
+}
+
+/// The jobs that are followed, each with the end that it is followed after by now.
+fn followed(jobs: Vec<String>, before: &[v1::JobAfter]) -> Vec<v1::JobAfter> {
+    let end = |job: &str| before.iter().find(|after| is_name(&after.job, job)).map(|after| after.end);
+    let after = |job: String| v1::JobAfter { end: end(&job).unwrap_or_default(), job };
+    jobs.into_iter().map(after).collect()
+}
+
+/// Where copies go, each with the rules that it has by now.
+fn copies(repositories: Vec<String>, before: &[v1::JobCopy]) -> Vec<v1::JobCopy> {
+    let rules = |name: &str| before.iter().find(|copy| is_name(&copy.repository, name))?.retention;
+    let copy = |repository: String| v1::JobCopy { retention: rules(&repository), repository };
+    repositories.into_iter().map(copy).collect()
+}
+
+/// Names of jobs and repositories are the same in capitals.
+fn is_name(name: &str, other: &str) -> bool {
+    name.to_lowercase() == other.to_lowercase()
 }
 
 /// What the parameters say; `before` is what there is.
@@ -333,8 +357,6 @@ fn settings(call: &Call<'_>, before: &v1::JobSettings) -> v1::JobSettings {
         let ids = call.objects("VM").into_iter().map(|vm| format!("id:{}", property(vm, "Id")));
         vms = Some(vms.into_iter().flatten().chain(ids).collect());
     }
-    let after = |job| v1::JobAfter { job, end: v1::JobEnd::Success };
-    let copy = |repository| v1::JobCopy { repository, retention: None };
     let seconds = match call.value("RecoveryPointObjective") {
         Some(Value::TimeSpan(span)) => u64::try_from(span.ms / 1000).ok(),
         _ => None,
@@ -347,11 +369,12 @@ fn settings(call: &Call<'_>, before: &v1::JobSettings) -> v1::JobSettings {
         repository: call.text("Repository"),
         schedule: call.text("Schedule"),
         retention: retention(call, before.retention),
-        consistency: consistency(call),
+        consistency: consistency(call, before.consistency.as_ref()),
         parallel: count(call, "MaximumParallel"),
         order: order(call),
-        after: listed(call, "After").map(|jobs| jobs.into_iter().map(after).collect()),
-        copies: listed(call, "CopyTo").map(|names| names.into_iter().map(copy).collect()),
+        after: listed(call, "After")
+            .map(|jobs| followed(jobs, before.after.as_deref().unwrap_or_default())),
+        copies: listed(call, "CopyTo").map(|names| copies(names, before.copies.as_deref().unwrap_or_default())),
         objective_seconds: seconds,
         ..v1::JobSettings::default()
     }
@@ -413,4 +436,20 @@ async fn remove(call: &mut Call<'_>) -> CmdletResult {
     };
     let found = jobs(call).await?;
     change_each(call, found, asked, deed, |removed, ()| job(removed)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_again_keeps_its_rules_and_its_end() {
+        let rules = Some(v1::Retention { last: 3, ..v1::Retention::default() });
+        let before = [v1::JobCopy { repository: "Far".to_owned(), retention: rules }];
+        let found = copies(vec!["far".to_owned(), "near".to_owned()], &before);
+        assert_eq!((found[0].retention, found[1].retention), (rules, None));
+        let before = [v1::JobAfter { job: "First".to_owned(), end: v1::JobEnd::Any }];
+        let found = followed(vec!["first".to_owned(), "Second".to_owned()], &before);
+        assert_eq!((found[0].end, found[1].end), (v1::JobEnd::Any, v1::JobEnd::Success));
+    }
 }

@@ -182,13 +182,20 @@ async fn ended(call: &mut Call<'_>, client: &Client, begun: Result<v1::Run, Clie
     }
     let failed = !is_under_way(&found)
         && !matches!(found.state, v1::RunState::Succeeded | v1::RunState::SucceededWithWarnings);
-    for machine in &found.machines {
-        for warning in &machine.warnings {
-            call.write_warning(&format!("{}: {warning}", machine.vm));
-        }
+    for warning in warnings(&found) {
+        call.write_warning(&warning);
     }
     call.emit(run(&found));
     if failed { call.write_error(failure(&found)) } else { Ok(()) }
+}
+
+/// Of its machines, and of its own: programs, copies, notices.
+fn warnings(run: &v1::Run) -> Vec<String> {
+    let of_machine = |machine: &v1::MachineRun| {
+        machine.warnings.iter().map(|warning| format!("{}: {warning}", machine.vm)).collect::<Vec<_>>()
+    };
+    let own = run.warnings.iter().map(|warning| format!("run {}: {warning}", run.number));
+    run.machines.iter().flat_map(of_machine).chain(own).collect()
 }
 
 fn failure(run: &v1::Run) -> ErrorRecord {
@@ -235,4 +242,30 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_warns_of_besides_its_machines_is_told() {
+        let run: v1::Run = serde_json::from_value(serde_json::json!({
+            "id": "00000000-0000-0000-0000-000000000001",
+            "number": 7,
+            "state": "SucceededWithWarnings",
+            "causes": [],
+            "repository": "R",
+            "created_at_ms": 1,
+            "machines": [{
+                "vm": "a",
+                "vm_id": "00000000-0000-0000-0000-000000000002",
+                "state": "SucceededWithWarnings",
+                "warnings": ["no agent"],
+            }],
+            "warnings": ["the copy was not made"],
+        }))
+        .unwrap();
+        assert_eq!(warnings(&run), ["a: no agent", "run 7: the copy was not made"]);
+    }
 }

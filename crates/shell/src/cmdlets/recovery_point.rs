@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nestling_api::{Client, ClientError, v1, v1::RunState};
 
-use super::common::{Call, FORCE, ends, fits, hyperv, is_pattern, machines, or_report, property};
+use super::common::{Call, FORCE, ends, fits, hyperv, machines, or_report, property};
 use super::vm_object::{int, texts, vm};
 use crate::format::{Column, View};
 use crate::frame::{
@@ -135,7 +135,7 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
         for vm in machines(call, "VMName").await? {
             let found = of(Some(&vm.id.to_string()), newest).await;
             if let Some(points) = or_report(call, found)? {
-                write(call, &points, points.points.iter());
+                write(call, &points, newest, points.points.iter());
             }
         }
         return Ok(());
@@ -145,24 +145,51 @@ async fn get(call: &mut Call<'_>) -> CmdletResult {
         names.push("*".to_owned());
     }
     for name in names {
-        let limit = newest.filter(|_| !is_pattern(&name) || name == "*");
-        let found = of(Some(name.as_str()).filter(|name| !is_pattern(name)), limit).await;
+        let limit = newest.filter(|_| !has_sets(&name));
+        let found = of(asked(&name), limit).await;
         if let Some(points) = or_report(call, found)? {
             let most = newest.map_or(usize::MAX, |n| n as usize);
-            let fitting = points.points.iter().filter(|p| !is_pattern(&name) || fits(&name, &p.vm));
-            write(call, &points, fitting.take(most));
+            let fitting = points.points.iter().filter(|p| !has_sets(&name) || fits(&name, &p.vm));
+            write(call, &points, limit, fitting.take(most));
         }
     }
     Ok(())
 }
 
-fn write<'p>(call: &mut Call<'_>, all: &v1::Points, points: impl Iterator<Item = &'p v1::Point>) {
-    for problem in &all.problems {
-        call.write_warning(problem);
+/// Whether a name has something in it that the node does not know, so that all points are looked through here.
+fn has_sets(name: &str) -> bool {
+    name.contains('[')
+}
+
+/// Whose points the node is asked for; `None`: all.
+fn asked(name: &str) -> Option<&str> {
+    (name != "*" && !has_sets(name)).then_some(name)
+}
+
+/// `newest`: so many were asked for, so that others are missed by nobody.
+fn write<'p>(
+    call: &mut Call<'_>,
+    all: &v1::Points,
+    newest: Option<u32>,
+    points: impl Iterator<Item = &'p v1::Point>,
+) {
+    for problem in all.problems.iter().cloned().chain(cut(all, newest)) {
+        call.write_warning(&problem);
     }
     for point in points {
         call.emit(object(point));
     }
+}
+
+/// The node gives so many at once and no more.
+fn cut(all: &v1::Points, newest: Option<u32>) -> Option<String> {
+    let is_cut = all.left_out > 0 && newest.is_none_or(|newest| all.points.len() < newest as usize);
+    is_cut.then(|| {
+        format!(
+            "{} older recovery points are not shown; name the machine to see them, or use `nestling backup points --skip`",
+            all.left_out
+        )
+    })
 }
 
 fn time(ms: u64) -> Value {
@@ -283,4 +310,26 @@ fn failed(recovery: &v1::Recovery) -> ErrorRecord {
     let message = format!("'{}' was not recovered: {reason}", recovery.vm);
     ErrorRecord::new(Category::NotSpecified, "VirtualizationException", "OperationFailed", message)
         .with_target(recovery.point.clone(), "String")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_the_node_cut_is_told() {
+        let all = |left_out| v1::Points { points: Vec::new(), left_out, problems: Vec::new() };
+        assert_eq!(cut(&all(0), None), None);
+        assert!(cut(&all(3), None).unwrap().starts_with("3 older"));
+        assert_eq!(cut(&all(3), Some(0)), None, "nobody asked for them");
+        assert!(cut(&all(3), Some(10)).is_some(), "more were asked for than there came");
+    }
+
+    #[test]
+    fn the_node_answers_what_it_can() {
+        for name in ["web", "web*", "w?b"] {
+            assert_eq!(asked(name), Some(name));
+        }
+        assert_eq!((asked("*"), asked("web[12]")), (None, None));
+    }
 }

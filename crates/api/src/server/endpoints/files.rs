@@ -4,7 +4,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::header::CONTENT_TYPE;
-use nestling_node::{FilesAt, Node};
+use nestling_node::{FileBytes, FilesAt, Node};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -90,11 +90,11 @@ async fn files(
     Ok(Json(node.point_files(&caller, at, files.from, PAGE_ENTRIES).await?.into()))
 }
 
-/// Bytes of a file in a recovery point; none where all of them are zeroes
+/// Bytes of a file in a recovery point; where all of them are zeroes, how many instead
 #[utoipa::path(get, path = "/v1/points/{point}/content", tag = "recovery",
     params(("point" = String, Path), Content),
-    responses((status = 200, description = "The bytes", body = Vec<u8>,
-        content_type = "application/octet-stream")))]
+    responses((status = 200, description = "The bytes, or how many zeroes there are", content(
+        (Vec<u8> = "application/octet-stream"), (v1::RecoveryZeroes = "application/json")))))]
 async fn content(
     State(node): State<Node>,
     Extension(caller): Caller,
@@ -102,6 +102,8 @@ async fn content(
     Asked(content): Asked<Content>,
 ) -> Result<Response, Problem> {
     let at = FilesAt { point, repository: content.repository, place: content.place };
-    let bytes = node.point_bytes(&caller, at, content.offset, content.length).await?;
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+    Ok(match node.point_bytes(&caller, at, content.offset, content.length).await? {
+        FileBytes::Bytes(bytes) => ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+        FileBytes::Zeroes(bytes) => Json(v1::RecoveryZeroes { bytes }).into_response(),
+    })
 }
