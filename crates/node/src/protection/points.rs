@@ -136,7 +136,7 @@ impl Node {
                 pinned: marked.pinned,
                 protected_until_ms: marked.protected_until.map(milliseconds),
                 damaged: point.snapshot.tags.iter().any(|tag| tag == DAMAGED_TAG),
-                proof: None,
+                proof: self.proof.book.verdict(known.repository.id, PointId::from_bytes(point.identity().0)),
                 warnings: Warnings::default(),
             },
             repository: known.repository.name.to_string(),

@@ -46,6 +46,7 @@ use std::{sync::Arc, time::Duration};
 use nestling_model::{EventKind, Vm};
 use nestling_store::Store;
 
+pub use book::Entry as RecoveryEntry;
 pub use files_values::{FileView, FilesAt, FilesView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};

@@ -165,7 +165,7 @@ impl Owner {
         (own, kept)
     }
 
-    async fn remove(&mut self, disks: bool) -> Result<()> {
+    pub async fn remove(&mut self, disks: bool) -> Result<()> {
         self.admit(Operation::Remove)?;
         self.free_images("the machine was removed").await;
         if self.vm.state == VmState::Off {
