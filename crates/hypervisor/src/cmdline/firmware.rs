@@ -17,10 +17,11 @@ pub(super) fn boot(line: &mut Line, spec: &LaunchSpec, firmware: &Firmware) -> R
             if let Some(initrd) = initrd {
                 line.words(["-initrd", text(initrd)?]);
             }
-            // The last console that is named stays the one that programs write to.
-            let screen = if spec.screen { "console=tty0 " } else { "" };
-            let append = format!("{screen}{append} {}", spec.kernel_append);
-            line.words(["-append", append.trim()]);
+            // The last console that is named stays the one that programs write to. A quiet kernel would show nothing.
+            let (first, last) = if spec.screen { ("console=tty0", "loglevel=6") } else { ("", "") };
+            let parts = [first, append.trim(), spec.kernel_append.trim(), last];
+            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            line.words(["-append", &parts.join(" ")]);
         }
         (Boot::Firmware, Generation::One) => line.words(["-boot", "strict=on"]),
         (Boot::Firmware, Generation::Two) => {

@@ -198,7 +198,7 @@ fn a_display_is_beside_what_every_guest_has_and_lit_from_the_start() {
     let with = line(&spec);
     let new: Vec<&String> = with.iter().filter(|word| !without.contains(word)).collect();
     let screen = r#"{"driver":"VGA","id":"screen","bus":"pcie.0","addr":"0x2"}"#;
-    assert_eq!(new, [&"console=tty0 console=ttyS0".to_owned(), &screen.to_owned()]);
+    assert_eq!(new, [&"console=tty0 console=ttyS0 loglevel=6".to_owned(), &screen.to_owned()]);
     assert!(without.contains(&"-bios".to_owned()) && !with.contains(&"-bios".to_owned()));
 }
 
