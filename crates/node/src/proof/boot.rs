@@ -81,14 +81,17 @@ impl Boot<'_> {
         if let Some(vm) = made {
             self.node.steps.reached("proof machine made");
             came.result = match failed {
-                Ok(()) => self.watch(vm, began, &mut came).await,
+                Ok(()) => self.watch(vm, began).await,
                 Err(miss) => Err(miss),
             };
             came.ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.look(vm, &mut came).await;
             self.node.steps.reached("proof looked at");
             self.entry.does(self.index, "removing the machine");
-            if let Err(error) = self.node.throw_away(vm).await {
+            // Of a node that ends, the next one removes it.
+            if let Err(error) = self.node.throw_away(vm).await
+                && !self.node.stopping.is_cancelled()
+            {
                 came.warnings.push(format!("its machine is left: {}", error.message()));
             }
             self.node.steps.reached("proof machine removed");
@@ -164,12 +167,7 @@ impl Boot<'_> {
     }
 
     /// Starts it, and waits for what shows that it is up.
-    async fn watch(
-        &self,
-        vm: VmId,
-        began: Instant,
-        came: &mut Came,
-    ) -> std::result::Result<String, Miss> {
+    async fn watch(&self, vm: VmId, began: Instant) -> std::result::Result<String, Miss> {
         self.entry.does(self.index, "starting the machine");
         let handle = self.node.vms.find(&vm.0.to_string())?;
         handle.operate(Operation::Start).await?;
@@ -193,17 +191,12 @@ impl Boot<'_> {
         }
         if let Some(program) = &signs.on_host {
             self.entry.does(self.index, "running a program of the host");
-            self.run_on_host(program, &handle, came).await?;
+            self.run_on_host(program, &handle).await?;
         }
         Ok(seen)
     }
 
-    async fn run_on_host(
-        &self,
-        program: &Command,
-        handle: &Handle,
-        came: &mut Came,
-    ) -> std::result::Result<(), Miss> {
+    async fn run_on_host(&self, program: &Command, handle: &Handle) -> std::result::Result<(), Miss> {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         let environment = [
             ("PATH", path),

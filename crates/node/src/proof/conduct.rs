@@ -45,6 +45,10 @@ pub async fn conduct(node: Node, entry: Arc<Entry>, order: Order) {
 
 /// A machine whose making did not end when it was asked to may have come since.
 async fn sweep(node: &Node, number: u64) {
+    if node.stopping.is_cancelled() {
+        // The next node removes them.
+        return;
+    }
     for boot in node.recovery.instant.all().into_iter().filter(|boot| boot.proof == Some(number)) {
         if let Err(error) = node.throw_away(boot.vm).await {
             let message = format!("a machine of it is left: {}", error.message());

@@ -8,6 +8,7 @@ mod adapter_object;
 mod address;
 mod backup_job;
 mod backup_object;
+mod backup_proof;
 mod backup_run;
 mod common;
 mod disk;
@@ -49,6 +50,7 @@ fn all() -> Vec<Cmdlet<Client>> {
         feature::cmdlets(),
         backup_job::cmdlets(),
         backup_run::cmdlets(),
+        backup_proof::cmdlets(),
         recovery_point::cmdlets(),
         remote::cmdlets(),
     ]
