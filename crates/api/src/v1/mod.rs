@@ -37,7 +37,7 @@
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
 //! GET    /v1/proofs                          POST (NewProof)         /{proof}: GET        POST /{proof}/cancel
-//! GET    /v1/proofs/{proof}/screens/{point}  a picture
+//! GET    /v1/proofs/{proof}/screens/{id}     a picture; points count from 0
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine

@@ -29,7 +29,7 @@ mod values;
 
 use std::{sync::Arc, time::Duration};
 
-use nestling_model::{EventKind, protection::ProofRun};
+use nestling_model::{EventKind, VmId, protection::ProofRun};
 use nestling_store::Store;
 
 pub use self::{
@@ -41,6 +41,10 @@ use crate::{error::Result, home::HomeDir, keeper::Keeper, node::Shared};
 
 /// For proofs under way to give back what they hold when the node ends.
 const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// For a machine that is left to let itself be removed.
+const CLEAR_ATTEMPTS: u32 = 30;
+const CLEAR_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a node remembers of proofs.
 pub struct Stored(Vec<ProofRun>);
@@ -72,10 +76,26 @@ pub fn clear_left(node: &Arc<Shared>) {
     for boot in node.recovery.instant.all().into_iter().filter(|boot| boot.proof.is_some()) {
         let node = Arc::clone(node);
         tokio::spawn(async move {
-            if let Err(error) = node.throw_away(boot.vm).await {
+            let cleared = tokio::select! {
+                cleared = clear(&node, boot.vm) => cleared,
+                () = node.stopping.cancelled() => return,
+            };
+            if let Err(error) = cleared {
                 let message = format!("a machine of a proof is left: {}", error.message());
                 node.events.tell(EventKind::Warning, boot.vm.0.to_string(), message);
             }
         });
+    }
+}
+
+/// A machine that its node left in the middle of something is still being found out about, and refuses for a moment.
+async fn clear(node: &Shared, vm: VmId) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        match node.throw_away(vm).await {
+            Err(_) if attempt < CLEAR_ATTEMPTS => attempt += 1,
+            done => return done,
+        }
+        tokio::time::sleep(CLEAR_PAUSE).await;
     }
 }

@@ -125,9 +125,7 @@ impl Shared {
         if handle.now().vm.state.has_engine() {
             handle.operate(Operation::TurnOff).await?;
         }
-        handle.ask(Operation::Remove, move |owner| Box::pin(owner.remove(true))).await?;
-        self.events.tell(EventKind::VmRemoved, handle.now().vm.name.as_str(), "virtual machine removed");
-        Ok(())
+        self.remove(&handle, true).await
     }
 
     /// A machine needs what is to go.

@@ -64,9 +64,9 @@ async fn cancel_proof(
 }
 
 /// The picture of a machine's screen that was taken at the end of its test; points count from 0
-#[utoipa::path(get, path = "/v1/proofs/{proof}/screens/{point}", tag = "recovery",
-    params(("proof" = String, Path), ("point" = usize, Path)),
-    responses((status = 200, description = "The picture", content_type = "image/png")))]
+#[utoipa::path(get, path = "/v1/proofs/{proof}/screens/{id}", tag = "recovery",
+    params(("proof" = String, Path), ("id" = usize, Path)),
+    responses((status = 200, description = "The picture", body = Vec<u8>, content_type = "image/png")))]
 async fn proof_screen(
     State(node): State<Node>,
     Extension(caller): Caller,
