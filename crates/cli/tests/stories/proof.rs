@@ -151,6 +151,16 @@ fn a_backup_that_does_not_boot_is_told_of() {
     story.nothing_left();
     assert_eq!(story.json(&["proof", "show", "5"], 0)["state"], "Interrupted");
 
+    // What an administrator boots is left alone until it is completed or thrown away.
+    run(&["recover", "boot", "A@newest", "--name", "X"]).ok();
+    assert_eq!(story.nest.ps("(Get-VMInstantBoot).VMName").ok().trim(), "X");
+    assert_eq!(story.nest.ps("(Complete-VMInstantBoot X).State").ok().trim(), "Running");
+    run(&["vm", "turn-off", "X"]).ok();
+    run(&["vm", "remove", "X", "--disks"]).ok();
+    run(&["recover", "boot", "A@newest", "--name", "X", "--no-start"]).ok();
+    story.nest.ps("Remove-VMInstantBoot X -Force").ok();
+    story.nothing_left();
+
     // A job does all of that by itself, and fails with what does not boot.
     run(&["job", "create", "Nightly", "--vm", "C", "--crash-consistent", "--prove"]).ok();
     let said = run(&["job", "run", "Nightly"]);

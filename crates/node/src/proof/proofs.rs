@@ -74,7 +74,8 @@ impl Node {
 
     pub async fn proof(&self, who: &Identity, number: &str) -> Result<ProofView> {
         self.authorize(who, Action::ReadBackups)?;
-        Ok(self.proof_view(&*self.proof.book.find(number)?))
+        let entry = self.proof.book.find(number)?;
+        Ok(self.proof_view(&entry))
     }
 
     /// Asks a proof to end. The machines that it runs go.

@@ -14,6 +14,7 @@ mod common;
 mod disk;
 mod feature;
 mod host;
+mod instant_boot;
 mod life;
 mod memory;
 mod nat;
@@ -52,6 +53,7 @@ fn all() -> Vec<Cmdlet<Client>> {
         backup_run::cmdlets(),
         backup_proof::cmdlets(),
         recovery_point::cmdlets(),
+        instant_boot::cmdlets(),
         remote::cmdlets(),
     ]
     .into_iter()
