@@ -341,12 +341,9 @@ fn a_proof_that_died_leaves_nothing() {
     for step in [
         "proof written down",
         "files named",
-        "proof machine made",
         "launched",
-        "proof machine started",
         "proof looked at",
         "removed from the store",
-        "proof machine removed",
         "proof of a point written down",
     ] {
         let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());

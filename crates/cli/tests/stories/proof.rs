@@ -74,13 +74,56 @@ impl Story {
             let vm: Value = serde_json::from_str(line).expect("an object");
             vm["name"].as_str().expect("a name").to_owned()
         };
-        said.lines().map(name).collect()
+        let mut names: Vec<String> = said.lines().map(name).collect();
+        names.sort();
+        names
     }
 
     fn nothing_left(&self) {
         assert_eq!(self.machines(), ["A", "B", "C"]);
         assert_eq!(self.nest.engine_pids(), [] as [u32; 0]);
         assert_eq!(self.nest.run(&["--json", "recover", "boots"]).ok(), "");
+    }
+
+    /// Programs say what is right: one in the guest, and one of the host, which reaches the guest.
+    fn programs_decide(&self) {
+        let script = self.text("look");
+        let reach = format!("exec {} vm exec \"$NESTLING_PROOF_VM\" -- ", env!("CARGO_BIN_EXE_nestling"));
+        fs::write(&script, format!("#!/bin/sh\n{reach} test -b /dev/vda\n")).expect("a file");
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("a mode");
+        let programs = ["--guest-program", "test -b /dev/vda", "--host-program", script.as_str()];
+        self.json(&[&["proof", "run", "A"], &programs[..]].concat(), 0);
+        let failed = self.json(&["proof", "run", "A", "--guest-program", "test -b /dev/none"], 1);
+        let why = failed["points"][0]["reason"].as_str().expect("a reason");
+        assert!(why.contains("status 1"), "{why}");
+    }
+
+    /// Its machine is known for what it is, plugged into nothing, and gone when its node died.
+    fn goes_with_its_node(&self) {
+        let run = |args: &[&str]| self.nest.run(args);
+        run(&["proof", "run", "B", "--console", "never said", "--detach"]).ok();
+        self.nest.wait_ok("machine of the proof", &["vm", "exec", "proof-B-5-1", "--", "true"]);
+        let switch = self.nest.ps("(Get-VMNetworkAdapter proof-B-5-1).SwitchName").ok();
+        assert_eq!(switch.trim(), "", "it had one");
+        kill(self.nest.node_pid());
+        self.nest.wait("end of what was left", GUEST_DEADLINE, &["vm", "list", "--json"], |said| {
+            said.stdout.lines().count() == 3
+        });
+        self.nothing_left();
+        assert_eq!(self.json(&["proof", "show", "5"], 0)["state"], "Interrupted");
+    }
+
+    /// What an administrator boots stays until it is completed or thrown away.
+    fn others_are_left_alone(&self) {
+        let run = |args: &[&str]| self.nest.run(args).ok();
+        run(&["recover", "boot", "A@newest", "--name", "X"]);
+        assert_eq!(self.nest.ps("(Get-VMInstantBoot).VMName").ok().trim(), "X");
+        assert_eq!(self.nest.ps("(Complete-VMInstantBoot X).State").ok().trim(), "Running");
+        run(&["vm", "turn-off", "X"]);
+        run(&["vm", "remove", "X", "--disks"]);
+        run(&["recover", "boot", "A@newest", "--name", "X", "--no-start"]);
+        self.nest.ps("Remove-VMInstantBoot X -Force").ok();
+        self.nothing_left();
     }
 }
 
@@ -128,38 +171,9 @@ fn a_backup_that_does_not_boot_is_told_of() {
     };
     assert_eq!(points.lines().map(boots).collect::<Vec<_>>(), [Some(false), Some(true)], "{points}");
 
-    // Programs say what is right: one in the guest, and one of the host, which reaches the guest.
-    let script = story.text("look");
-    let line = format!("#!/bin/sh\nexec {} vm exec \"$NESTLING_PROOF_VM\" -- ", env!("CARGO_BIN_EXE_nestling"));
-    fs::write(&script, format!("{line} test -b /dev/vda\n")).expect("a file");
-    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("a mode");
-    let args = ["proof", "run", "A", "--guest-program", "test -b /dev/vda", "--host-program", &script];
-    story.json(&args, 0);
-    let failed = story.json(&["proof", "run", "A", "--guest-program", "test -b /dev/none"], 1);
-    assert!(failed["points"][0]["reason"].as_str().is_some_and(|why| why.contains("status 1")), "{failed}");
-
-    // It is known for what it is, plugged into nothing, and gone when its node died.
-    run(&["proof", "run", "B", "--console", "never said", "--detach"]).ok();
-    let is_up = ["vm", "exec", "proof-B-5-1", "--", "true"];
-    story.nest.wait_ok("machine of the proof", &is_up);
-    let switch = story.nest.ps("(Get-VMNetworkAdapter proof-B-5-1).SwitchName").ok();
-    assert_eq!(switch.trim(), "", "it had one");
-    kill(story.nest.node_pid());
-    story.nest.wait("end of what was left", GUEST_DEADLINE, &["vm", "list", "--json"], |said| {
-        said.stdout.lines().count() == 3
-    });
-    story.nothing_left();
-    assert_eq!(story.json(&["proof", "show", "5"], 0)["state"], "Interrupted");
-
-    // What an administrator boots is left alone until it is completed or thrown away.
-    run(&["recover", "boot", "A@newest", "--name", "X"]).ok();
-    assert_eq!(story.nest.ps("(Get-VMInstantBoot).VMName").ok().trim(), "X");
-    assert_eq!(story.nest.ps("(Complete-VMInstantBoot X).State").ok().trim(), "Running");
-    run(&["vm", "turn-off", "X"]).ok();
-    run(&["vm", "remove", "X", "--disks"]).ok();
-    run(&["recover", "boot", "A@newest", "--name", "X", "--no-start"]).ok();
-    story.nest.ps("Remove-VMInstantBoot X -Force").ok();
-    story.nothing_left();
+    story.programs_decide();
+    story.goes_with_its_node();
+    story.others_are_left_alone();
 
     // A job does all of that by itself, and fails with what does not boot.
     run(&["job", "create", "Nightly", "--vm", "C", "--crash-consistent", "--prove"]).ok();

@@ -34,7 +34,7 @@ use nestling_store::Store;
 
 pub use self::{
     proofs::Cause,
-    values::{ProofProgress, ProofView, ProofWish, ProvenPoint},
+    values::{ProofProgress, ProofView, ProofWish},
 };
 use self::book::Proofs;
 use crate::{error::Result, home::HomeDir, keeper::Keeper, node::Shared};

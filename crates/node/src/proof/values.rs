@@ -2,7 +2,7 @@
 
 use nestling_model::{
     VmPath,
-    protection::{PathPattern, PointProof, ProofRun, Signs},
+    protection::{PathPattern, ProofRun, Signs},
 };
 
 /// A wish that recovery points be proven, in this order and each once.
@@ -36,11 +36,4 @@ pub struct ProofView {
     pub job: Option<String>,
     /// Of each point under way.
     pub progress: Vec<ProofProgress>,
-}
-
-/// What a proof found of a point.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvenPoint {
-    pub proof: u64,
-    pub result: PointProof,
 }
