@@ -8,7 +8,7 @@ use nestling_model::VmPath;
 use nestling_vault::retention::Retention;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, job, nat, node, recover, repository, shell, switch,
+    backup, console, disk, doctor, events, host, image, job, nat, node, proof, recover, repository, shell, switch,
     tree, vault, vm,
 };
 
@@ -86,6 +86,7 @@ pub enum Command {
     Backup(Box<backup::Backup>),
     Job(Box<job::Job>),
     Recover(Box<recover::Recover>),
+    Proof(Box<proof::Proof>),
     Repository(repository::Repository),
     Vault(vault::Vault),
     Node(node::Node),

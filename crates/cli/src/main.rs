@@ -93,6 +93,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Backup(backup) => on_one_thread(backup.run(&session)),
         Command::Job(job) => on_one_thread(job.run(&session)),
         Command::Recover(recover) => on_one_thread(recover.run(&session)),
+        Command::Proof(proof) => on_one_thread(proof.run(&session)),
         Command::Repository(repository) => on_one_thread(repository.run(&session)),
         Command::Image(image) => on_one_thread(image.run(&session)),
         Command::Host(host) => on_one_thread(host.run(&session)),

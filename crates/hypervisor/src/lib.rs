@@ -25,8 +25,8 @@ pub use channel::{ChannelClient, ChannelError, ChannelState};
 pub use cmdline::command_line;
 pub use console::{Console, ConsoleError, ConsoleView};
 pub use machine::{
-    AttachError, Exit, ExitKind, LaunchError, Machine, MachineError, RunState, SaveError, StateFileError,
-    StreamState, Usage,
+    AttachError, Exit, ExitKind, LaunchError, Machine, MachineError, RunState, SaveError, ScreenError,
+    StateFileError, StreamState, Usage,
 };
 pub use qemu::{Firmware, Qemu, QemuError, Version};
 pub use spec::{LaunchSpec, RunDir, Slots};

@@ -27,6 +27,8 @@ pub struct LaunchSpec {
     pub nvram: PathBuf,
     /// Stop the guest when a disk can't be read or written, instead of telling it.
     pub stop_on_disk_error: bool,
+    /// Give it a display, of which pictures can be taken; no guest of ours needs one.
+    pub screen: bool,
     /// Added to the kernel's command line with [`nestling_model::Boot::Kernel`].
     pub kernel_append: String,
 }

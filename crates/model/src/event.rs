@@ -48,6 +48,10 @@ pub enum EventKind {
     RecoveryProgress,
     RecoveryDone,
     RecoveryFailed,
+    ProofStarted,
+    /// A recovery point is shown to boot, or all of a proof.
+    ProofDone,
+    ProofFailed,
     PointChanged,
     PointRemoved,
     /// The guest channel of a machine came up or went away.

@@ -21,6 +21,7 @@ use crate::{
         job_tests::{MINUTE, T0, all, clock_at, named},
         tests::{MIB, backed_up, image, prepare, wish, write},
     },
+    proof::tests::{nothing_left, of, proven},
     recovery::tests::{as_new, bytes, in_place, recovered},
     testing::{ME, TestHome, eventually, settings, small},
 };
@@ -50,6 +51,7 @@ async fn tell(node: &Node, story: &str) {
         DUE => std::future::pending().await,
         "back up" => _ = backed_up(node, wish("vm")).await,
         "recover" => _ = recovered(node, as_new("vm@newest", Some("new"))).await,
+        "prove" => _ = proven(node, of(&["vm"])).await,
         "recover in place" => _ = recovered(node, in_place("vm@newest")).await,
         operations => {
             for operation in operations.split(' ') {
@@ -329,6 +331,36 @@ fn a_recovery_that_died_leaves_a_whole_machine_or_nothing() {
             }
             let made = node.vm(&ME, "new").await.unwrap().vm;
             assert_eq!(bytes(&made.disks[0].path), then, "{step}");
+        });
+    }
+}
+
+/// Whatever a proof had done when its node died, the next one throws away what it left.
+#[test]
+fn a_proof_that_died_leaves_nothing() {
+    for step in [
+        "proof written down",
+        "files named",
+        "launched",
+        "proof looked at",
+        "removed from the store",
+        "proof of a point written down",
+    ] {
+        let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+        home.life(async |node| {
+            prepare(&node, vaults.path()).await;
+            assert!(backed_up(&node, wish("vm")).await.state.is_success(), "{step}");
+        });
+        die(&home, "prove", step);
+        home.life(async |node| {
+            let died = node.proof(&ME, "1").await.unwrap().run;
+            assert!(died.state.has_ended(), "{step}");
+            eventually(async || node.vms(&ME).await.unwrap().len() == 1).await;
+            eventually(async || home.engines().is_empty()).await;
+            assert!(std::fs::read_dir(home.path().join("vms")).unwrap().count() <= 1, "{step}");
+            let next = proven(&node, of(&["vm"])).await;
+            assert_eq!((next.number, next.state), (2, Ended::Failed), "{step}: its disk is empty");
+            nothing_left(&home, &node, 1).await;
         });
     }
 }

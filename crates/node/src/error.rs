@@ -60,6 +60,7 @@ pub enum Object {
     Run,
     Point,
     Recovery,
+    Proof,
     Job,
 }
 
@@ -234,6 +235,8 @@ pub enum NodeError {
     Export { path: PathBuf, source: BlockError },
     #[error("recovery {0} has ended already")]
     RecoveryEnded(u64),
+    #[error("proof {0} has ended already")]
+    ProofEnded(u64),
     #[error("repository '{repository}' is read by recovery {recovery}; wait for its end, or cancel it")]
     RepositoryRead { repository: RepositoryName, recovery: u64 },
     #[error("the node is stopping")]
@@ -279,6 +282,7 @@ fn not_found(object: Object, name: &str) -> String {
         Object::Run => format!("there is no run {name}"),
         Object::Point => format!("there is no recovery point {name}"),
         Object::Recovery => format!("there is no recovery {name}"),
+        Object::Proof => format!("there is no proof {name}"),
         Object::Job => format!("there is no backup job \"{name}\""),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
@@ -302,6 +306,7 @@ fn exists(object: Object, name: &str) -> String {
         | Object::Run
         | Object::Point
         | Object::Recovery
+        | Object::Proof
         | Object::Job => {
             format!("{name} exists already")
         }
@@ -360,6 +365,7 @@ impl NodeError {
             | Self::Interrupted { .. }
             | Self::RunEnded(_)
             | Self::RecoveryEnded(_)
+            | Self::ProofEnded(_)
             | Self::HalfRecovered { .. }
             | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),

@@ -8,6 +8,7 @@
 //! secrets/      what opens repositories; its owner's alone
 //! read/         sockets of disks of stopped machines while they are read
 //! logs/         what runs of backups did, a file for each
+//! proofs/       pictures of what was booted as a test
 //! ```
 //!
 //! Names in here come from ids only. Paths of sockets must stay short, so `run` has eight digits of an id.
@@ -40,7 +41,7 @@ impl HomeDir {
         let lock = lock(&root)?;
         let home = Self { root, _lock: lock };
         for dir in
-            [home.disks(), home.images(), home.vms(), home.runs(), home.secrets(), home.read(), home.logs()]
+            [home.disks(), home.images(), home.vms(), home.runs(), home.secrets(), home.read(), home.logs(), home.proofs()]
         {
             builder.create(&dir).map_err(NodeError::io("create", dir))?;
         }
@@ -78,6 +79,11 @@ impl HomeDir {
     /// What runs of backups did.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// Pictures of what was booted as a test.
+    pub fn proofs(&self) -> PathBuf {
+        self.root.join("proofs")
     }
 
     /// Where disks of machines without an engine are served while they are read.

@@ -25,6 +25,7 @@ mod keeper;
 mod locked;
 mod networks;
 mod node;
+mod proof;
 mod protection;
 mod recovery;
 mod steps;
@@ -43,6 +44,7 @@ pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
 pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView};
 pub use nestling_identity::Identity;
 pub use node::{Node, Settings};
+pub use proof::{ProofProgress, ProofView, ProofWish};
 pub use protection::{
     BackupWish, JobAfter, JobCopy, JobError, JobPlan, JobRun, JobSettings, JobView, Missed, NewRepository,
     POINTS_MAX, PlannedDisk, PlannedMachine, PointChange, PointView, PointsView, PointsWish, RepositoryAdded,

@@ -22,6 +22,7 @@ use crate::{
     journal,
     keeper::Keeper,
     networks::{Defined, Networks},
+    proof::{self, ProofState},
     protection::{self, Protection},
     recovery::{self, RecoveryState},
     steps::{StepHook, Steps},
@@ -54,6 +55,7 @@ pub struct Shared {
     pub vms: Registry,
     pub protection: Protection,
     pub recovery: RecoveryState,
+    pub proof: ProofState,
     pub settings: Settings,
     pub steps: Steps,
     pub started_at_ms: u64,
@@ -78,7 +80,7 @@ impl Node {
         let home = HomeDir::open(home)?;
         let (store, found) = read_store(&home)?;
         let keeper = Keeper::new(store);
-        let Found { record, defined, vms, engine, ran_before, protected, recovered } = found;
+        let Found { record, defined, vms, engine, ran_before, protected, recovered, proven } = found;
         let tag = record.tag();
         let shared = Arc::new(Shared {
             engines: Engines::new(settings.engine, home.root().to_owned(), keeper.clone(), engine),
@@ -89,6 +91,7 @@ impl Node {
             vms: Registry::default(),
             protection: Protection::open(&home, keeper.clone(), protected, settings.clock.now_ms()).await?,
             recovery: RecoveryState::open(keeper.clone(), recovered).await?,
+            proof: ProofState::open(&home, keeper.clone(), proven, settings.clock.now_ms()).await?,
             started_at_ms: now_ms(),
             authority: Authority { node_uid: rustix::process::geteuid().as_raw() },
             asked_to_stop: CancellationToken::new(),
@@ -101,6 +104,7 @@ impl Node {
         recovery::serve_all(&shared, &vms).await;
         vm::restore(&shared, vms, &ran_before).await?;
         recovery::follow_all(&shared);
+        proof::clear_left(&shared);
         protection::start(&shared);
         shared.events.tell(EventKind::NodeStarted, "node", "the node has started");
         let preparing = Arc::clone(&shared);
@@ -111,6 +115,7 @@ impl Node {
     /// Lets everything go. Machines run on; the next node takes them over.
     pub async fn close(&self) {
         self.stopping.cancel();
+        self.proof.close().await;
         tokio::join!(self.protection.close(), self.recovery.close());
         self.networks.network().shutdown().await;
     }
@@ -124,6 +129,10 @@ impl Node {
     /// Resolves when somebody asked the node to stop.
     pub async fn stopped(&self) {
         self.asked_to_stop.cancelled().await;
+    }
+
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self(shared)
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
@@ -155,6 +164,7 @@ struct Found {
     ran_before: RanBefore,
     protected: protection::Stored,
     recovered: recovery::Stored,
+    proven: proof::Stored,
 }
 
 fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
@@ -178,7 +188,8 @@ fn read_store(home: &HomeDir) -> Result<(Store, Found)> {
     let ran_before = store.list::<RanBefore>().unwrap_or_default().pop().unwrap_or_default();
     let protected = protection::Stored::read(&store)?;
     let recovered = recovery::Stored::read(&store)?;
-    Ok((store, Found { record, defined, vms, engine, ran_before, protected, recovered }))
+    let proven = proof::Stored::read(&store)?;
+    Ok((store, Found { record, defined, vms, engine, ran_before, protected, recovered, proven }))
 }
 
 #[cfg(test)]

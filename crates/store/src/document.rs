@@ -1,6 +1,6 @@
 use nestling_model::{
     Nat, Switch, Vm,
-    protection::{Job, Repository, Run},
+    protection::{Job, ProofRun, Repository, Run},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -46,6 +46,13 @@ impl Document for Job {
     const KIND: &'static str = "job";
     fn id(&self) -> String {
         self.id.0.to_string()
+    }
+}
+
+impl Document for ProofRun {
+    const KIND: &'static str = "proof";
+    fn id(&self) -> String {
+        format!("{:020}", self.number)
     }
 }
 

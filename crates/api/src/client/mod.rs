@@ -8,6 +8,7 @@ mod calls;
 mod connection;
 mod error;
 mod files;
+mod proof;
 mod recovery;
 mod streams;
 #[cfg(test)]

@@ -3,6 +3,7 @@ use nestling_node as node;
 use node::NodeError;
 
 use super::{
+    proof::{proving, shown_proving},
     protection::{consistency, keep},
     read, same_names,
 };
@@ -92,6 +93,7 @@ impl TryFrom<v1::JobSettings> for node::JobSettings {
             scripts_after: each(new.scripts_after, |s| Ok(script(s)))?,
             notices: each(new.webhooks, |hook| notice(&hook))?,
             objective: new.objective_seconds.map(objective),
+            proving: new.proof.map(proving),
         })
     }
 }
@@ -184,6 +186,7 @@ fn shown_settings(view: &node::JobView) -> v1::JobSettings {
         scripts_after: Some(policy.scripts_after.iter().map(shown_script).collect()),
         webhooks: Some(policy.notices.iter().filter_map(shown_notice).collect()),
         objective_seconds: Some(policy.objective.map_or(0, |objective| objective.seconds)),
+        proof: Some(shown_proving(policy.proving.as_ref())),
     }
 }
 

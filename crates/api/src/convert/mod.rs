@@ -9,6 +9,7 @@ mod image;
 mod jobs;
 mod network;
 mod protection;
+mod proof;
 mod recovery;
 mod vm;
 

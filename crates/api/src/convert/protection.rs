@@ -276,6 +276,7 @@ impl From<node::PointView> for v1::Point {
             pinned: point.pinned,
             protected_until_ms: point.protected_until_ms,
             damaged: point.damaged,
+            proof: point.proof.map(Into::into),
             tags: view.tags,
         }
     }

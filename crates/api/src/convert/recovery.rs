@@ -85,6 +85,7 @@ impl From<node::InstantView> for v1::InstantBoot {
             point: view.point,
             repository: view.repository,
             disks: view.disks.into_iter().map(|disk| disk.name).collect(),
+            proof: view.proof,
             finishing: view.finishing,
             done_bytes,
             total_bytes,

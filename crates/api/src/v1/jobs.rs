@@ -2,7 +2,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::protection::{Consistency, Reading, Retention, RunState};
+use super::{
+    proof::JobProof,
+    protection::{Consistency, Reading, Retention, RunState},
+};
 
 /// How a job is. In a change, what is absent stays; in a new job it is as usual.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -40,6 +43,8 @@ pub struct JobSettings {
     pub webhooks: Option<Vec<JobWebhook>>,
     /// How old a machine's newest point may become; 0: no matter.
     pub objective_seconds: Option<u64>,
+    /// Whether what it saved is booted as a test, and how.
+    pub proof: Option<JobProof>,
 }
 
 /// How the points that a job makes are marked.

@@ -36,6 +36,8 @@
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
+//! GET    /v1/proofs                          POST (NewProof)         /{proof}: GET        POST /{proof}/cancel
+//! GET    /v1/proofs/{proof}/screens/{id}     a picture; points count from 0
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
@@ -51,6 +53,7 @@ mod host;
 mod image;
 mod jobs;
 mod network;
+mod proof;
 mod protection;
 mod recovery;
 mod tree;
@@ -71,6 +74,7 @@ pub use network::{
     Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,
     SwitchKind,
 };
+pub use proof::{JobProof, NewProof, PointProof, PointVerdict, Proof, ProofProgram, ProofSigns};
 pub use protection::{
     Consistency, DiskRun, MachineRun, NewRepository, NewRun, Point, PointChange, Points, Reading, Repository,
     RepositoryChange, RepositoryContents, Retention, Run, RunProgress, RunState, Secret,

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::proof::PointVerdict;
+
 /// A text that is never shown: a password, a key. Sent to a node, and never answered by one.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
@@ -308,6 +310,9 @@ pub struct Point {
     pub protected_until_ms: Option<u64>,
     #[serde(default)]
     pub damaged: bool,
+    /// What this host's newest test of it found.
+    #[serde(default)]
+    pub proof: Option<PointVerdict>,
     #[serde(default)]
     pub tags: Vec<String>,
 }

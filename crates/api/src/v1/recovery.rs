@@ -110,6 +110,9 @@ pub struct InstantBoot {
     pub repository: String,
     /// The disks that still need the point.
     pub disks: Vec<String>,
+    /// The proof that it runs for, and goes with.
+    #[serde(default)]
+    pub proof: Option<u64>,
     /// Whether they are being brought over.
     pub finishing: bool,
     /// Of the disk that is brought over now.

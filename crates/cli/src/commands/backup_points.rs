@@ -135,6 +135,7 @@ fn table(points: &[v1::Point]) -> String {
         "SIZE",
         "STORED",
         "CONSISTENCY",
+        "BOOTS",
         "KEPT",
         "TAGS",
     ])
@@ -148,11 +149,21 @@ fn table(points: &[v1::Point]) -> String {
             point.size_bytes.map(text::size).unwrap_or_default(),
             text::size(point.stored_bytes),
             point.consistency.clone().unwrap_or_default(),
+            boots(point).to_owned(),
             kept(point),
             point.tags.join(", "),
         ]);
     }
     table.text()
+}
+
+/// What the newest test of it found.
+fn boots(point: &v1::Point) -> &'static str {
+    match &point.proof {
+        Some(proof) if proof.passed => "yes",
+        Some(_) => "NO",
+        None => "-",
+    }
 }
 
 fn kept(point: &v1::Point) -> String {

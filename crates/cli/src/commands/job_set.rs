@@ -5,6 +5,7 @@ use nestling_api::v1;
 
 use crate::{
     args::KeepRulesWithin,
+    commands::proof_run::JobProof,
     failure::{Failure, Result},
     session::Session,
     text::parse_size,
@@ -79,6 +80,7 @@ enum Clear {
     ScriptsAfter,
     Webhooks,
     Objective,
+    Proof,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -136,6 +138,8 @@ struct Settings {
     way: Way,
     #[command(flatten)]
     around: Around,
+    #[command(flatten)]
+    proof: JobProof,
 }
 
 #[derive(Debug, Args)]
@@ -206,7 +210,7 @@ fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
 impl Settings {
     /// Of what has several parts, those that are not given are as before.
     fn over(self, before: &v1::JobSettings) -> Result<v1::JobSettings> {
-        let Self { way, around, .. } = self;
+        let Self { way, around, proof, .. } = self;
         let any_rule = (!self.rule.is_empty()).then_some(self.any_rule);
         let keep = v1::JobKeep { pin: self.pin, protect_hours: self.protect_hours };
         Ok(v1::JobSettings {
@@ -230,6 +234,7 @@ impl Settings {
             scripts_after: some(around.scripts(&around.script_after)),
             webhooks: some(around.webhooks()),
             objective_seconds: around.objective,
+            proof: proof.into_wire(),
             ..v1::JobSettings::default()
         })
     }
@@ -384,6 +389,7 @@ fn clear(what: Clear, settings: &mut v1::JobSettings) {
         Clear::ScriptsAfter => settings.scripts_after = Some(Vec::new()),
         Clear::Webhooks => settings.webhooks = Some(Vec::new()),
         Clear::Objective => settings.objective_seconds = Some(0),
+        Clear::Proof => settings.proof = Some(v1::JobProof::default()),
     }
 }
 

@@ -106,6 +106,14 @@ fn some(number: Option<u64>, shown: impl Fn(u64) -> String) -> String {
     number.filter(|number| *number > 0).map(shown).unwrap_or_default()
 }
 
+fn tests(proof: &v1::JobProof) -> String {
+    match (proof.enabled, proof.every_hours) {
+        (false, _) => String::new(),
+        (true, None) => format!("each new point, by {}", super::proof::signs(&proof.signs)),
+        (true, Some(hours)) => format!("each machine every {hours} hours, by {}", super::proof::signs(&proof.signs)),
+    }
+}
+
 fn marks(keep: v1::JobKeep) -> String {
     match (keep.pin, keep.protect_hours) {
         (true, _) => "pinned".to_owned(),
@@ -139,6 +147,7 @@ pub fn details(job: &v1::Job) -> String {
         ("Runs before", scripts(set.scripts_before.as_ref())),
         ("Runs after", scripts(set.scripts_after.as_ref())),
         ("Tells", hooks.iter().map(|hook| hook.url.clone()).collect::<Vec<_>>().join(", ")),
+        ("Tests", set.proof.as_ref().map(tests).unwrap_or_default()),
         ("Objective", some(set.objective_seconds, |seconds| text::duration(seconds.saturating_mul(1000)))),
     ]);
     for missed in &job.missed {

@@ -19,6 +19,8 @@ pub mod node;
 pub mod node_serve;
 pub mod password;
 pub mod prompt;
+pub mod proof;
+pub mod proof_run;
 pub mod recover;
 pub mod recover_boot;
 pub mod recover_files;

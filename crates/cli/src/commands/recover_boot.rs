@@ -170,6 +170,9 @@ fn table(boots: &[v1::InstantBoot]) -> String {
             boot.repository.clone(),
             boot.disks.join(", "),
             match (&boot.problem, boot.finishing) {
+                _ if boot.proof.is_some() => {
+                    format!("runs for proof {}, and goes with it", boot.proof.unwrap_or_default())
+                }
                 (Some(problem), _) => problem.clone(),
                 (None, true) => progress(boot),
                 (None, false) => "runs from the point".to_owned(),

@@ -14,6 +14,7 @@ mod life;
 mod nest;
 mod nested;
 mod network;
+mod proof;
 mod protect;
 mod reboot;
 mod recover;

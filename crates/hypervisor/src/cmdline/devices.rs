@@ -39,6 +39,11 @@ pub(crate) fn rng() -> Value {
     in_slot("virtio-rng-pci", "rng", RNG_ADDRESS)
 }
 
+/// What every guest can draw on from its first instruction, in an address of its own.
+pub(crate) fn screen() -> Value {
+    json!({"driver": "VGA", "id": "screen", "bus": "pcie.0", "addr": "0x2"})
+}
+
 fn in_slot(driver: &str, id: &str, address: u8) -> Value {
     json!({"driver": driver, "id": id, "bus": BRIDGE, "addr": format!("{address:#x}"), "disable-legacy": "on"})
 }

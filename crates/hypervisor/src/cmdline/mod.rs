@@ -57,6 +57,9 @@ pub fn command_line(spec: &LaunchSpec, slots: &Slots, qemu: &Qemu) -> Result<Vec
     for device in guest_services() {
         line.json("-device", &device);
     }
+    if spec.screen {
+        line.json("-device", &devices::screen());
+    }
     for adapter in &spec.vm.adapters {
         let slot = slots.get(adapter.id).ok_or(SpecError::NoPort(adapter.id))?;
         let ifname = spec.taps.get(&adapter.id).map(String::as_str);

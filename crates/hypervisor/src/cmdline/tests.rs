@@ -65,6 +65,7 @@ fn spec(vm: Vm) -> LaunchSpec {
         restore_from: None,
         nvram: "/home/n/a1.nvram".into(),
         stop_on_disk_error: false,
+        screen: false,
         kernel_append: String::new(),
     }
 }
@@ -186,6 +187,19 @@ fn a_given_kernel_starts_by_qboot_and_leaves_the_disks_no_place_in_the_boot_orde
 -device {"driver":"virtio-blk-pci","id":"disk-scsi-0","bus":"slots","addr":"0x10","disable-legacy":"on","drive":"scsi-0"}"#;
     let machine = "-machine pc-q35-7.2,vmport=off,smm=off,graphics=off";
     assert_eq!(shown(&spec), expected(machine, boot, devices));
+}
+
+#[test]
+fn a_display_is_beside_what_every_guest_has_and_lit_from_the_start() {
+    let mut spec = spec(vm());
+    spec.vm.boot = Boot::Kernel { kernel: "/i/vmlinux".into(), initrd: None, append: "console=ttyS0".into() };
+    let without = line(&spec);
+    spec.screen = true;
+    let with = line(&spec);
+    let new: Vec<&String> = with.iter().filter(|word| !without.contains(word)).collect();
+    let screen = r#"{"driver":"VGA","id":"screen","bus":"pcie.0","addr":"0x2"}"#;
+    assert_eq!(new, [&"console=tty0 console=ttyS0 loglevel=6".to_owned(), &screen.to_owned()]);
+    assert!(without.contains(&"-bios".to_owned()) && !with.contains(&"-bios".to_owned()));
 }
 
 #[test]

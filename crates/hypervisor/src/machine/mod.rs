@@ -12,6 +12,7 @@ mod launch;
 mod operations;
 mod process;
 mod save;
+mod screen;
 mod state_file;
 mod stream;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use self::{
     operations::{MachineError, RunState},
     process::Usage,
     save::SaveError,
+    screen::ScreenError,
     state_file::StateFileError,
     stream::StreamState,
 };

@@ -61,6 +61,7 @@ impl Bench {
             restore_from: None,
             nvram: self.dir.path().join("nvram"),
             stop_on_disk_error: false,
+            screen: false,
             kernel_append: String::new(),
         }
     }

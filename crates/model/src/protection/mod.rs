@@ -16,6 +16,7 @@ pub mod objective;
 pub mod pattern;
 pub mod point;
 pub mod policy;
+pub mod proof;
 pub mod repository;
 pub mod retention;
 pub mod rule;
@@ -44,6 +45,7 @@ pub use point::{ConsistencyReached, PointDisk, Proof, RecoveryPoint};
 pub use policy::{
     After, AfterEnd, CopyTo, DiskExclude, DiskSelector, JobPolicy, MachineOrder, PolicyInvalid,
 };
+pub use proof::{PointProof, ProofRun, Proving, Signs, SignsInvalid};
 pub use repository::{Repository, RepositoryInvalid};
 pub use retention::{Keep, Retention, RetentionInvalid};
 pub use rule::{Comparison, Fact, Rule, RuleError};

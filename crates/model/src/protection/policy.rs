@@ -10,6 +10,7 @@ use super::{
     notice::{NOTICES_MAX, Notice, NoticeInvalid},
     objective::{Objective, ObjectiveInvalid},
     pattern::PathPattern,
+    proof::{Proving, SignsInvalid},
     repository::UPLOAD_BYTES_PER_SECOND_MIN,
     retention::{Keep, Retention, RetentionInvalid},
     script::{CommandInvalid, SCRIPTS_MAX, Script},
@@ -199,6 +200,9 @@ pub struct JobPolicy {
     /// How old a machine's newest recovery point may become.
     #[serde(default)]
     pub objective: Option<Objective>,
+    /// Its new points are booted as a test.
+    #[serde(default)]
+    pub proving: Option<Proving>,
 }
 
 const fn one() -> u32 {
@@ -234,6 +238,8 @@ pub enum PolicyInvalid {
     Notice(#[source] NoticeInvalid),
     #[error("the recovery point objective cannot be")]
     Objective(#[source] ObjectiveInvalid),
+    #[error("what it saves cannot be proven so")]
+    Proving(#[source] SignsInvalid),
 }
 
 fn has_twice<T: PartialEq>(items: &[T]) -> bool {
@@ -258,6 +264,7 @@ impl JobPolicy {
             scripts_after: Vec::new(),
             notices: Vec::new(),
             objective: None,
+            proving: None,
         }
     }
 
@@ -319,6 +326,9 @@ impl JobPolicy {
             return Err(PolicyInvalid::Notice(NoticeInvalid::TooMany));
         }
         self.notices.iter().try_for_each(|notice| notice.validate().map_err(PolicyInvalid::Notice))?;
+        if let Some(proving) = &self.proving {
+            proving.validate().map_err(PolicyInvalid::Proving)?;
+        }
         self.objective.map_or(Ok(()), |objective| objective.validate().map_err(PolicyInvalid::Objective))
     }
 }

@@ -28,6 +28,9 @@ impl Shared {
     /// All machines. How large their disks are is 0 unless it is asked for, and where an image cannot tell.
     pub async fn candidates(&self, with_disks: bool) -> Vec<Candidate> {
         let (all, defined) = (self.vms.all(), self.networks.defined());
+        // What is booted as a test is no machine to be saved.
+        let all: Vec<_> =
+            all.into_iter().filter(|now| self.recovery.instant.proof_of(now.vm.id).is_none()).collect();
         let mut candidates: Vec<Candidate> =
             all.iter().filter_map(|now| candidate(&now.vm, &defined)).collect();
         if with_disks {

@@ -17,6 +17,7 @@ use super::{
     machine::{Backup, Done},
     notices,
     pace::Pace,
+    proving,
     repositories::Known,
     runs::Entry,
     scripts,
@@ -98,6 +99,7 @@ async fn conduct_all(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order) -> b
     }
     let Some(job) = &order.job else { return true };
     let has_copied = copies::copy(node, entry, order, job).await;
+    proving::prove(node, entry, order, job).await;
     scripts::after(node, entry, job).await && has_copied
 }
 

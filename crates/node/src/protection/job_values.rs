@@ -4,7 +4,7 @@ use nestling_model::{
     VmId, VmPath,
     protection::{
         AfterEnd, Consistency, DiskSelector, Job, Join, Keep, MachineOrder, NotTracked, Notice, Objective,
-        PointId, Retention, Rule, RunState, Schedule, Script, Selector,
+        PointId, Proving, Retention, Rule, RunState, Schedule, Script, Selector,
     },
 };
 
@@ -34,6 +34,7 @@ pub struct JobSettings {
     pub scripts_after: Option<Vec<Script>>,
     pub notices: Option<Vec<Notice>>,
     pub objective: Option<Option<Objective>>,
+    pub proving: Option<Option<Proving>>,
 }
 
 /// A job that another one follows, by its name or id.

@@ -277,6 +277,7 @@ impl Shared {
         take(settings.scripts_after, &mut policy.scripts_after);
         take(settings.notices, &mut policy.notices);
         take(settings.objective, &mut policy.objective);
+        take(settings.proving, &mut policy.proving);
         Ok(())
     }
 }

@@ -41,13 +41,14 @@ mod notices;
 mod objectives;
 mod pace;
 pub mod points;
+mod proving;
 pub mod readings;
 pub mod repositories;
 mod retention;
 mod runs;
-mod saving;
+pub mod saving;
 mod scheduler;
-mod scripts;
+pub mod scripts;
 mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -63,6 +64,7 @@ use nestling_model::{
 };
 use nestling_store::Store;
 
+pub use candidates::looks_at_disks;
 pub use job_error::JobError;
 pub use job_values::{JobAfter, JobCopy, JobPlan, JobRun, JobSettings, JobView, PlannedDisk, PlannedMachine};
 pub use objectives::Missed;

@@ -157,7 +157,7 @@ impl Node {
                 pinned: marked.pinned,
                 protected_until_ms: marked.protected_until.map(milliseconds),
                 damaged: entry.is_damaged(),
-                proof: None,
+                proof: self.proof.book.verdict(known.repository.id, PointId::from_bytes(entry.identity().0)),
                 warnings: Warnings::default(),
             },
             repository: known.repository.name.to_string(),

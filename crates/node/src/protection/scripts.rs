@@ -113,13 +113,14 @@ fn environment(node: &Shared, run: &Run, when: When) -> Vec<(&'static str, Strin
 }
 
 /// What came of a program.
-struct Ended {
-    output: String,
+pub struct Ended {
+    pub output: String,
     /// Why it failed, as the end of a sentence.
-    result: Result<(), String>,
+    pub result: Result<(), String>,
 }
 
-async fn run_program(
+/// Runs a program of the host to its end, or until it is wanted no more.
+pub async fn run_program(
     command: &Command,
     environment: &[(&'static str, String)],
     over: impl Future<Output = ()>,

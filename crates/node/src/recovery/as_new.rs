@@ -8,9 +8,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use nestling_hypervisor::disk;
 use nestling_model::{
-    Adapter, AdapterId, Disk, DiskFormat, Vm, VmId, VmState,
+    Adapter, AdapterId, Disk, DiskFormat, StartAction, Vm, VmId, VmState,
     adapter::ADAPTERS_MAX,
-    protection::{DiskSelector, PointId},
+    protection::{DiskSelector, Message, PointId},
 };
 use tokio::sync::OwnedRwLockReadGuard;
 use uuid::Uuid;
@@ -45,6 +45,8 @@ pub struct AsNew<'a> {
     pub new_identity: bool,
     /// Its disks stay in the vault for now.
     pub instant: bool,
+    /// It runs for this proof and no longer.
+    pub proof: Option<u64>,
 }
 
 /// A disk to be made.
@@ -112,6 +114,12 @@ impl AsNew<'_> {
             state_reason: None,
             ..description.vm.clone()
         };
+        if let Some(proof) = self.proof {
+            let (point, of) = (self.source.point.short_id(), &self.source.point.name);
+            let notes = format!("Runs for proof {proof} of recovery point {point} of '{of}', and goes with it.");
+            vm.notes = Message::from(notes).to_string();
+            vm.start_action = StartAction::Nothing;
+        }
         crate::vm::check_notes(&vm.notes)?;
         let plugs = self.plugs(&description.vm.adapters)?;
         let mut disks = Vec::new();
@@ -273,6 +281,7 @@ impl AsNew<'_> {
             point: self.source.id(),
             identity: PointId::from_bytes(self.source.point.identity().0),
             disks: disks.collect(),
+            proof: self.proof,
             finishing: false,
             problem: None,
         };

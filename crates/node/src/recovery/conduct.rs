@@ -21,6 +21,8 @@ pub struct Order {
     pub wish: RecoveryWish,
     /// The machine that is overwritten, if one is.
     pub over: Option<VmId>,
+    /// The number of the proof that a new machine is made for.
+    pub proof: Option<u64>,
 }
 
 /// Conducts a recovery. It has ended afterwards.
@@ -48,7 +50,7 @@ pub async fn conduct(node: Node, entry: Arc<Entry>, order: Order) {
 }
 
 async fn recover(node: &Node, entry: &Entry, order: Order) -> Result<()> {
-    let Order { known, point, wish, over } = order;
+    let Order { known, point, wish, over, proof } = order;
     entry.does("opening the point");
     let source = Source::open(node, entry, known, point).await?;
     let disks = wish.disks.as_slice();
@@ -56,7 +58,7 @@ async fn recover(node: &Node, entry: &Entry, order: Order) -> Result<()> {
         (Whereto::AsNew { switches, no_switch, format, new_identity, instant, .. }, _) => {
             let (no_switch, format, new_identity, instant) = (*no_switch, *format, *new_identity, *instant);
             let source = &source;
-            AsNew { node, entry, source, disks, switches, no_switch, format, new_identity, instant }
+            AsNew { node, entry, source, disks, switches, no_switch, format, new_identity, instant, proof }
                 .run()
                 .await?
         }

@@ -29,6 +29,8 @@ pub struct InstantView {
     pub repository: String,
     /// Those that still need the point.
     pub disks: Vec<InstantDisk>,
+    /// The proof that it runs for, and goes with.
+    pub proof: Option<u64>,
     pub finishing: bool,
     /// Of the disk that is brought over now.
     pub progress: Option<(u64, u64)>,
@@ -50,6 +52,12 @@ impl Node {
     pub async fn finish_instant_boot(&self, who: &Identity, vm: &str) -> Result<InstantView> {
         self.authorize(who, Action::ChangeVm)?;
         let (handle, boot) = self.instant(vm)?;
+        if let Some(proof) = boot.proof {
+            return Err(NodeError::Invalid(format!(
+                "'{}' runs for proof {proof} and goes with it; boot the point for yourself: nestling recover boot",
+                handle.now().vm.name
+            )));
+        }
         if handle.now().running.is_none() {
             return Err(NodeError::NoEngine(handle.now().vm.name.clone()));
         }
@@ -67,10 +75,7 @@ impl Node {
         self.authorize(who, Action::RemoveVm)?;
         let (handle, boot) = self.instant(vm)?;
         let view = self.view(&handle.now());
-        if handle.now().vm.state.has_engine() {
-            handle.operate(Operation::TurnOff).await?;
-        }
-        self.remove_vm(who, &boot.vm.0.to_string(), true).await?;
+        self.throw_away(boot.vm).await?;
         Ok(view)
     }
 
@@ -105,6 +110,7 @@ impl Node {
             repository: known
                 .map_or_else(|| boot.repository.0.to_string(), |k| k.repository.name.to_string()),
             disks: boot.disks,
+            proof: boot.proof,
             finishing: boot.finishing,
             progress,
             problem: boot.problem,
@@ -113,6 +119,15 @@ impl Node {
 }
 
 impl Shared {
+    /// Turns a machine off and removes it with its disks.
+    pub async fn throw_away(&self, vm: VmId) -> Result<()> {
+        let handle = self.vms.find(&vm.0.to_string())?;
+        if handle.now().vm.state.has_engine() {
+            handle.operate(Operation::TurnOff).await?;
+        }
+        self.remove(&handle, true).await
+    }
+
     /// A machine needs what is to go.
     pub fn runs_from_vault(&self, vm: VmId) -> NodeError {
         match self.vms.find(&vm.0.to_string()) {

@@ -44,6 +44,9 @@ pub struct InstantBoot {
     pub identity: PointId,
     /// Those that still need the point.
     pub disks: Vec<InstantDisk>,
+    /// The number of the proof that it runs for, and that it goes with.
+    #[serde(default)]
+    pub proof: Option<u64>,
     /// Whether they are being brought over.
     #[serde(default)]
     pub finishing: bool,
@@ -88,6 +91,11 @@ impl InstantBoots {
 
     pub fn get(&self, vm: VmId) -> Option<InstantBoot> {
         lock(&self.all).get(&vm).cloned()
+    }
+
+    /// The proof that a machine runs for.
+    pub fn proof_of(&self, vm: VmId) -> Option<u64> {
+        lock(&self.all).get(&vm).and_then(|boot| boot.proof)
     }
 
     /// The machine that runs from a point of this identity.

@@ -18,7 +18,9 @@ use super::{
     values::{RecoveryView, RecoveryWish, Whereto},
 };
 use crate::{
-    Node, NodeError, clock::now_ms, error::Result, networks::to_the_end, protection::marks, vm::Asked,
+    Node, NodeError, clock::now_ms, error::Result, networks::to_the_end,
+    protection::{marks, repositories::Known},
+    vm::Asked,
 };
 
 impl Node {
@@ -68,6 +70,18 @@ impl Node {
 
     async fn begin_recovery(&self, who: &str, wish: RecoveryWish) -> Result<Arc<Entry>> {
         let (known, point) = self.choose_point(&wish.point, wish.repository.as_deref()).await?;
+        self.begin_recovery_of(who, known, point, wish, None).await
+    }
+
+    /// The same, from a point that was chosen; for a proof, if one is given.
+    pub(crate) async fn begin_recovery_of(
+        &self,
+        who: &str,
+        known: Known,
+        point: Point,
+        wish: RecoveryWish,
+        proof: Option<u64>,
+    ) -> Result<Arc<Entry>> {
         let (vm, over) = match &wish.whereto {
             Whereto::InPlace => self.machine_of(&point).map(|(id, name)| (name, Some(id)))?,
             Whereto::AsNew { name, .. } => (self.new_name(name.as_ref(), &point)?, None),
@@ -89,7 +103,8 @@ impl Node {
         };
         let entry = self.recovery.recoveries.begin(recovery).await?;
         self.steps.reached("recovery written down");
-        tokio::spawn(conduct(self.clone(), Arc::clone(&entry), Order { known, point, wish, over }));
+        let order = Order { known, point, wish, over, proof };
+        tokio::spawn(conduct(self.clone(), Arc::clone(&entry), order));
         Ok(entry)
     }
 

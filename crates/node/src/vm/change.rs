@@ -6,12 +6,17 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{ConfigVersion, EventKind, Operation, Vm, VmInvalid, VmState};
 use nestling_store::{Batch, Document};
 
-use super::{create::check_notes, owner::Owner, task::Asked};
+use super::{
+    create::check_notes,
+    owner::Owner,
+    task::{Asked, Handle},
+};
 use crate::{
     Node, NodeError,
     blocking::blocking,
     error::{Device, ModifyReason, Named, Result},
     journal::Note,
+    node::Shared,
     protection::tracking::Tracking,
     recovery::InstantBoot,
     values::{VmChange, VmView},
@@ -58,6 +63,12 @@ impl Node {
     pub async fn remove_vm(&self, who: &Identity, vm: &str, disks: bool) -> Result<()> {
         self.authorize(who, Action::RemoveVm)?;
         let handle = self.vms.find(vm)?;
+        self.remove(&handle, disks).await
+    }
+}
+
+impl Shared {
+    pub async fn remove(&self, handle: &Handle, disks: bool) -> Result<()> {
         handle.ask(Operation::Remove, move |owner| Box::pin(owner.remove(disks))).await?;
         self.events.tell(EventKind::VmRemoved, handle.now().vm.name.as_str(), "virtual machine removed");
         Ok(())

@@ -154,6 +154,7 @@ impl Owner {
             restore_from: restore.then(|| files.saved()),
             nvram: files.nvram(),
             stop_on_disk_error: self.node.recovery.instant.get(self.vm.id).is_some(),
+            screen: self.node.recovery.instant.proof_of(self.vm.id).is_some(),
             kernel_append: String::new(),
         };
         self.node.steps.reached("launch");

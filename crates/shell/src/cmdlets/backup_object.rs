@@ -54,17 +54,17 @@ pub static RUN_VIEW: View = View {
     list: &[],
 };
 
-fn time(ms: Option<u64>) -> Value {
+pub fn time(ms: Option<u64>) -> Value {
     let at = ms.and_then(|ms| i64::try_from(ms).ok());
     at.map_or(Value::Null, |unix_ms| Value::DateTime(DateTime { unix_ms }))
 }
 
-fn span(ms: Option<u64>) -> Value {
+pub fn span(ms: Option<u64>) -> Value {
     let span = ms.and_then(|ms| i64::try_from(ms).ok());
     span.map_or(Value::Null, |ms| Value::TimeSpan(TimeSpan { ms }))
 }
 
-fn state(state: v1::RunState) -> Value {
+pub fn state(state: v1::RunState) -> Value {
     member(&STATE, &format!("{state:?}"))
 }
 

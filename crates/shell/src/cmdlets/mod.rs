@@ -8,11 +8,13 @@ mod adapter_object;
 mod address;
 mod backup_job;
 mod backup_object;
+mod backup_proof;
 mod backup_run;
 mod common;
 mod disk;
 mod feature;
 mod host;
+mod instant_boot;
 mod life;
 mod memory;
 mod nat;
@@ -49,7 +51,9 @@ fn all() -> Vec<Cmdlet<Client>> {
         feature::cmdlets(),
         backup_job::cmdlets(),
         backup_run::cmdlets(),
+        backup_proof::cmdlets(),
         recovery_point::cmdlets(),
+        instant_boot::cmdlets(),
         remote::cmdlets(),
     ]
     .into_iter()

@@ -209,6 +209,8 @@ fn object(point: &v1::Point) -> Value {
     object.set("Pinned", point.pinned);
     object.set("ProtectedUntil", point.protected_until_ms.map_or(Value::Null, time));
     object.set("Damaged", point.damaged);
+    object.set("Boots", point.proof.as_ref().map_or(Value::Null, |proof| proof.passed.into()));
+    object.set("ProofMessage", point.proof.as_ref().map(|proof| proof.message.clone()));
     object.set("Tags", texts(point.tags.iter().cloned()));
     object.set("RunId", point.run_id.map(|id| id.to_string()));
     Value::Object(object)

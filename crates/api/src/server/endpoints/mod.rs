@@ -8,6 +8,7 @@ mod inside;
 mod jobs;
 mod network;
 mod protection;
+mod proof;
 mod recovery;
 mod vms;
 
@@ -79,6 +80,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(disks::routes())
         .merge(protection::routes())
         .merge(recovery::routes())
+        .merge(proof::routes())
         .merge(files::routes())
         .merge(jobs::routes())
         .merge(inside::routes());
