@@ -8,7 +8,7 @@ use nestling_model::VmPath;
 use nestling_vault::retention::Retention;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, job, nat, node, recover, repository, shell, switch,
+    backup, console, disk, doctor, events, host, image, import, job, nat, node, recover, repository, shell, switch,
     tree, vault, vm,
 };
 
@@ -81,6 +81,7 @@ pub enum Command {
     Nat(nat::Nat),
     Disk(disk::Disk),
     Image(image::Image),
+    Import(import::Import),
     Host(host::Host),
     Events(events::Events),
     Backup(Box<backup::Backup>),

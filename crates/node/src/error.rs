@@ -6,6 +6,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use nestling_block::BlockError;
+use nestling_exchange::ExchangeError;
 use nestling_explore::ExploreError;
 use nestling_hypervisor::{
     AgentError, AttachError, LaunchError, MachineError, QemuError, agent::FreezeError, capture::CaptureError,
@@ -230,6 +231,14 @@ pub enum NodeError {
     RunsFromVault { vm: VmName },
     #[error("{} cannot be served", path.display())]
     Export { path: PathBuf, source: BlockError },
+    #[error("the machine that {} describes cannot be imported", path.display())]
+    Description { path: PathBuf, source: ExchangeError },
+    #[error("the disk {} cannot be imported", shown(file))]
+    ImportedDisk { file: String, source: BlockError },
+    #[error("its disk {} is in none of the folders {}", shown(file), folders(looked))]
+    ImportedDiskMissing { file: String, looked: Vec<PathBuf> },
+    #[error("{} exists already; an export makes its folder itself", .0.display())]
+    FolderExists(PathBuf),
     #[error("recovery {0} has ended already")]
     RecoveryEnded(u64),
     #[error("repository '{repository}' is read by recovery {recovery}; wait for its end, or cancel it")]
@@ -306,6 +315,14 @@ fn exists(object: Object, name: &str) -> String {
     }
 }
 
+fn shown(text: &str) -> String {
+    text.chars().take(300).flat_map(char::escape_debug).collect()
+}
+
+fn folders(looked: &[PathBuf]) -> String {
+    looked.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
@@ -339,7 +356,8 @@ impl NodeError {
         match self {
             Self::Denied(_) => Kind::Denied,
             Self::NotFound { .. } | Self::ImageNotBuilt(_) => Kind::NotFound,
-            Self::Exists { .. } => Kind::Exists,
+            Self::ImportedDiskMissing { .. } => Kind::NotFound,
+            Self::Exists { .. } | Self::FolderExists(_) => Kind::Exists,
             Self::Invalid(_)
             | Self::Name(_)
             | Self::Mac(_)
@@ -350,6 +368,7 @@ impl NodeError {
             | Self::Policy(_)
             | Self::NothingToSave { .. }
             | Self::NotRecoverable { .. }
+            | Self::Description { .. }
             | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
             Self::Repository(RepositoryInvalid::Name(_) | RepositoryInvalid::Location { .. }) => Kind::Exists,
             Self::Repository(_) => Kind::Invalid,
@@ -399,6 +418,7 @@ impl NodeError {
             | Self::Freeze { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
+            | Self::ImportedDisk { .. }
             | Self::Export { .. }
             | Self::Cancelled
             | Self::Stopping
@@ -464,6 +484,12 @@ impl NodeError {
             Self::Freeze { .. } => Some(
                 "install and start qemu-guest-agent in the guest, or back it up with --crash-consistent".to_owned(),
             ),
+            Self::ImportedDiskMissing { .. } => {
+                Some("bring it there, or say where it is: nestling import PATH --disks FOLDER".to_owned())
+            }
+            Self::ImportedDisk { .. } => Some(
+                "an image and its parents must lie in the folder of the description, or in one that --disks names".to_owned(),
+            ),
             Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
             Self::Prerequisite { .. } => Some(
                 "on the host of this virtual machine, while it is off: Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true"
@@ -506,7 +532,10 @@ impl NodeError {
             | Self::ParentInUse { path, .. }
             | Self::RecoveredDisk { path, .. }
             | Self::Export { path, .. }
+            | Self::Description { path, .. }
+            | Self::FolderExists(path)
             | Self::Io { path, .. } => Some(path.display().to_string()),
+            Self::ImportedDisk { file, .. } | Self::ImportedDiskMissing { file, .. } => Some(shown(file)),
             Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
             Self::Job(error) => error.object(),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),

@@ -1,7 +1,7 @@
 use http::Method;
 
-use super::{Client, Result, segment};
-use crate::v1::{InstantBoot, NewRecovery, Recovery, Vm};
+use super::{Client, Lines, Result, json_body, segment};
+use crate::v1::{ImportProgress, InstantBoot, NewImport, NewRecovery, Recovery, Vm};
 
 const NOTHING: Option<&()> = None;
 
@@ -37,5 +37,13 @@ impl Client {
     /// The machine as it was last.
     pub async fn discard_instant_boot(&self, vm: &str) -> Result<Vm> {
         self.json(Method::POST, &format!("instant-boots/{}/discard", segment(vm)), NOTHING).await
+    }
+}
+
+/// Machines of other programs.
+impl Client {
+    /// Who drops the answer ends the import.
+    pub async fn import_vm(&self, new: &NewImport) -> Result<Lines<ImportProgress>> {
+        self.stream(Method::POST, "imports", json_body("imports", Some(new))?).await.map(Lines::new)
     }
 }

@@ -73,6 +73,7 @@ fn some_body(operation: &Value) -> Value {
         Some("NewDrive") => json!({"path": "/x"}),
         Some("NewVm") => json!({"name": "x"}),
         Some("NewRepository") => json!({"name": "x", "location": "/x", "password": "x"}),
+        Some("NewImport") => json!({"path": "/x"}),
         Some("NewRecovery") => json!({"point": "x@newest"}),
         Some("NewJob") => json!({"name": "x"}),
         Some("NewRun") => json!({"vms": ["x"]}),

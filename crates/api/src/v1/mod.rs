@@ -36,6 +36,7 @@
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
+//! POST   /v1/imports (NewImport)             progress, one JSON object a line
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
@@ -45,6 +46,7 @@
 //! `{vm}` is a name or an id. Everything that fails answers with an [`ErrorBody`].
 
 mod error;
+mod exchange;
 mod files;
 mod guest;
 mod host;
@@ -57,6 +59,7 @@ mod tree;
 mod vm;
 
 pub use error::{ErrorBody, ErrorCode};
+pub use exchange::{ImageFormat, ImportProgress, NewImport};
 pub use files::*;
 pub use guest::{Exec, ExecResult, Guest, GuestInterface};
 pub use host::{

@@ -11,6 +11,7 @@ mod backup_object;
 mod backup_run;
 mod common;
 mod disk;
+mod exchange;
 mod feature;
 mod host;
 mod life;
@@ -50,6 +51,7 @@ fn all() -> Vec<Cmdlet<Client>> {
         backup_job::cmdlets(),
         backup_run::cmdlets(),
         recovery_point::cmdlets(),
+        exchange::cmdlets(),
         remote::cmdlets(),
     ]
     .into_iter()

@@ -1,6 +1,7 @@
 //! The endpoints, thin: read, ask the node, write.
 
 mod disks;
+mod exchange;
 mod files;
 mod guests;
 mod host;
@@ -79,6 +80,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(disks::routes())
         .merge(protection::routes())
         .merge(recovery::routes())
+        .merge(exchange::routes())
         .merge(files::routes())
         .merge(jobs::routes())
         .merge(inside::routes());

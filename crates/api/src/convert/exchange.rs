@@ -1,0 +1,37 @@
+use nestling_node as node;
+use node::NodeError;
+
+use super::same_names;
+use crate::v1;
+
+same_names!(v1::ImageFormat, node::ImageFormat: Raw, Qcow2, Vhdx, Vmdk);
+
+impl TryFrom<v1::NewImport> for node::ImportWish {
+    type Error = NodeError;
+
+    fn try_from(new: v1::NewImport) -> Result<Self, NodeError> {
+        Ok(Self {
+            path: new.path.into(),
+            disks: new.disks.into_iter().map(Into::into).collect(),
+            name: new.name.map(|name| name.parse()).transpose()?,
+            switches: new.switches.into_iter().map(Into::into).collect(),
+            no_switch: new.no_switch,
+            new_identity: new.new_identity,
+        })
+    }
+}
+
+impl From<node::ImportStep> for v1::ImportProgress {
+    fn from(step: node::ImportStep) -> Self {
+        match step {
+            node::ImportStep::Progress { message, done, total } => {
+                Self { message, done, total, ..Self::default() }
+            }
+            node::ImportStep::Warning(warning) => Self { warning: Some(warning), ..Self::default() },
+            node::ImportStep::Done(vm) => Self { vm: Some(vm.into()), ..Self::default() },
+            node::ImportStep::Failed(error) => {
+                Self { message: error.message(), error: Some(error.into()), ..Self::default() }
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A machine of ours in the words of others. Pure.
+
+use nestling_block::ImageFormat as TheirFormat;
+use nestling_exchange::{Adapter, Controller as TheirController, Disk, Firmware, Kernel, Machine};
+use nestling_hypervisor::disk::ImageFormat;
+use nestling_model::{Boot, Controller, Generation, SwitchId, Vm};
+
+/// The machine; the caller adds its disks, as they were written.
+pub fn describe(vm: &Vm, switch: impl Fn(SwitchId) -> Option<String>) -> Machine {
+    Machine {
+        name: vm.name.to_string(),
+        id: Some(vm.id.0.as_u128()),
+        notes: vm.notes.clone(),
+        processors: vm.processor.count,
+        nested: vm.processor.expose_virtualization_extensions,
+        memory_bytes: vm.memory.startup_bytes,
+        firmware: match vm.generation {
+            Generation::One => Firmware::Bios,
+            Generation::Two => Firmware::Uefi,
+        },
+        kernel: match &vm.boot {
+            Boot::Firmware => None,
+            Boot::Kernel { kernel, initrd, append } => Some(Kernel {
+                kernel: kernel.display().to_string(),
+                initrd: initrd.as_ref().map(|initrd| initrd.display().to_string()),
+                append: append.clone(),
+            }),
+        },
+        disks: Vec::new(),
+        adapters: vm
+            .adapters
+            .iter()
+            .map(|adapter| Adapter {
+                name: adapter.name.clone(),
+                mac: Some(adapter.mac.octets()),
+                switch: adapter.switch.and_then(&switch),
+            })
+            .collect(),
+        left_out: Vec::new(),
+    }
+}
+
+/// One of its disks, in a file beside the description.
+pub fn disk(at: (Controller, u8), file: String, format: ImageFormat, read_only: bool, size_bytes: u64) -> Disk {
+    let controller = match at.0 {
+        Controller::Ide => TheirController::Ide,
+        Controller::Scsi => TheirController::Scsi,
+    };
+    let format = Some(match format {
+        ImageFormat::Raw => TheirFormat::Raw,
+        ImageFormat::Qcow2 => TheirFormat::Qcow2,
+        ImageFormat::Vhdx => TheirFormat::Vhdx,
+        ImageFormat::Vmdk => TheirFormat::Vmdk,
+    });
+    Disk { controller, location: at.1, file, format, read_only, size_bytes }
+}

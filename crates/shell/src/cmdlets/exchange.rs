@@ -1,0 +1,71 @@
+//! Import-VM: machines of other programs.
+
+use nestling_api::{Client, v1};
+
+use super::common::{Call, ends};
+use super::recovery_point::mappings;
+use super::vm_object::{VIEW, vm as object};
+use crate::frame::{Category, Cmdlet, CmdletResult, ErrorRecord, Example, Impact, Input, Kind, Parameter};
+
+pub fn cmdlets() -> Vec<Cmdlet<Client>> {
+    vec![Cmdlet {
+        name: "Import-VM",
+        aliases: &[],
+        class: "Microsoft.HyperV.PowerShell.Commands.ImportVM",
+        summary: "Imports a virtual machine of Hyper-V, of OVF, or of libvirt. Its disks are copied.",
+        parameters: PARAMETERS,
+        input: Input::EachRecord,
+        impact: Impact::Changes,
+        views: const { &[&VIEW] },
+        examples: &[Example {
+            code: "Import-VM -Path /exports/Web01 -Copy -GenerateNewId -WhatIf",
+            says: "The machine of an export, as a copy with an id of its own; -WhatIf only says so.",
+        }],
+        run: |call| Box::pin(import(call)),
+    }]
+}
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter::new("Path", Kind::String, "The description (.vmcx, .ovf, .ova, .xml), or a folder with one.")
+        .at(0)
+        .mandatory(),
+    Parameter::new("VhdSourcePath", Kind::Strings, "Folders where disks may lie that are not beside the description."),
+    Parameter::switch("Copy", "Copies the disks. There is no other way: nothing is registered where it lies."),
+    Parameter::switch("GenerateNewId", "A new id and new MAC addresses: it is a copy."),
+    Parameter::new("NewVMName", Kind::String, "Its name; as its description calls it when absent."),
+    Parameter::new("SwitchMapping", Kind::Hashtable, "Which switches the adapters get: @{'OLD' = 'NEW'}."),
+    Parameter::switch("NoSwitch", "Leaves all adapters unplugged."),
+];
+
+async fn import(call: &mut Call<'_>) -> CmdletResult {
+    let path = call.text("Path").unwrap_or_default();
+    if !call.switch("Copy") {
+        let message = "A virtual machine cannot be registered in place here: its disks are copied. Specify -Copy.";
+        return Err(ErrorRecord::new(Category::InvalidArgument, "VirtualizationException", "InvalidParameter", message).into());
+    }
+    if !call.should_process(&path, None)? {
+        return Ok(());
+    }
+    let new = v1::NewImport {
+        path,
+        disks: call.texts("VhdSourcePath"),
+        name: call.text("NewVMName"),
+        switches: mappings(call),
+        no_switch: call.switch("NoSwitch"),
+        new_identity: call.switch("GenerateNewId"),
+    };
+    let mut lines = call.context().clone().import_vm(&new).await.map_err(|e| ends(&e))?;
+    while let Some(line) = lines.next().await {
+        let line = line.map_err(|e| ends(&e))?;
+        if let Some(warning) = &line.warning {
+            call.write_warning(warning);
+        }
+        if let Some(error) = line.error {
+            return Err(ends(&nestling_api::ClientError::from(error)));
+        }
+        if let Some(vm) = &line.vm {
+            call.emit(object(vm));
+        }
+    }
+    Ok(())
+}
