@@ -53,7 +53,7 @@ pub use protection::{
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{
-    FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
+    Change, ChangedFile, Comparison, FileView, FoundFiles, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
     RecoveryWish, SwitchMapping, VolumeView, Whereto,
 };
 pub use values::*;

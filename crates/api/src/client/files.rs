@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::{Client, Result, json_body, segment};
-use crate::v1::{RecoveryFiles, RecoveryVolume};
+use crate::v1::{FoundFiles, PointComparison, RecoveryFiles, RecoveryVolume};
 
 const NOTHING: Option<&()> = None;
 
@@ -45,5 +45,15 @@ impl Client {
         let path = format!("{}&offset={offset}&length={length}", at.path("content"));
         let limits = self.limits(&Method::GET, &path);
         self.whole(Method::GET, &path, json_body(&path, NOTHING)?, limits).await
+    }
+
+    /// Files below a place whose names look like `name`.
+    pub async fn find_point_files(&self, at: FilesAt<'_>, name: &str) -> Result<FoundFiles> {
+        self.json(Method::GET, &format!("{}&name={}", at.path("find"), segment(name)), NOTHING).await
+    }
+
+    /// What differs below a place in the point `with`.
+    pub async fn compare_points(&self, at: FilesAt<'_>, with: &str) -> Result<PointComparison> {
+        self.json(Method::GET, &format!("{}&with={}", at.path("compare"), segment(with)), NOTHING).await
     }
 }

@@ -51,11 +51,11 @@ const CHUNK_BYTES_MAX: u32 = 4 << 20;
 const PAGE_ENTRIES_MAX: usize = 1000;
 
 /// A volume that is being looked into.
-struct Opened {
+pub(super) struct Opened {
     key: Key,
     /// What `point` is of, for messages and for whoever asks again.
     point: Point,
-    fs: Arc<dyn FileSystem>,
+    pub(super) fs: Arc<dyn FileSystem>,
     // In this order: the reader ends before what it reads from.
     _server: NbdServer,
     _source: Arc<Source>,
@@ -223,7 +223,7 @@ impl Node {
         .await
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         who: &Identity,
         at: &FilesAt,

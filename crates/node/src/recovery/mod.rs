@@ -35,6 +35,7 @@ mod instant;
 #[cfg(test)]
 mod instant_tests;
 mod recoveries;
+mod search;
 mod source;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -51,6 +52,7 @@ use nestling_store::Store;
 pub use files_values::{FileView, FilesAt, FilesView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
+pub use search::{Change, ChangedFile, Comparison, FoundFiles};
 pub use source::SourceDisk;
 pub use values::{RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, Whereto};
 
