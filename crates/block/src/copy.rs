@@ -86,7 +86,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// What is left to be copied.
 struct Pieces<'a> {
-    extents: Extents<'a, dyn BlockSource>,
+    extents: Extents<'a, dyn BlockSource + 'a>,
     /// Of the extent that is being cut up: where it goes on, and where it ends.
     rest: Option<(u64, u64)>,
 }
@@ -137,7 +137,7 @@ mod tests {
     use crate::MemoryDisk;
 
     fn all(disk: &MemoryDisk) -> Vec<u8> {
-        let mut bytes = vec![0; disk.size_bytes() as usize];
+        let mut bytes = vec![0; BlockSource::size_bytes(disk) as usize];
         disk.read_at(&mut bytes, 0).expect("its bytes");
         bytes
     }

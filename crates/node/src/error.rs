@@ -231,10 +231,14 @@ pub enum NodeError {
     RunsFromVault { vm: VmName },
     #[error("{} cannot be served", path.display())]
     Export { path: PathBuf, source: BlockError },
+    #[error("the disks of '{vm}' are being read already, by a backup or an export; wait for its end")]
+    DisksRead { vm: VmName },
+    #[error("the export of '{vm}' ended: {why}")]
+    ExportEnded { vm: VmName, why: String },
     #[error("the machine that {} describes cannot be imported", path.display())]
     Description { path: PathBuf, source: ExchangeError },
-    #[error("the disk {} cannot be imported", shown(file))]
-    ImportedDisk { file: String, source: BlockError },
+    #[error("the disk {} cannot be copied", shown(file))]
+    CopiedDisk { file: String, source: BlockError },
     #[error("its disk {} is in none of the folders {}", shown(file), folders(looked))]
     ImportedDiskMissing { file: String, looked: Vec<PathBuf> },
     #[error("{} exists already; an export makes its folder itself", .0.display())]
@@ -378,6 +382,7 @@ impl NodeError {
             | Self::RunEnded(_)
             | Self::RecoveryEnded(_)
             | Self::HalfRecovered { .. }
+            | Self::ExportEnded { .. }
             | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
             Self::DiskInUse { .. }
@@ -389,6 +394,7 @@ impl NodeError {
             | Self::BackupRuns { .. }
             | Self::Recovering { .. }
             | Self::RunsFromVault { .. }
+            | Self::DisksRead { .. }
             | Self::RepositoryRead { .. }
             | Self::Capture { source: CaptureError::Busy, .. }
             | Self::Machine { source: MachineError::Captured { .. }, .. } => Kind::InUse,
@@ -418,7 +424,7 @@ impl NodeError {
             | Self::Freeze { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
-            | Self::ImportedDisk { .. }
+            | Self::CopiedDisk { .. }
             | Self::Export { .. }
             | Self::Cancelled
             | Self::Stopping
@@ -487,7 +493,7 @@ impl NodeError {
             Self::ImportedDiskMissing { .. } => {
                 Some("bring it there, or say where it is: nestling import PATH --disks FOLDER".to_owned())
             }
-            Self::ImportedDisk { .. } => Some(
+            Self::CopiedDisk { .. } => Some(
                 "an image and its parents must lie in the folder of the description, or in one that --disks names".to_owned(),
             ),
             Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
@@ -516,6 +522,8 @@ impl NodeError {
             | Self::Capture { vm, .. }
             | Self::Freeze { vm, .. }
             | Self::BackupEnded { vm, .. }
+            | Self::ExportEnded { vm, .. }
+            | Self::DisksRead { vm }
             | Self::NothingToSave { vm }
             | Self::Recovering { vm, .. }
             | Self::RunsFromVault { vm }
@@ -535,7 +543,7 @@ impl NodeError {
             | Self::Description { path, .. }
             | Self::FolderExists(path)
             | Self::Io { path, .. } => Some(path.display().to_string()),
-            Self::ImportedDisk { file, .. } | Self::ImportedDiskMissing { file, .. } => Some(shown(file)),
+            Self::CopiedDisk { file, .. } | Self::ImportedDiskMissing { file, .. } => Some(shown(file)),
             Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
             Self::Job(error) => error.object(),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),

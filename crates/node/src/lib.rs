@@ -41,7 +41,7 @@ mod written;
 pub use doctor::{CheckResult, Requirement};
 pub use engine::EngineChoice;
 pub use error::{ErrorKind, NodeError, Result};
-pub use exchange::{ImportStep, ImportWish};
+pub use exchange::{ExchangeStep, ExportWish, ImportWish};
 pub use features::{Feature, FeatureInstalled};
 pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
 pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView, disk::ImageFormat};

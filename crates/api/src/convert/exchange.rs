@@ -21,15 +21,22 @@ impl TryFrom<v1::NewImport> for node::ImportWish {
     }
 }
 
-impl From<node::ImportStep> for v1::ImportProgress {
-    fn from(step: node::ImportStep) -> Self {
+impl From<v1::ExportVm> for node::ExportWish {
+    fn from(export: v1::ExportVm) -> Self {
+        let format = export.format.map_or(node::ImageFormat::Qcow2, Into::into);
+        Self { folder: export.folder.into(), format }
+    }
+}
+
+impl From<node::ExchangeStep> for v1::ExchangeProgress {
+    fn from(step: node::ExchangeStep) -> Self {
         match step {
-            node::ImportStep::Progress { message, done, total } => {
+            node::ExchangeStep::Progress { message, done, total } => {
                 Self { message, done, total, ..Self::default() }
             }
-            node::ImportStep::Warning(warning) => Self { warning: Some(warning), ..Self::default() },
-            node::ImportStep::Done(vm) => Self { vm: Some(vm.into()), ..Self::default() },
-            node::ImportStep::Failed(error) => {
+            node::ExchangeStep::Warning(warning) => Self { warning: Some(warning), ..Self::default() },
+            node::ExchangeStep::Done(vm) => Self { vm: Some((*vm).into()), ..Self::default() },
+            node::ExchangeStep::Failed(error) => {
                 Self { message: error.message(), error: Some(error.into()), ..Self::default() }
             }
         }

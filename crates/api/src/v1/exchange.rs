@@ -34,10 +34,20 @@ pub struct NewImport {
     pub new_identity: bool,
 }
 
-/// One line of an import's answer. The last one has `vm` or `error`.
+/// A machine that is off, to go out to other programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExportVm {
+    /// The folder of the node's host that is made.
+    pub folder: String,
+    /// Qcow2 when absent.
+    #[serde(default)]
+    pub format: Option<ImageFormat>,
+}
+
+/// One line of the answer of an import or an export. The last one has `vm` or `error`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
-pub struct ImportProgress {
+pub struct ExchangeProgress {
     pub message: String,
     /// Bytes of disks.
     pub done: u64,
@@ -45,6 +55,7 @@ pub struct ImportProgress {
     pub total: u64,
     /// Something that the machine had and does not have here.
     pub warning: Option<String>,
+    /// The machine that was made, or that went out.
     pub vm: Option<Vm>,
     pub error: Option<ErrorBody>,
 }

@@ -17,6 +17,7 @@
 //!                                            remove-saved-state update-version
 //! POST   /v1/vms/{vm}/adapters (NewAdapter)  PATCH, DELETE /v1/vms/{vm}/adapters/{id}
 //! POST   /v1/vms/{vm}/disks (NewDrive)       DELETE /v1/vms/{vm}/disks/{controller}/{location}
+//! POST   /v1/vms/{vm}/export (ExportVm)      progress, one JSON object a line
 //! POST   /v1/vms/{vm}/console                bytes both ways
 //! GET    /v1/vms/{vm}/guest                  what the guest agent says
 //! POST   /v1/vms/{vm}/guest/exec (Exec)      PUT /v1/vms/{vm}/guest/files?path=
@@ -60,7 +61,7 @@ mod tree;
 mod vm;
 
 pub use error::{ErrorBody, ErrorCode};
-pub use exchange::{ImageFormat, ImportProgress, NewImport};
+pub use exchange::{ExchangeProgress, ExportVm, ImageFormat, NewImport};
 pub use files::*;
 pub use guest::{Exec, ExecResult, Guest, GuestInterface};
 pub use host::{

@@ -1,11 +1,15 @@
 //! `nestling import`: a machine of another program comes in.
 
 use clap::Args;
-use nestling_api::v1::{self, ErrorCode};
+use nestling_api::{
+    client::Lines,
+    v1::{self, ErrorCode},
+};
 
 use super::recover_vm::mapping;
 use crate::{
     failure::{Failure, Result},
+    printer::Printer,
     session::Session,
     text,
 };
@@ -46,29 +50,34 @@ impl Import {
             no_switch: self.no_switch,
             new_identity: self.new_identity,
         };
-        let mut lines = session.client().await?.import_vm(&new).await?;
-        let (mut shown, mut warnings, mut made) = (session.printer.progress(), Vec::new(), None);
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            session.printer.changed(&line)?;
-            if let Some(error) = line.error {
-                return Err(Failure::Error(error));
-            }
-            warnings.extend(line.warning);
-            made = line.vm;
-            if !line.message.is_empty() {
-                #[expect(clippy::cast_precision_loss, reason = "a share of a bar")]
-                let share = (line.total > 0).then(|| line.done as f64 / line.total as f64);
-                shown.show(share, &line.message);
-            }
-        }
-        drop(shown);
-        let ended = || Failure::new(ErrorCode::Failed, "the import ended without a result".to_owned());
-        let vm = made.ok_or_else(ended)?;
-        for warning in warnings {
-            session.printer.warning(&format!("{}: {warning}", vm.name));
-        }
+        let lines = session.client().await?.import_vm(&new).await?;
+        let vm = follow(session.printer, lines).await?;
         session.printer.talk(&format!("{} is imported; it is off", text::clean(&vm.name)));
         Ok(())
     }
+}
+
+/// Tells how far it is, what was left out, and gives the machine.
+pub async fn follow(printer: Printer, mut lines: Lines<v1::ExchangeProgress>) -> Result<v1::Vm> {
+    let (mut shown, mut warnings, mut made) = (printer.progress(), Vec::new(), None);
+    while let Some(line) = lines.next().await {
+        let line = line?;
+        printer.changed(&line)?;
+        if let Some(error) = line.error {
+            return Err(Failure::Error(error));
+        }
+        warnings.extend(line.warning);
+        made = line.vm;
+        if !line.message.is_empty() {
+            #[expect(clippy::cast_precision_loss, reason = "a share of a bar")]
+            let share = (line.total > 0).then(|| line.done as f64 / line.total as f64);
+            shown.show(share, &line.message);
+        }
+    }
+    drop(shown);
+    let vm = made.ok_or_else(|| Failure::new(ErrorCode::Failed, "it ended without a result".to_owned()))?;
+    for warning in warnings {
+        printer.warning(&format!("{}: {warning}", vm.name));
+    }
+    Ok(vm)
 }

@@ -37,4 +37,5 @@ pub mod vm;
 pub mod vm_adapter;
 pub mod vm_create;
 pub mod vm_drive;
+pub mod vm_export;
 pub mod vm_set;

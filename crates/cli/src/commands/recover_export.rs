@@ -36,11 +36,22 @@ pub struct Export {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum ImageFormat {
+pub enum ImageFormat {
     Raw,
     Qcow2,
     Vhdx,
     Vmdk,
+}
+
+impl ImageFormat {
+    pub fn into_wire(self) -> v1::ImageFormat {
+        match self {
+            Self::Raw => v1::ImageFormat::Raw,
+            Self::Qcow2 => v1::ImageFormat::Qcow2,
+            Self::Vhdx => v1::ImageFormat::Vhdx,
+            Self::Vmdk => v1::ImageFormat::Vmdk,
+        }
+    }
 }
 
 impl Export {
@@ -75,12 +86,7 @@ impl Export {
             instant: false,
             start: false,
             export_folder: Some(session.file(&[], &self.folder)?),
-            export_format: Some(match self.format {
-                ImageFormat::Raw => v1::ImageFormat::Raw,
-                ImageFormat::Qcow2 => v1::ImageFormat::Qcow2,
-                ImageFormat::Vhdx => v1::ImageFormat::Vhdx,
-                ImageFormat::Vmdk => v1::ImageFormat::Vmdk,
-            }),
+            export_format: Some(self.format.into_wire()),
         })
     }
 }

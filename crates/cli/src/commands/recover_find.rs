@@ -131,8 +131,7 @@ impl Search {
             Some(place) => vec![place.clone()],
             None => match self.client.point_volumes(at("")).await {
                 Ok(volumes) => {
-                    let readable = volumes.into_iter().filter(|volume| volume.readable);
-                    readable.map(|volume| format!("{}:/", volume.place)).collect()
+                    volumes.into_iter().filter(|volume| volume.readable).map(|volume| volume.place).collect()
                 }
                 Err(error) => return self.miss(&format!("{short}: {}", error.message)),
             },

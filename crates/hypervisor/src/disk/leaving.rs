@@ -1,10 +1,10 @@
-//! Images for other programs: machines here run on none of those formats.
+//! Images that come from other programs and go to them: machines here run on few of those formats.
 
 use std::{fmt, path::Path};
 
 use nestling_model::DiskFormat;
 
-use super::{DiskError, WORK_TIMEOUT, io_error, tool::Img};
+use super::{DiskError, LOOK_TIMEOUT, WORK_TIMEOUT, io_error, tool::Img};
 use crate::Qemu;
 
 /// Sectors, of which all of these formats count a disk's size.
@@ -61,6 +61,13 @@ pub async fn create_leaving(qemu: &Qemu, path: &Path, format: ImageFormat, bytes
     }
     img.path(path)?.args([bytes.next_multiple_of(SECTOR_BYTES).to_string().as_str()]);
     img.run(WORK_TIMEOUT).await
+}
+
+/// Refuses a file that another program writes to, as far as that is QEMU. Its format does not matter.
+pub async fn check_free(qemu: &Qemu, path: &Path) -> Result<(), DiskError> {
+    let mut img = Img::new(qemu, path, ImageFormat::Raw);
+    img.args(["info", "-f", "raw"]).path(path)?;
+    img.run(LOOK_TIMEOUT).await
 }
 
 /// Brings an image that was written into the state that other programs want to find it in: what QEMU keeps in the log of a VHDX

@@ -1,9 +1,19 @@
-//! A machine of ours in the words of others. Pure.
+//! A machine of ours in the words of others.
+
+use std::{fs::File, io::Write, path::Path};
 
 use nestling_block::ImageFormat as TheirFormat;
-use nestling_exchange::{Adapter, Controller as TheirController, Disk, Firmware, Kernel, Machine};
+use nestling_exchange::{
+    Adapter, Controller as TheirController, Disk, Firmware, Kernel, Machine, write_libvirt, write_ovf,
+};
 use nestling_hypervisor::disk::ImageFormat;
 use nestling_model::{Boot, Controller, Generation, SwitchId, Vm};
+
+use crate::{NodeError, blocking::blocking, error::Result};
+
+/// The machine in two languages. Names of files never come from names of machines.
+const OVF: &str = "machine.ovf";
+const LIBVIRT: &str = "machine.xml";
 
 /// The machine; the caller adds its disks, as they were written.
 pub fn describe(vm: &Vm, switch: impl Fn(SwitchId) -> Option<String>) -> Machine {
@@ -53,4 +63,22 @@ pub fn disk(at: (Controller, u8), file: String, format: ImageFormat, read_only: 
         ImageFormat::Vmdk => TheirFormat::Vmdk,
     });
     Disk { controller, location: at.1, file, format, read_only, size_bytes }
+}
+
+/// Writes both descriptions into `part`, which will be called `folder`. They are durable afterwards.
+pub async fn write(machine: &Machine, part: &Path, folder: &Path) -> Result<()> {
+    let texts = [(OVF, write_ovf(machine)), (LIBVIRT, write_libvirt(machine, &folder.display().to_string()))];
+    let part = part.to_owned();
+    blocking(move || {
+        for (name, text) in texts {
+            let path = part.join(name);
+            let written = File::create_new(&path).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            });
+            written.map_err(NodeError::io("write", path))?;
+        }
+        Ok(())
+    })
+    .await
 }

@@ -26,7 +26,13 @@ const HYPER_V_DISKS: [&str; 2] = ["Virtual Hard Disks", "Snapshots"];
 pub struct Found {
     pub machine: Machine,
     /// In the order of the machine's.
-    pub disks: Vec<Arc<dyn BlockSource>>,
+    pub disks: Vec<FoundDisk>,
+}
+
+pub struct FoundDisk {
+    pub source: Arc<dyn BlockSource>,
+    /// Its file, unless it lies inside another one.
+    pub path: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +68,10 @@ pub fn find(path: &Path, more: &[PathBuf]) -> Result<Found> {
         let file = RawDisk::open(&path).map_err(|error| refused(error.into()))?;
         let archive = Archive::read(Arc::new(file)).map_err(refused)?;
         let machine = read_ovf(&archive.description().map_err(refused)?).map_err(refused)?;
-        let opened = |disk: &Disk| open(&archive, Path::new(&plain(&disk.file)), disk);
+        let opened = |disk: &Disk| {
+            let source = open(&archive, Path::new(&plain(&disk.file)), disk)?;
+            Ok(FoundDisk { source, path: None })
+        };
         let disks = machine.disks.iter().map(opened).collect::<Result<_>>()?;
         return Ok(Found { machine, disks });
     }
@@ -138,11 +147,11 @@ fn beside(path: &Path, kind: Kind) -> Vec<PathBuf> {
     folders
 }
 
-fn in_folders(folders: &Folders, disk: &Disk) -> Result<Arc<dyn BlockSource>> {
+fn in_folders(folders: &Folders, disk: &Disk) -> Result<FoundDisk> {
     // Names in OVF are addresses, in which a blank may be written as %20.
     let names = [disk.file.replace('\\', "/"), plain(&disk.file)];
     match names.iter().find_map(|name| folders.find(Path::new(name))) {
-        Some(path) => open(folders, &path, disk),
+        Some(path) => Ok(FoundDisk { source: open(folders, &path, disk)?, path: Some(path) }),
         None => Err(NodeError::ImportedDiskMissing {
             file: disk.file_name().chars().take(255).collect(),
             looked: folders.all().to_vec(),
@@ -155,7 +164,7 @@ fn open(files: &dyn ImageFiles, path: &Path, disk: &Disk) -> Result<Arc<dyn Bloc
     let format = disk.format.or_else(|| by_name(path));
     let opened = OpenImage::open_in(files, path, format);
     let file = || path.display().to_string();
-    opened.map(|image| image.source).map_err(|source| NodeError::ImportedDisk { file: file(), source })
+    opened.map(|image| image.source).map_err(|source| NodeError::CopiedDisk { file: file(), source })
 }
 
 fn by_name(path: &Path) -> Option<ImageFormat> {

@@ -2,11 +2,11 @@
 //!
 //! As `vm::create` makes one: what is to come is written down, disks are copied under temporary names into the machine's own
 //! folder, then the definition is stored and the disks get their names. Whatever ends it leaves the whole machine or nothing.
-//! Disks become qcow2, and what lies in several images becomes one. Dropping the receiver ends the import.
+//! Disks become qcow2, and what lies in several images becomes one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::{Path, PathBuf}, sync::Arc};
 
-use nestling_block::{BlockError, BlockSource, BlockTarget, CopyWatch};
+use nestling_block::BlockSource;
 use nestling_exchange::{Controller as TheirController, Firmware, Machine};
 use nestling_hypervisor::disk;
 use nestling_identity::{Action, Identity};
@@ -16,12 +16,13 @@ use nestling_model::{
     adapter::{ADAPTERS_MAX, DEFAULT_NAME},
 };
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    find::{self, Found},
-    values::{ImportStep, ImportWish},
+    copied::Copied,
+    find::{self, Found, FoundDisk},
+    teller::{self, Teller},
+    values::{ExchangeStep, ImportWish},
 };
 use crate::{
     Node, NodeError,
@@ -30,53 +31,28 @@ use crate::{
     error::{Object, Result},
     recovery::define,
     vm::{Claim, DiskUse, Handle},
-    written::{self, WrittenImage},
 };
 
-/// How many steps may wait for a slow reader before they are left out.
-const STEPS_WAITING_MAX: usize = 64;
-const TELL_INTERVAL: Duration = Duration::from_millis(300);
 const NOTES_CHARS_MAX: usize = 8192;
 const MEGABYTE: u64 = 1 << 20;
 
 impl Node {
     /// Begins to take a machine in; the receiver is told how far it is, and how it ended.
-    pub async fn import_vm(&self, who: &Identity, wish: ImportWish) -> Result<mpsc::Receiver<ImportStep>> {
+    pub async fn import_vm(&self, who: &Identity, wish: ImportWish) -> Result<mpsc::Receiver<ExchangeStep>> {
         self.authorize(who, Action::CreateVm)?;
         self.authorize(who, Action::ReadDisks)?;
         if wish.no_switch && !wish.switches.is_empty() {
             return Err(NodeError::invalid("adapters are plugged into other switches, or into none, and not both"));
         }
-        let (steps, receiver) = mpsc::channel(STEPS_WAITING_MAX);
-        let cancel = self.stopping.child_token();
-        let import = Import { node: self.clone(), wish, steps: steps.clone(), cancel: cancel.clone() };
-        let work = tokio::spawn(async move { import.run().await });
         let node = self.clone();
-        tokio::spawn(async move {
-            let mut work = work;
-            let done = tokio::select! {
-                done = &mut work => done,
-                () = steps.closed() => {
-                    cancel.cancel();
-                    work.await
-                }
-            };
-            let last = match done.unwrap_or_else(|e| Err(NodeError::Internal(e.to_string()))) {
-                Ok(handle) => ImportStep::Done(node.view(&handle.now())),
-                Err(error) => ImportStep::Failed(error),
-            };
-            // Waits for the reader: the last word must not be lost. An error means that nobody reads.
-            let _ = steps.send(last).await;
-        });
-        Ok(receiver)
+        Ok(teller::told(self, async move |teller| Import { node, wish, teller }.run().await))
     }
 }
 
 struct Import {
     node: Node,
     wish: ImportWish,
-    steps: mpsc::Sender<ImportStep>,
-    cancel: CancellationToken,
+    teller: Teller,
 }
 
 /// A disk to be made, and whose bytes it gets.
@@ -96,25 +72,24 @@ struct Planned {
 
 impl Import {
     async fn run(&self) -> Result<Arc<Handle>> {
-        self.tell("reading the description", 0, 0);
+        self.teller.tell("reading the description", 0, 0);
         let (path, more) = (self.wish.path.clone(), self.wish.disks.clone());
         let Found { machine, disks } = blocking(move || find::find(&path, &more)).await?;
         for what in &machine.left_out {
-            self.warn(format!("{what}: left out")).await;
+            self.teller.warn(format!("{what}: left out")).await;
         }
+        self.check_free(&disks).await?;
         let planned = self.plan(machine, disks).await?;
         let paths: Vec<_> = planned.disks.iter().map(|new| new.disk.path.clone()).collect();
         let total = planned.disks.iter().map(|new| new.from.size_bytes()).sum();
-        let make = async |temporary: Vec<std::path::PathBuf>| {
+        let make = async |temporary: Vec<PathBuf>| {
             let mut before = 0;
             for (new, path) in planned.disks.iter().zip(&temporary) {
                 self.copy(planned.vm.id, new, path, before, total).await?;
                 before += new.from.size_bytes();
                 self.node.steps.reached("a disk imported");
             }
-            if self.cancel.is_cancelled() {
-                return Err(NodeError::Cancelled);
-            }
+            self.teller.check()?;
             self.plugged(&planned).await
         };
         // Adapters are held to their switches until the machine has its task.
@@ -122,17 +97,16 @@ impl Import {
         Ok(self.node.adopt_new(vm))
     }
 
-    fn tell(&self, message: &str, done: u64, total: u64) {
-        // What a slow reader misses is told again soon.
-        let _ = self.steps.try_send(ImportStep::Progress { message: message.to_owned(), done, total });
+    /// A disk that somebody writes to would be copied as it never was.
+    async fn check_free(&self, disks: &[FoundDisk]) -> Result<()> {
+        let qemu = self.node.engines.qemu().await?;
+        for path in disks.iter().filter_map(|disk| disk.path.as_deref()) {
+            disk::check_free(&qemu, path).await?;
+        }
+        Ok(())
     }
 
-    async fn warn(&self, what: String) {
-        // An error means that nobody reads.
-        let _ = self.steps.send(ImportStep::Warning(what)).await;
-    }
-
-    async fn plan(&self, machine: Machine, from: Vec<Arc<dyn BlockSource>>) -> Result<Planned> {
+    async fn plan(&self, machine: Machine, found: Vec<FoundDisk>) -> Result<Planned> {
         let mut claims = Vec::new();
         let name = self.name(&machine)?;
         let id = self.id(&machine, &mut claims)?;
@@ -140,7 +114,7 @@ impl Import {
         let adapters = self.adapters(&machine, &mut claims).await?;
         let mut vm = self.define(id, name, &machine, adapters).await?;
         let mut disks = Vec::new();
-        for (theirs, from) in machine.disks.iter().zip(from) {
+        for (theirs, FoundDisk { source: from, .. }) in machine.disks.iter().zip(found) {
             let disk = self.new_disk(id, theirs);
             let path = disk.path.clone();
             claims.push(self.node.vms.claim_disk(&disk.path, move || DiskUse::of_new(&path, None)).await?);
@@ -195,7 +169,7 @@ impl Import {
                 None => self.node.vms.claim_dynamic_mac(self.node.tag())?,
             };
             if let Some(taken) = wanted.filter(|wanted| *wanted != mac) {
-                self.warn(format!("{name}: another adapter here has the address {taken}, so it got a new one")).await;
+                self.teller.warn(format!("{name}: another adapter here has the address {taken}, so it got a new one")).await;
             }
             adapters.push(Adapter {
                 id: self.node.vms.free_adapter_id(),
@@ -210,7 +184,7 @@ impl Import {
             claims.push(claim);
         }
         for more in machine.adapters.iter().skip(ADAPTERS_MAX) {
-            self.warn(format!("{}: a machine has at most {ADAPTERS_MAX} adapters, so it is left out", more.name)).await;
+            self.teller.warn(format!("{}: a machine has at most {ADAPTERS_MAX} adapters, so it is left out", more.name)).await;
         }
         Ok(adapters)
     }
@@ -219,11 +193,11 @@ impl Import {
         let most = self.node.limits().processors_max;
         if machine.processors > most {
             let had = machine.processors;
-            self.warn(format!("it had {had} processors and gets {most}, which is what this host has")).await;
+            self.teller.warn(format!("it had {had} processors and gets {most}, which is what this host has")).await;
         }
         let notes: String = machine.notes.chars().take(NOTES_CHARS_MAX).collect();
         if notes.len() < machine.notes.len() {
-            self.warn(format!("its notes are longer than {NOTES_CHARS_MAX} characters, and were cut")).await;
+            self.teller.warn(format!("its notes are longer than {NOTES_CHARS_MAX} characters, and were cut")).await;
         }
         Ok(Vm {
             id,
@@ -288,31 +262,10 @@ impl Import {
         let qemu = self.node.engines.qemu().await?;
         let (kind, bytes) = (disk::DiskKind::Dynamic, Some(from.size_bytes().next_multiple_of(512)));
         disk::create(&qemu, path, &disk::NewDisk { format: *format, bytes, kind }).await?;
-        let socket = format!("i{}-{}", crate::home::short(vm), before);
-        let image = WrittenImage::open(&self.node, path, (*format).into(), &socket).await?;
-        let watch = Arc::new(CopyWatch::default());
-        let work = {
-            let (from, uri, watch) = (Arc::clone(from), image.uri(), Arc::clone(&watch));
-            tokio::task::spawn_blocking(move || {
-                let to = written::connect(&uri).map_err(Trouble::Written)?;
-                nestling_block::copy(&*from, &to, &watch).map_err(|error| {
-                    let is_written = error.to_string().starts_with(BlockTarget::name(&to));
-                    if is_written { Trouble::Written(error) } else { Trouble::Read(error) }
-                })
-            })
-        };
-        let message = format!("copying {}", from.name());
-        let tell = || self.tell(&message, before + watch.done_bytes(), total);
-        let done = written::watched(work, &self.cancel, TELL_INTERVAL, tell, || watch.cancel()).await;
-        let done = match done {
-            Ok(_) if self.cancel.is_cancelled() => Err(NodeError::Cancelled),
-            Ok(copied) => copied.map_err(|trouble| match trouble {
-                Trouble::Read(source) => NodeError::ImportedDisk { file: from.name().to_owned(), source },
-                Trouble::Written(error) => written::told(path, error),
-            }),
-            Err(error) => Err(error),
-        };
-        image.close(done).await.map(drop)
+        let socket = format!("i{}-{before}", crate::home::short(vm));
+        let from = Arc::clone(from);
+        let (node, teller, format) = (&self.node, &self.teller, (*format).into());
+        Copied { node, teller, from, path, format, socket: &socket, before, total }.run().await
     }
 
     /// Every mapping must mean something, so that a slip does not leave a machine without its network.
@@ -344,7 +297,7 @@ impl Import {
                     guards.push(guard);
                 }
                 Err(_) => {
-                    self.warn(format!(
+                    self.teller.warn(format!(
                         "{}: there is no switch \"{wanted}\" here, so it is not plugged in",
                         adapter.name
                     ))
@@ -354,12 +307,6 @@ impl Import {
         }
         Ok((vm, guards))
     }
-}
-
-/// Which side of a copy failed.
-enum Trouble {
-    Read(BlockError),
-    Written(BlockError),
 }
 
 fn is(a: &str, b: &str) -> bool {

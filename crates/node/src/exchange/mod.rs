@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! import: find (which description, which disks) ──► import (a definition, claims) ──► disks copied, then both at once
-//! export: recovery::to_folder ──► folder (a folder that comes whole or not at all), describe (pure)
+//! export: of a point recovery::to_folder, of a machine export ──► folder (which comes whole or not at all), describe (pure)
 //! ```
 //!
 //! What must never happen: that a description or an image names a file outside of the folders that the administrator gave;
 //! that something of an import or an export that failed is left; that what could not be taken over is not told.
 
+mod copied;
 mod describe;
+mod export;
 mod find;
 mod folder;
 mod folders;
 mod import;
+mod teller;
 #[cfg(test)]
 pub(crate) mod tests;
 mod values;
 
-pub use describe::{describe, disk as describe_disk};
+pub use describe::{describe, disk as describe_disk, write as write_descriptions};
 pub use folder::{NewFolder, UnfinishedFolder};
-pub use values::{ImportStep, ImportWish};
+pub use values::{ExchangeStep, ExportWish, ImportWish};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nestling_hypervisor::disk::ImageFormat;
-use nestling_model::{Controller, DiskFormat, Vm};
+use nestling_model::{Controller, DiskFormat, Operation, Vm};
 
 use super::*;
 use crate::{
@@ -39,10 +39,21 @@ pub(crate) async fn imported(node: &Node, wish: ImportWish) -> Result<(Vm, Vec<S
     let mut warnings = Vec::new();
     loop {
         match steps.recv().await.expect("it has an end") {
-            ImportStep::Progress { done, total, .. } => assert!(done <= total),
-            ImportStep::Warning(warning) => warnings.push(warning),
-            ImportStep::Done(view) => return Ok((view.vm, warnings)),
-            ImportStep::Failed(error) => return Err(error),
+            ExchangeStep::Progress { done, total, .. } => assert!(done <= total),
+            ExchangeStep::Warning(warning) => warnings.push(warning),
+            ExchangeStep::Done(view) => return Ok((view.vm, warnings)),
+            ExchangeStep::Failed(error) => return Err(error),
+        }
+    }
+}
+
+/// How an export ended.
+async fn ended(mut steps: tokio::sync::mpsc::Receiver<ExchangeStep>) -> Result<(), NodeError> {
+    loop {
+        match steps.recv().await.expect("it has an end") {
+            ExchangeStep::Done(_) => return Ok(()),
+            ExchangeStep::Failed(error) => return Err(error),
+            _ => {}
         }
     }
 }
@@ -104,7 +115,7 @@ fn a_point_goes_out_in_every_format_and_comes_in_again() {
             let export = || RecoveryWish { whereto: whereto.clone(), ..as_new("vm@newest", None) };
             let done = recovered(&node, export()).await;
             good(&done);
-            let disk = folder.join(format!("scsi-0.{format}"));
+            let disk = folder.join(format!("ide-0.{format}"));
             assert_eq!(done.disks[0].path, disk);
             assert_eq!(bytes(&disk), then, "{format}, as QEMU reads it");
             let twice = node.recover(&ME, export()).await.unwrap_err();
@@ -209,7 +220,7 @@ fn adapters_are_plugged_in_where_the_mapping_says() {
         return;
     }
     let (home, dir) = (TestHome::new(), tempfile::tempdir().unwrap());
-    fs::write(dir.path().join("d.img"), [1; 4096]).unwrap();
+    fs::write(dir.path().join("d.img"), [1_u8; 4096]).unwrap();
     let described = domain(dir.path(), "d.img", "raw");
     home.life(async |node| {
         let switch = NewSwitch {
@@ -235,15 +246,49 @@ fn adapters_are_plugged_in_where_the_mapping_says() {
 #[test]
 fn what_nobody_waits_for_leaves_nothing() {
     let (home, dir) = (TestHome::new(), tempfile::tempdir().unwrap());
-    fs::write(dir.path().join("d.img"), vec![7; 64 << 20]).unwrap();
+    fs::write(dir.path().join("d.img"), vec![7_u8; 64 << 20]).unwrap();
     let described = domain(dir.path(), "d.img", "raw");
     home.life(async |node| {
         let steps = node.import_vm(&ME, wish(&described)).await.unwrap();
         drop(steps);
-        let gone = || fs::read_dir(home.path().join("vms")).unwrap().count() == 0;
-        eventually(async || gone() && node.vms.claim_name(&"theirs".parse().unwrap(), node.vms.free_id()).is_ok()).await;
-        assert!(node.vms(&ME).await.unwrap().is_empty());
-        nothing_is_left(&home);
-        imported(&node, wish(&described)).await.unwrap();
+        // The name is taken until the first has ended; had it come to its end, it would stay so.
+        eventually(async || imported(&node, wish(&described)).await.is_ok()).await;
+        assert_eq!(node.vms(&ME).await.unwrap().len(), 1);
+        assert_eq!(fs::read_dir(home.path().join("vms")).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn a_machine_that_is_off_goes_out_and_a_start_ends_that() {
+    let (home, vaults, out) = (TestHome::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    home.life(async |node| {
+        let now = backed_up_vm(&node, vaults.path()).await;
+        let export = |name: &str| ExportWish { folder: out.path().join(name), format: ImageFormat::Vmdk };
+        ended(node.export_vm(&ME, "vm", export("a")).await.unwrap()).await.unwrap();
+        assert_eq!(bytes(&out.path().join("a/ide-0.vmdk")), now);
+        let twin = ImportWish {
+            name: Some("twin".parse().unwrap()),
+            new_identity: true,
+            ..wish(&out.path().join("a/machine.ovf"))
+        };
+        assert_eq!(bytes(&imported(&node, twin).await.unwrap().0.disks[0].path), now);
+        let twice = ended(node.export_vm(&ME, "vm", export("a")).await.unwrap()).await.unwrap_err();
+        assert_eq!(twice.code(), ErrorKind::Exists, "{}", twice.message());
+
+        // What holds the disks gives way to whoever needs them.
+        let leaving = node.vms.find("vm").unwrap().serve_disks().await.unwrap();
+        let busy = ended(node.export_vm(&ME, "vm", export("b")).await.unwrap()).await.unwrap_err();
+        assert_eq!(busy.code(), ErrorKind::InUse, "{}", busy.message());
+        node.operate(&ME, "vm", Operation::Start).await.unwrap();
+        assert!(leaving.reading.ended().is_some());
+        let on = ended(node.export_vm(&ME, "vm", export("b")).await.unwrap()).await.unwrap_err();
+        assert_eq!(on.code(), ErrorKind::InvalidState, "{}", on.message());
+        // Nor is what runs imported.
+        fs::copy(domain(out.path(), "vm.qcow2", "qcow2"), home.path().join("disks/m.xml")).unwrap();
+        let in_use = imported(&node, wish(&home.path().join("disks/m.xml"))).await.unwrap_err();
+        assert_eq!(in_use.code(), ErrorKind::InUse, "{}", in_use.message());
+        node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
+        let left: Vec<_> = fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name == "a" || name == "m.xml"), "{left:?}");
     });
 }

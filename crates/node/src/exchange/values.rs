@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nestling_hypervisor::disk::ImageFormat;
 use nestling_model::VmName;
 
 use crate::{NodeError, recovery::SwitchMapping, values::VmView};
@@ -22,9 +23,17 @@ pub struct ImportWish {
     pub new_identity: bool,
 }
 
-/// What an import tells. The last one is `Done` or `Failed`.
+/// A wish that a machine that is off go out to other programs.
+#[derive(Debug, Clone)]
+pub struct ExportWish {
+    /// The folder to make.
+    pub folder: PathBuf,
+    pub format: ImageFormat,
+}
+
+/// What an import or an export tells. The last one is `Done` or `Failed`.
 #[derive(Debug)]
-pub enum ImportStep {
+pub enum ExchangeStep {
     Progress {
         message: String,
         /// Bytes of disks.
@@ -33,6 +42,7 @@ pub enum ImportStep {
     },
     /// Something that the machine had and does not have here.
     Warning(String),
-    Done(VmView),
+    /// The machine that was made, or that went out.
+    Done(Box<VmView>),
     Failed(NodeError),
 }

@@ -311,7 +311,7 @@ impl Node {
     }
 
     /// What a guest holds is as much as the guest.
-    fn authorize_files(&self, who: &Identity) -> Result<()> {
+    pub(super) fn authorize_files(&self, who: &Identity) -> Result<()> {
         self.authorize(who, Action::ReadBackups)?;
         self.authorize(who, Action::UseGuest)?;
         Ok(())

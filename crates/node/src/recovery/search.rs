@@ -80,6 +80,7 @@ struct Tree {
 impl Node {
     /// Files below a place whose names look like the pattern, without regard to case.
     pub async fn find_point_files(&self, who: &Identity, at: FilesAt, pattern: &str) -> Result<FoundFiles> {
+        self.authorize_files(who)?;
         let pattern: NamePattern =
             pattern.parse().map_err(|error: ExploreError| NodeError::invalid(error.to_string()))?;
         let pattern = pattern.ignoring_case();
@@ -145,7 +146,7 @@ fn tree(fs: &dyn FileSystem, path: &FilePath) -> nestling_explore::Result<Tree> 
     for item in Walk::new(fs, from, FilePath::default(), limits) {
         if bytes >= TREE_BYTES_MAX || begun.elapsed() > SEARCH_TIME {
             return Err(ExploreError::Limit {
-                volume: fs.summary().label_or_kind(),
+                volume: fs.summary().label.clone(),
                 what: "what can be compared at once; name a directory in it".to_owned(),
                 limit: TREE_ENTRIES_MAX,
             });

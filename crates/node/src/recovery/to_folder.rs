@@ -1,9 +1,9 @@
 //! A point goes out: its disks in a format of others, with descriptions of its machine beside them, into a folder that comes
 //! whole or not at all.
 
-use std::{fs::File, io::Write as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use nestling_exchange::{Machine, write_libvirt, write_ovf};
+use nestling_exchange::Machine;
 use nestling_hypervisor::disk::{self, ImageFormat};
 use nestling_model::protection::DiskSelector;
 
@@ -14,15 +14,10 @@ use super::{
     write::{Onto, Write},
 };
 use crate::{
-    Node, NodeError,
-    blocking::blocking,
+    Node,
     error::Result,
-    exchange::{NewFolder, describe, describe_disk},
+    exchange::{NewFolder, describe, describe_disk, write_descriptions},
 };
-
-/// The machine in two languages. Names of files never come from names of machines.
-const OVF: &str = "machine.ovf";
-const LIBVIRT: &str = "machine.xml";
 
 pub struct ToFolder<'a> {
     pub node: &'a Node,
@@ -64,21 +59,7 @@ impl ToFolder<'_> {
         };
         let named = |id| description.switches.iter().find(|switch| switch.id == id).map(|switch| switch.name.clone());
         let machine = Machine { disks: written, ..describe(&description.vm, named) };
-        let folder = self.folder.display().to_string();
-        let texts = [(OVF, write_ovf(&machine)), (LIBVIRT, write_libvirt(&machine, &folder))];
-        let part = part.to_owned();
-        blocking(move || {
-            for (name, text) in texts {
-                let path = part.join(name);
-                let written = File::create_new(&path).and_then(|mut file| {
-                    file.write_all(text.as_bytes())?;
-                    file.sync_all()
-                });
-                written.map_err(NodeError::io("write", path))?;
-            }
-            Ok(())
-        })
-        .await
+        write_descriptions(&machine, part, self.folder).await
     }
 
     async fn write(&self, from: &SourceDisk, file: &str, path: &Path) -> Result<()> {
