@@ -8,8 +8,8 @@ use nestling_model::VmPath;
 use nestling_vault::retention::Retention;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, import, job, nat, node, recover, repository, shell, switch,
-    tree, vault, vm,
+    backup, console, disk, doctor, events, host, image, import, job, nat, node, recover, repository, shell,
+    switch, tree, vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.

@@ -7,10 +7,7 @@ use std::{io, path::Path, sync::Arc};
 
 use nestling_block::{BlockError, BlockSource, ImageFile, ImageFiles, Slice};
 
-use crate::{
-    DESCRIPTION_BYTES_MAX, ExchangeError,
-    error::Result,
-};
+use crate::{DESCRIPTION_BYTES_MAX, ExchangeError, error::Result};
 
 const BLOCK: u64 = 512;
 const MEMBERS_MAX: usize = 1024;
@@ -43,7 +40,8 @@ impl Archive {
         let (mut members, mut ahead, mut at) = (Vec::new(), Ahead::default(), 0);
         for _ in 0..HEADERS_MAX {
             let Some(header) = block(&*source, at)? else { return Ok(Self { source, members }) };
-            let (kind, size) = (header[156], number(&header[124..136]).ok_or_else(|| bad("a size is no number"))?);
+            let (kind, size) =
+                (header[156], number(&header[124..136]).ok_or_else(|| bad("a size is no number"))?);
             check(&header)?;
             let content = at + BLOCK;
             let size = match kind {
@@ -123,8 +121,16 @@ fn block(source: &dyn BlockSource, at: u64) -> Result<Option<[u8; 512]>> {
 
 /// The sum of all bytes, its own field as blanks.
 fn check(header: &[u8; 512]) -> Result<()> {
-    let sum: u64 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
-    if number(&header[148..156]) == Some(sum) { Ok(()) } else { Err(ExchangeError::NotThat { what: "archive (tar), or it is damaged" }) }
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+        .sum();
+    if number(&header[148..156]) == Some(sum) {
+        Ok(())
+    } else {
+        Err(ExchangeError::NotThat { what: "archive (tar), or it is damaged" })
+    }
 }
 
 /// In octal digits, or in binary where the first bit says so.
@@ -168,7 +174,9 @@ fn extended(records: &[u8], ahead: &mut Ahead) {
     let mut rest = records;
     while let Some(blank) = rest.iter().position(|byte| *byte == b' ') {
         let length = std::str::from_utf8(&rest[..blank]).ok().and_then(|digits| digits.parse::<usize>().ok());
-        let Some(record) = length.filter(|n| *n > blank + 1).and_then(|n| rest.get(blank + 1..n)) else { return };
+        let Some(record) = length.filter(|n| *n > blank + 1).and_then(|n| rest.get(blank + 1..n)) else {
+            return;
+        };
         let record = String::from_utf8_lossy(record.strip_suffix(b"\n").unwrap_or(record));
         match record.split_once('=') {
             Some(("path", path)) => ahead.name = Some(path.to_owned()),
@@ -244,7 +252,10 @@ mod tests {
         for format in ["gnu", "pax", "ustar"] {
             let name = if format == "ustar" { "s.ovf" } else { &long };
             std::fs::write(dir.join("s.ovf"), "long").expect("a file");
-            let ran = Command::new("tar").current_dir(&dir).args(["-c", "-f", "a.tar", "-H", format, name]).output();
+            let ran = Command::new("tar")
+                .current_dir(&dir)
+                .args(["-c", "-f", "a.tar", "-H", format, name])
+                .output();
             assert!(ran.expect("tar").status.success());
             let found = archive(&std::fs::read(dir.join("a.tar")).expect("an archive")).expect("an archive");
             assert_eq!(found.members()[0].name, name, "{format}");

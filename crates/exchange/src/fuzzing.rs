@@ -8,14 +8,17 @@ use std::{path::Path, sync::Arc};
 use nestling_block::{ImageFiles, MemoryDisk};
 
 use crate::{
-    Adapter, Archive, Controller, Disk, Machine, archive, hyperv::sample::Sketch, read_libvirt, read_ovf, read_vmcx,
-    write_libvirt, write_ovf,
+    Adapter, Archive, Controller, Disk, Machine, archive, hyperv::sample::Sketch, read_libvirt, read_ovf,
+    read_vmcx, write_libvirt, write_ovf,
 };
 
 /// What holds for every machine that is read, whatever described it.
 fn look(machine: &Machine) {
-    assert!(machine.left_out.len() <= 50 && machine.left_out.iter().all(|what| !what.contains(char::is_control)));
-    let places: Vec<_> = machine.disks.iter().map(|d| (d.controller == Controller::Ide, d.location)).collect();
+    assert!(
+        machine.left_out.len() <= 50 && machine.left_out.iter().all(|what| !what.contains(char::is_control))
+    );
+    let places: Vec<_> =
+        machine.disks.iter().map(|d| (d.controller == Controller::Ide, d.location)).collect();
     for (number, place) in places.iter().enumerate() {
         assert!(!places[..number].contains(place), "two disks at one place");
         assert!(place.1 < if place.0 { 4 } else { 16 });
@@ -38,7 +41,9 @@ pub fn ovf(bytes: &[u8]) -> bool {
     let Ok(machine) = read_ovf(bytes) else { return false };
     look(&machine);
     let again = read_ovf(write_ovf(&machine).as_bytes());
-    assert!(again.is_ok_and(|again| again.disks.len() == machine.disks.len()) || machine.memory_bytes < 1 << 20);
+    assert!(
+        again.is_ok_and(|again| again.disks.len() == machine.disks.len()) || machine.memory_bytes < 1 << 20
+    );
     true
 }
 

@@ -14,8 +14,23 @@ const WHAT: &str = "libvirt domain";
 const ADAPTERS_MAX: usize = 256;
 /// What every machine here has, what any guest can do without, and what is read elsewhere.
 const WITHOUT_MEANING: [&str; 17] = [
-    "disk", "interface", "emulator", "controller", "input", "graphics", "video", "memballoon", "rng", "console", "serial",
-    "channel", "panic", "audio", "sound", "iommu", "watchdog",
+    "disk",
+    "interface",
+    "emulator",
+    "controller",
+    "input",
+    "graphics",
+    "video",
+    "memballoon",
+    "rng",
+    "console",
+    "serial",
+    "channel",
+    "panic",
+    "audio",
+    "sound",
+    "iommu",
+    "watchdog",
 ];
 /// Settings that limit or bind a machine.
 const LIMITS: [&str; 5] = ["cputune", "memtune", "blkiotune", "numatune", "resource"];
@@ -39,7 +54,10 @@ pub fn read(bytes: &[u8]) -> Result<Machine> {
             .text_of("vcpu")
             .map_or(Some(1), |count| count.parse().ok())
             .ok_or_else(|| missing("how many processors it has"))?,
-        memory_bytes: root.child("memory").and_then(memory).ok_or_else(|| missing("how much memory it has"))?,
+        memory_bytes: root
+            .child("memory")
+            .and_then(memory)
+            .ok_or_else(|| missing("how much memory it has"))?,
         ..Machine::default()
     };
     if let Some(os) = root.child("os") {
@@ -108,7 +126,8 @@ fn read_disk(disk: &Element, machine: &mut Machine) -> Result<()> {
     let device = disk.attribute("device").unwrap_or("disk");
     let target = disk.attribute_of("target", "dev").unwrap_or("a disk");
     let source = disk.child("source");
-    let Some(file) = source.and_then(|source| source.attribute("file")).filter(|file| !file.is_empty()) else {
+    let Some(file) = source.and_then(|source| source.attribute("file")).filter(|file| !file.is_empty())
+    else {
         // An empty drive is nothing to tell of.
         if device == "disk" || source.is_some() {
             machine.leave_out(&format!("{device} {target}: it is no file"));
@@ -136,7 +155,8 @@ fn read_disk(disk: &Element, machine: &mut Machine) -> Result<()> {
         Some("vhdx") => Some(ImageFormat::Vhdx),
         None => None,
         Some(other) => {
-            let why = format!("disk {target} is in the format {other}, which is not read; convert it to qcow2");
+            let why =
+                format!("disk {target} is in the format {other}, which is not read; convert it to qcow2");
             return Err(ExchangeError::unsupported(crate::text::shown(&why)));
         }
     };
@@ -199,18 +219,26 @@ mod tests {
         let machine = read(DOMAIN.as_bytes()).expect("a machine");
         assert_eq!((machine.name.as_str(), machine.notes.as_str(), machine.processors), ("Web", "a note", 4));
         assert_eq!((machine.memory_bytes, machine.firmware, machine.nested), (2 << 30, Firmware::Uefi, true));
-        let disks: Vec<_> =
-            machine.disks.iter().map(|d| (d.file_name(), d.controller, d.location, d.format, d.read_only)).collect();
+        let disks: Vec<_> = machine
+            .disks
+            .iter()
+            .map(|d| (d.file_name(), d.controller, d.location, d.format, d.read_only))
+            .collect();
         let scsi = Controller::Scsi;
         assert_eq!(
             disks,
             [("web os.qcow2", scsi, 0, Some(ImageFormat::Qcow2), false), ("data.img", scsi, 2, None, true)]
         );
-        let adapters: Vec<_> =
-            machine.adapters.iter().map(|a| (a.name.as_str(), a.mac.is_some(), a.switch.as_deref())).collect();
+        let adapters: Vec<_> = machine
+            .adapters
+            .iter()
+            .map(|a| (a.name.as_str(), a.mac.is_some(), a.switch.as_deref()))
+            .collect();
         assert_eq!(adapters, [("Network Adapter", true, Some("default")), ("Back", false, Some("br0"))]);
         let told = machine.left_out.join("; ");
-        for what in ["disk vdb: it is no file", "cdrom sdb with /v/x.iso", "device hostdev", "limits", "secure boot"] {
+        for what in
+            ["disk vdb: it is no file", "cdrom sdb with /v/x.iso", "device hostdev", "limits", "secure boot"]
+        {
             assert!(told.contains(what), "{what}: {told}");
         }
         assert_eq!(machine.left_out.len(), 5);
@@ -222,13 +250,18 @@ mod tests {
             let text = format!("<disk><target dev='{target}' bus='ide'/>{address}</disk>");
             place(&xml::parse(text.as_bytes(), WHAT).expect("a disk"), target)
         };
-        assert_eq!((at("hdc", ""), at("vda", ""), at("sdaa", ""), at("x", "")), (Some(2), Some(0), None, None));
+        assert_eq!(
+            (at("hdc", ""), at("vda", ""), at("sdaa", ""), at("x", "")),
+            (Some(2), Some(0), None, None)
+        );
         assert_eq!(at("hda", "<address type='drive' bus='1' unit='1'/>"), Some(3));
     }
 
     #[test]
     fn what_cannot_be_taken_is_refused() {
-        let error = |from: &str, to: &str| read(DOMAIN.replace(from, to).as_bytes()).expect_err("refused").to_string();
+        let error = |from: &str, to: &str| {
+            read(DOMAIN.replace(from, to).as_bytes()).expect_err("refused").to_string()
+        };
         assert!(error("domain", "network").contains("no libvirt domain"));
         assert!(error("<name>Web</name>", "").contains("is called"));
         assert!(error("'GiB'", "'ells'").contains("memory"));

@@ -63,7 +63,9 @@ pub fn read(bytes: &[u8]) -> Result<Machine> {
     machine.nested = configured("nestedHVEnabled").is_some_and(|value| value == "true");
     items(hardware, &storage, &mut machine)?;
     if machine.processors == 0 || machine.memory_bytes == 0 {
-        return Err(ExchangeError::damaged("it does not say how many processors or how much memory the machine has"));
+        return Err(ExchangeError::damaged(
+            "it does not say how many processors or how much memory the machine has",
+        ));
     }
     machine.settle();
     Ok(machine)
@@ -74,7 +76,9 @@ fn system(root: &Element) -> Result<&Element> {
         let mut systems = collection.all("VirtualSystem");
         return match (systems.next(), systems.next()) {
             (Some(only), None) => Ok(only),
-            _ => Err(ExchangeError::unsupported("it describes several machines; each needs a description of its own")),
+            _ => Err(ExchangeError::unsupported(
+                "it describes several machines; each needs a description of its own",
+            )),
         };
     }
     root.child("VirtualSystem").ok_or_else(|| ExchangeError::damaged("it describes no machine"))
@@ -92,22 +96,33 @@ fn notes(system: &Element) -> String {
 
 /// A setting of VMware's, which others understand too.
 fn config<'a>(hardware: &'a Element, key: &str) -> Option<&'a str> {
-    let settings = hardware.children.iter().filter(|child| ["Config", "ExtraConfig"].contains(&child.name.as_str()));
-    settings.into_iter().find(|setting| setting.attribute("key") == Some(key)).and_then(|s| s.attribute("value"))
+    let settings =
+        hardware.children.iter().filter(|child| ["Config", "ExtraConfig"].contains(&child.name.as_str()));
+    settings
+        .into_iter()
+        .find(|setting| setting.attribute("key") == Some(key))
+        .and_then(|s| s.attribute("value"))
 }
 
 fn items(hardware: &Element, storage: &Storage<'_>, machine: &mut Machine) -> Result<()> {
-    let is_item = |child: &&Element| ["Item", "StorageItem", "EthernetPortItem"].contains(&child.name.as_str());
+    let is_item =
+        |child: &&Element| ["Item", "StorageItem", "EthernetPortItem"].contains(&child.name.as_str());
     // Of several configurations the one without a name is the usual one.
-    let items: Vec<&Element> =
-        hardware.children.iter().filter(is_item).filter(|item| item.attribute("configuration").is_none()).collect();
+    let items: Vec<&Element> = hardware
+        .children
+        .iter()
+        .filter(is_item)
+        .filter(|item| item.attribute("configuration").is_none())
+        .collect();
     let kind_of = |item: &Element| item.text_of("ResourceType").and_then(|kind| kind.parse::<u32>().ok());
     let controllers: HashMap<&str, &&Element> =
         items.iter().filter_map(|item| Some((item.text_of("InstanceID")?, item))).collect();
     for item in &items {
         let name = item.text_of("ElementName").unwrap_or("a device");
         match kind_of(item) {
-            Some(kind::PROCESSOR) => machine.processors = quantity(item).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            Some(kind::PROCESSOR) => {
+                machine.processors = quantity(item).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+            }
             Some(kind::MEMORY) => machine.memory_bytes = memory(item)?,
             Some(kind::ETHERNET) if machine.adapters.len() < ADAPTERS_MAX => machine.adapters.push(Adapter {
                 name: name.to_owned(),

@@ -51,20 +51,28 @@ fn a_machine_of_virtualbox_is_read() {
 
 #[test]
 fn what_cannot_be_taken_is_refused() {
-    let error = |from: &str, to: &str| read(VIRTUALBOX.replace(from, to).as_bytes()).expect_err("refused").to_string();
+    let error = |from: &str, to: &str| {
+        read(VIRTUALBOX.replace(from, to).as_bytes()).expect_err("refused").to_string()
+    };
     assert!(error("Envelope", "Other").contains("no OVF description"));
     assert!(error("<VirtualSystem ", "<X ").contains("damaged"));
     assert!(error("ovf:id=\"file1\"", "ovf:id=\"file1\" ovf:compression=\"gzip\"").contains("compressed"));
-    assert!(error("ovf:fileRef=\"file1\"", "ovf:fileRef=\"file1\" ovf:parentRef=\"x\"").contains("differencing"));
+    assert!(
+        error("ovf:fileRef=\"file1\"", "ovf:fileRef=\"file1\" ovf:parentRef=\"x\"").contains("differencing")
+    );
     assert!(error("<rasd:VirtualQuantity>2<", "<rasd:VirtualQuantity>0<").contains("processors"));
     assert!(error("MegaBytes", "byte * 2^99").contains("memory"));
 }
 
 #[test]
 fn units_are_factors() {
-    for (text, bytes) in
-        [("byte * 2^20", Some(1 << 20)), ("MegaBytes", Some(1 << 20)), ("byte", Some(1)), ("byte*1024", Some(1024)), ("hour", None)]
-    {
+    for (text, bytes) in [
+        ("byte * 2^20", Some(1 << 20)),
+        ("MegaBytes", Some(1 << 20)),
+        ("byte", Some(1)),
+        ("byte*1024", Some(1024)),
+        ("hour", None),
+    ] {
         assert_eq!(unit(text), bytes, "{text}");
     }
 }

@@ -14,7 +14,8 @@ pub const DISKS_MAX: usize = 256;
 impl Machine {
     /// Adds a disk at the place that is wanted, or at the next that is free. What finds none on IDE goes to SCSI.
     pub(crate) fn place(&mut self, wanted: Option<u8>, disk: Disk) {
-        let is_free = |on: Controller, at: u8| !self.disks.iter().any(|d| (d.controller, d.location) == (on, at));
+        let is_free =
+            |on: Controller, at: u8| !self.disks.iter().any(|d| (d.controller, d.location) == (on, at));
         let next = |on: Controller| (0..places(on)).find(|at| is_free(on, *at)).map(|at| (on, at));
         let first = disk.controller;
         let kept = wanted.filter(|at| *at < places(first) && is_free(first, *at)).map(|at| (first, at));
@@ -32,7 +33,8 @@ impl Machine {
         if self.firmware == crate::Firmware::Bios {
             return;
         }
-        let (ide, scsi) = std::mem::take(&mut self.disks).into_iter().partition(|d| d.controller == Controller::Ide);
+        let (ide, scsi) =
+            std::mem::take(&mut self.disks).into_iter().partition(|d| d.controller == Controller::Ide);
         let (ide, scsi): (Vec<Disk>, Vec<Disk>) = (ide, scsi);
         self.disks = scsi;
         for disk in ide {
@@ -70,7 +72,9 @@ mod tests {
         machine.settle();
         let files: Vec<&str> = machine.disks.iter().map(|d| d.file.as_str()).collect();
         assert_eq!(files, ["a", "b", "c", "d", "d", "d", "d", "d"]);
-        assert!(machine.disks.iter().all(|d| d.controller == Controller::Scsi) && machine.left_out.is_empty());
+        assert!(
+            machine.disks.iter().all(|d| d.controller == Controller::Scsi) && machine.left_out.is_empty()
+        );
         (0..9).for_each(|_| machine.place(None, disk(Controller::Scsi, "e")));
         assert_eq!(machine.left_out, ["disk e: there is no place left for it"]);
     }

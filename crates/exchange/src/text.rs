@@ -53,20 +53,24 @@ mod tests {
         for text in ["00-15-5D-38-01-01", "00:15:5d:38:01:01", "00155D380101", "0015.5d38.0101"] {
             assert_eq!(mac(text), Some([0, 0x15, 0x5d, 0x38, 1, 1]), "{text}");
         }
-        for bad in ["", "00-00-00-00-00-00", "01:15:5d:38:01:01", "00155D38010", "ü0155D38010", "+0155D380101"] {
+        for bad in
+            ["", "00-00-00-00-00-00", "01:15:5d:38:01:01", "00155D38010", "ü0155D38010", "+0155D380101"]
+        {
             assert_eq!(mac(bad), None, "{bad}");
         }
         let text = "282874fc-59d6-4f30-bc04-5fdd909c82e0";
         let id = uuid(text).expect("an id");
         assert_eq!((uuid(&format!("{{{}}}", text.to_uppercase())), uuid_text(id).as_str()), (Some(id), text));
-        for bad in ["", "00000000-0000-0000-0000-000000000000", "282874fc59d64f30bc045fdd909c82e0", "{", "-"] {
+        for bad in ["", "00000000-0000-0000-0000-000000000000", "282874fc59d64f30bc045fdd909c82e0", "{", "-"]
+        {
             assert_eq!(uuid(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn a_files_name_is_its_last_part() {
-        for (path, name) in [("C:\\VMs\\a b.vhdx", "a b.vhdx"), ("/v/a.img", "a.img"), ("a", "a"), ("a/", "")] {
+        for (path, name) in [("C:\\VMs\\a b.vhdx", "a b.vhdx"), ("/v/a.img", "a.img"), ("a", "a"), ("a/", "")]
+        {
             assert_eq!(file_name(path), name);
         }
         assert_eq!(shown("a\u{1b}[2J\u{202e}b\n"), "a [2J b ");

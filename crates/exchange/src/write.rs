@@ -40,7 +40,9 @@ pub fn libvirt(machine: &Machine, folder: &str) -> String {
         // A network must have a name there; one that is not there is told by virsh.
         let switch = escaped(adapter.switch.as_deref().unwrap_or("default"));
         let name = escaped(&adapter.name);
-        line(format!("    <interface type='network'>{mac}<source network='{switch}'/><model type='virtio'/><alias name='ua-{name}'/></interface>"));
+        line(format!(
+            "    <interface type='network'>{mac}<source network='{switch}'/><model type='virtio'/><alias name='ua-{name}'/></interface>"
+        ));
     }
     line("    <serial type='pty'/>".to_owned());
     line("  </devices>".to_owned());
@@ -133,7 +135,9 @@ pub fn ovf(machine: &Machine) -> String {
 
 fn virtual_system(machine: &Machine) -> String {
     let name = escaped(&machine.name);
-    let mut out = format!("  <VirtualSystem ovf:id=\"machine\">\n    <Info>A virtual machine</Info>\n    <Name>{name}</Name>\n");
+    let mut out = format!(
+        "  <VirtualSystem ovf:id=\"machine\">\n    <Info>A virtual machine</Info>\n    <Name>{name}</Name>\n"
+    );
     if !machine.notes.is_empty() {
         let notes = escaped(&machine.notes);
         out.push_str(&format!("    <AnnotationSection>\n      <Info>Notes</Info>\n      <Annotation>{notes}</Annotation>\n    </AnnotationSection>\n"));
@@ -142,7 +146,9 @@ fn virtual_system(machine: &Machine) -> String {
     out.push_str(&format!("      <System><vssd:ElementName>Hardware</vssd:ElementName><vssd:InstanceID>0</vssd:InstanceID><vssd:VirtualSystemIdentifier>{name}</vssd:VirtualSystemIdentifier><vssd:VirtualSystemType>vmx-13</vssd:VirtualSystemType></System>\n"));
     items(machine).iter().for_each(|item| out.push_str(&item.xml()));
     let mut config = |key: &str, value: &str| {
-        out.push_str(&format!("      <vmw:Config ovf:required=\"false\" vmw:key=\"{key}\" vmw:value=\"{value}\"/>\n"));
+        out.push_str(&format!(
+            "      <vmw:Config ovf:required=\"false\" vmw:key=\"{key}\" vmw:value=\"{value}\"/>\n"
+        ));
     };
     if machine.firmware == Firmware::Uefi {
         config("firmware", "efi");
@@ -251,7 +257,9 @@ fn number_of(kind: u32, address: u32) -> u32 {
 /// Formats are addresses; for raw disks nobody has one.
 fn format_address(format: Option<ImageFormat>) -> &'static str {
     match format {
-        Some(ImageFormat::Vmdk) => "http://www.vmware.com/interfaces/specifications/vmdk.html#monolithicSparse",
+        Some(ImageFormat::Vmdk) => {
+            "http://www.vmware.com/interfaces/specifications/vmdk.html#monolithicSparse"
+        }
         Some(ImageFormat::Qcow2) => "http://www.gnome.org/~markmc/qcow-image-format.html",
         Some(ImageFormat::Vhdx) => "https://learn.microsoft.com/openspecs/windows_protocols/ms-vhdx",
         Some(ImageFormat::Vhd) => "http://technet.microsoft.com/en-us/virtualserver/bb676673.aspx",
@@ -268,20 +276,30 @@ mod tests {
 
     fn disks() -> impl Strategy<Value = Vec<Disk>> {
         let formats = [ImageFormat::Raw, ImageFormat::Qcow2, ImageFormat::Vhdx, ImageFormat::Vmdk];
-        let disk = (any::<bool>(), "[a-z &<']{1,9}", prop::sample::select(&formats[..]), 1_u64..1 << 40, any::<bool>());
+        let disk = (
+            any::<bool>(),
+            "[a-z &<']{1,9}",
+            prop::sample::select(&formats[..]),
+            1_u64..1 << 40,
+            any::<bool>(),
+        );
         prop::collection::vec(disk, 0..4).prop_map(|disks| {
             let mut machine = Machine::default();
             for (is_ide, file, format, size_bytes, read_only) in disks {
                 let controller = if is_ide { Controller::Ide } else { Controller::Scsi };
                 let file = format!("{file}.x");
-                machine.place(None, Disk { controller, location: 0, file, format: Some(format), read_only, size_bytes });
+                machine.place(
+                    None,
+                    Disk { controller, location: 0, file, format: Some(format), read_only, size_bytes },
+                );
             }
             machine.disks
         })
     }
 
     fn adapter() -> impl Strategy<Value = Adapter> {
-        let (name, mac, switch) = ("[a-zA-Z &<'\"]{0,9}x", any::<Option<[u8; 5]>>(), prop::option::of("[a-z &<'\"]{0,9}x"));
+        let (name, mac, switch) =
+            ("[a-zA-Z &<'\"]{0,9}x", any::<Option<[u8; 5]>>(), prop::option::of("[a-z &<'\"]{0,9}x"));
         (name, mac, switch).prop_map(|(name, mac, switch)| Adapter {
             name: name.trim().to_owned(),
             mac: mac.map(|[a, b, c, d, e]| [2, a, b, c, d, e]),
@@ -292,19 +310,39 @@ mod tests {
     fn machine() -> impl Strategy<Value = Machine> {
         let kernel = prop::option::of(("/[a-z &]{1,9}x", prop::option::of("/[a-z]{1,9}"), "[a-z=<& ]{0,9}x"));
         let adapters = prop::collection::vec(adapter(), 0..3);
-        ("[a-zA-Z0-9 &<>'\"]{0,20}x", any::<u128>(), "([a-z &<>]{0,20}x)?", 1_u32..99, any::<bool>(), 32_u64..1 << 20, kernel, disks(), adapters)
-            .prop_map(|(name, id, notes, processors, nested, megabytes, kernel, disks, adapters)| Machine {
-                name: name.trim().to_owned(),
-                id: Some(id.max(1)),
-                notes: notes.trim().to_owned(),
-                processors,
-                nested,
-                memory_bytes: megabytes << 20,
-                firmware: if disks.iter().any(|d| d.controller == Controller::Ide) { Firmware::Bios } else { Firmware::Uefi },
-                kernel: kernel.map(|(kernel, initrd, append)| Kernel { kernel, initrd, append: append.trim().to_owned() }),
-                disks,
-                adapters,
-                left_out: Vec::new(),
+        (
+            "[a-zA-Z0-9 &<>'\"]{0,20}x",
+            any::<u128>(),
+            "([a-z &<>]{0,20}x)?",
+            1_u32..99,
+            any::<bool>(),
+            32_u64..1 << 20,
+            kernel,
+            disks(),
+            adapters,
+        )
+            .prop_map(|(name, id, notes, processors, nested, megabytes, kernel, disks, adapters)| {
+                Machine {
+                    name: name.trim().to_owned(),
+                    id: Some(id.max(1)),
+                    notes: notes.trim().to_owned(),
+                    processors,
+                    nested,
+                    memory_bytes: megabytes << 20,
+                    firmware: if disks.iter().any(|d| d.controller == Controller::Ide) {
+                        Firmware::Bios
+                    } else {
+                        Firmware::Uefi
+                    },
+                    kernel: kernel.map(|(kernel, initrd, append)| Kernel {
+                        kernel,
+                        initrd,
+                        append: append.trim().to_owned(),
+                    }),
+                    disks,
+                    adapters,
+                    left_out: Vec::new(),
+                }
             })
     }
 

@@ -8,10 +8,7 @@ use quick_xml::{
     events::{BytesStart, Event},
 };
 
-use crate::{
-    DESCRIPTION_BYTES_MAX, ExchangeError,
-    error::Result,
-};
+use crate::{DESCRIPTION_BYTES_MAX, ExchangeError, error::Result};
 
 const DEPTH_MAX: usize = 64;
 const ELEMENTS_MAX: usize = 100_000;
@@ -87,7 +84,10 @@ impl Builder {
             Event::Start(start) => {
                 let element = self.element(&start)?;
                 if self.open.len() >= DEPTH_MAX {
-                    return Err(ExchangeError::TooMuch { what: "elements inside each other", max: DEPTH_MAX });
+                    return Err(ExchangeError::TooMuch {
+                        what: "elements inside each other",
+                        max: DEPTH_MAX,
+                    });
                 }
                 self.open.push(element);
             }
@@ -97,7 +97,10 @@ impl Builder {
             }
             Event::End(_) => {
                 // That names fit is the reader's to see.
-                let element = self.open.pop().ok_or_else(|| ExchangeError::damaged("an element ends that did not begin"))?;
+                let element = self
+                    .open
+                    .pop()
+                    .ok_or_else(|| ExchangeError::damaged("an element ends that did not begin"))?;
                 self.close(element)?;
             }
             Event::Text(text) => self.say(&text.xml10_content().map_err(damaged)?),
@@ -110,7 +113,9 @@ impl Builder {
                     self.say(known.ok_or_else(|| ExchangeError::damaged("it uses an entity of its own"))?);
                 }
             },
-            Event::DocType(_) => return Err(ExchangeError::unsupported("it has a document type, which no description needs")),
+            Event::DocType(_) => {
+                return Err(ExchangeError::unsupported("it has a document type, which no description needs"));
+            }
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Eof => {}
         }
         Ok(())
@@ -126,7 +131,10 @@ impl Builder {
         for attribute in start.attributes().with_checks(false) {
             let attribute = attribute.map_err(damaged)?;
             if attributes.len() >= ATTRIBUTES_MAX {
-                return Err(ExchangeError::TooMuch { what: "attributes of one element", max: ATTRIBUTES_MAX });
+                return Err(ExchangeError::TooMuch {
+                    what: "attributes of one element",
+                    max: ATTRIBUTES_MAX,
+                });
             }
             let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).map_err(damaged)?;
             attributes.push((local(attribute.key.local_name().into_inner()), value.into_owned()));
@@ -200,8 +208,11 @@ mod tests {
     fn what_grows_or_does_not_end_is_refused() {
         let bomb = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaa\"><!ENTITY b \"&a;&a;\">]><x>&b;</x>";
         let deep = "<a>".repeat(DEPTH_MAX + 1) + &"</a>".repeat(DEPTH_MAX + 1);
-        let wide = format!("<a {}/>", (0..=ATTRIBUTES_MAX).map(|n| format!("k{n}=\"\" ")).collect::<String>());
-        for bad in [bomb, &deep, &wide, "<a>", "<a></b>", "<a/><b/>", "<a>&own;</a>", "", "no", "<a k=\"&own;\"/>"] {
+        let wide =
+            format!("<a {}/>", (0..=ATTRIBUTES_MAX).map(|n| format!("k{n}=\"\" ")).collect::<String>());
+        for bad in
+            [bomb, &deep, &wide, "<a>", "<a></b>", "<a/><b/>", "<a>&own;</a>", "", "no", "<a k=\"&own;\"/>"]
+        {
             assert!(parse(bad.as_bytes(), "test").is_err(), "{bad}");
         }
         assert!(parse(b"<a>\xff</a>", "test").is_err());

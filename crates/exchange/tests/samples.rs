@@ -20,7 +20,10 @@ fn sample(name: &str) -> Option<Vec<u8>> {
 fn a_configuration_of_hyper_v() {
     let Some(bytes) = sample("disk/test.vmcx") else { return };
     let machine = read_vmcx(&bytes).expect("a machine");
-    assert_eq!((machine.name.as_str(), machine.processors, machine.memory_bytes), ("Other Location", 1, 1 << 30));
+    assert_eq!(
+        (machine.name.as_str(), machine.processors, machine.memory_bytes),
+        ("Other Location", 1, 1 << 30)
+    );
     assert_eq!((machine.firmware, machine.nested, machine.notes.as_str()), (Firmware::Bios, false, ""));
     assert_eq!(machine.id, Some(0x2828_74fc_59d6_4f30_bc04_5fdd_909c_82e0));
     let disk = Disk {

@@ -119,7 +119,9 @@ fn dump(dir: &Path, volume: &dyn BlockSource) {
 /// The same ext2 as in qcow2.
 #[test]
 fn ext2_in_images_of_others() {
-    for (name, format) in [("disk/dfvfs_ext2.vhd", ImageFormat::Vhd), ("disk/dfvfs_ext2.vmdk", ImageFormat::Vmdk)] {
+    for (name, format) in
+        [("disk/dfvfs_ext2.vhd", ImageFormat::Vhd), ("disk/dfvfs_ext2.vmdk", ImageFormat::Vmdk)]
+    {
         let Some((_dir, disk)) = image_of(name, format) else { continue };
         let fs = open(disk).unwrap_or_else(|e| panic!("{name}: {e}"));
         check(&*fs, "disk/dfvfs_ext2.qcow2");

@@ -53,7 +53,7 @@ pub use protection::{
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{
-    Change, ChangedFile, Comparison, FileView, FoundFiles, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
-    RecoveryWish, SwitchMapping, VolumeView, Whereto,
+    Change, ChangedFile, Comparison, FileView, FilesAt, FilesView, FoundFiles, InstantDisk, InstantView,
+    RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto,
 };
 pub use values::*;

@@ -53,10 +53,9 @@ impl WrittenImage {
         let complaint = self.server.complaint().filter(|said| !said.trim().is_empty());
         self.server.stop().await?;
         match (done, complaint) {
-            (
-                Err(NodeError::RecoveredDisk { path, source: BlockError::Disconnected { .. } }),
-                Some(why),
-            ) => Err(DiskError::Failed { path, why }.into()),
+            (Err(NodeError::RecoveredDisk { path, source: BlockError::Disconnected { .. } }), Some(why)) => {
+                Err(DiskError::Failed { path, why }.into())
+            }
             (done, _) => done,
         }
     }

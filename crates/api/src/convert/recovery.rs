@@ -125,7 +125,8 @@ mod tests {
             wish(&serde_json::json!({})).unwrap().whereto,
             node::Whereto::AsNew { name: None, .. }
         ));
-        let export = wish(&serde_json::json!({"export_folder": "/x", "export_format": "Vhdx"})).unwrap().whereto;
+        let export =
+            wish(&serde_json::json!({"export_folder": "/x", "export_format": "Vhdx"})).unwrap().whereto;
         assert!(matches!(export, node::Whereto::Folder { format: node::ImageFormat::Vhdx, .. }));
         for more in [
             serde_json::json!({"in_place": true, "name": "x"}),

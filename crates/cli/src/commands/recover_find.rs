@@ -71,7 +71,8 @@ pub struct Compare {
 /// A time, or a day, which begins at midnight in UTC; in milliseconds since 1970.
 fn time(text: &str) -> std::result::Result<u64, String> {
     let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
-    let time: Timestamp = whole.parse().map_err(|_| "it is written 2026-11-27, or 2026-11-27T12:00:00Z".to_owned())?;
+    let time: Timestamp =
+        whole.parse().map_err(|_| "it is written 2026-11-27, or 2026-11-27T12:00:00Z".to_owned())?;
     u64::try_from(time.unix_nanoseconds() / 1_000_000).map_err(|_| "it is before 1970".to_owned())
 }
 
@@ -125,11 +126,10 @@ impl Search {
     }
 
     async fn look(&mut self, point: &Point, find: &Find) {
-        let at = |place| FilesAt { point: &point.id, repository: Some(&point.repository), place };
         let short: String = point.id.chars().take(8).collect();
         let places = match &find.place {
             Some(place) => vec![place.clone()],
-            None => match self.client.point_volumes(at("")).await {
+            None => match self.client.point_volumes(at(point, "")).await {
                 Ok(volumes) => {
                     volumes.into_iter().filter(|volume| volume.readable).map(|volume| volume.place).collect()
                 }
@@ -137,20 +137,26 @@ impl Search {
             },
         };
         for place in places {
-            match self.client.find_point_files(at(&place), &find.name).await {
+            match self.client.find_point_files(at(point, &place), &find.name).await {
                 Ok(answer) => {
                     let (id, taken_at_ms) = (point.id.clone(), point.taken_at_ms);
                     let files = answer.files.into_iter();
                     self.found.extend(files.map(|file| Found { point: id.clone(), taken_at_ms, file }));
                     answer.damage.iter().for_each(|what| self.miss(&format!("{short}: {what}")));
                     if answer.is_cut {
-                        self.miss(&format!("{short}: {place}: there are more; name a narrower place or pattern"));
+                        self.miss(&format!(
+                            "{short}: {place}: there are more; name a narrower place or pattern"
+                        ));
                     }
                 }
                 Err(error) => self.miss(&format!("{short}: {}", error.message)),
             }
         }
     }
+}
+
+fn at<'a>(point: &'a Point, place: &'a str) -> FilesAt<'a> {
+    FilesAt { point: &point.id, repository: Some(&point.repository), place }
 }
 
 fn found(all: &[Found]) -> String {
@@ -178,7 +184,11 @@ impl Compare {
         if compared.is_cut {
             session.printer.warning("there are more; name a narrower place");
         }
-        if compared.damage.is_empty() && !compared.is_cut { Ok(()) } else { Err(Failure::Told(status::PARTLY)) }
+        if compared.damage.is_empty() && !compared.is_cut {
+            Ok(())
+        } else {
+            Err(Failure::Told(status::PARTLY))
+        }
     }
 }
 

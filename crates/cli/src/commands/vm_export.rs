@@ -33,8 +33,10 @@ impl Export {
     pub async fn run(self, session: &Session) -> Result {
         let (client, vm) = session.at(&self.vm).await?;
         let (hosts, _) = self.vm.split();
-        let export =
-            v1::ExportVm { folder: session.file(hosts, &self.folder)?, format: Some(self.format.into_wire()) };
+        let export = v1::ExportVm {
+            folder: session.file(hosts, &self.folder)?,
+            format: Some(self.format.into_wire()),
+        };
         let vm = follow(session.printer, client.export_vm(vm, &export).await?).await?;
         session.printer.talk(&format!(
             "{} is exported to {}",

@@ -51,7 +51,11 @@ pub fn read(bytes: &[u8]) -> Result<Machine> {
         memory_bytes: megabytes
             .and_then(|n| n.checked_mul(1 << 20))
             .ok_or_else(|| missing("how much memory it has"))?,
-        firmware: if tree.number(root, "properties/subtype") == Some(1) { Firmware::Uefi } else { Firmware::Bios },
+        firmware: if tree.number(root, "properties/subtype") == Some(1) {
+            Firmware::Uefi
+        } else {
+            Firmware::Bios
+        },
         ..Machine::default()
     };
     devices(&tree, root, &mut machine)?;
@@ -62,8 +66,10 @@ pub fn read(bytes: &[u8]) -> Result<Machine> {
 
 /// The devices in the order of the manifest, which is the one in which the guest has them.
 fn devices(tree: &Tree, root: &Entry, machine: &mut Machine) -> Result<()> {
-    let manifest = tree.below(root, "manifest").ok_or_else(|| ExchangeError::damaged("it lists no devices"))?;
-    let mut listed: Vec<&Entry> = tree.children(manifest).filter(|entry| entry.key.starts_with("vdev")).collect();
+    let manifest =
+        tree.below(root, "manifest").ok_or_else(|| ExchangeError::damaged("it lists no devices"))?;
+    let mut listed: Vec<&Entry> =
+        tree.children(manifest).filter(|entry| entry.key.starts_with("vdev")).collect();
     if listed.len() > DEVICES_MAX {
         return Err(ExchangeError::TooMuch { what: "devices", max: DEVICES_MAX });
     }
@@ -188,7 +194,8 @@ mod tests {
         assert_eq!((machine.name.as_str(), machine.processors, machine.memory_bytes), ("Web 01", 4, 2 << 30));
         assert_eq!((machine.firmware, machine.nested), (Firmware::Uefi, true));
         assert_eq!(machine.notes.chars().count(), 3000, "a value in an object of its own");
-        let places: Vec<_> = machine.disks.iter().map(|d| (d.controller, d.location, d.file_name())).collect();
+        let places: Vec<_> =
+            machine.disks.iter().map(|d| (d.controller, d.location, d.file_name())).collect();
         assert_eq!(
             places,
             [
@@ -198,14 +205,13 @@ mod tests {
             ]
         );
         assert_eq!(machine.disks[2].format, Some(ImageFormat::Vhd));
-        let adapter = Adapter {
-            name: "Front".into(),
-            mac: Some([0, 0x15, 0x5d, 1, 2, 3]),
-            switch: Some("LAN".into()),
-        };
+        let adapter =
+            Adapter { name: "Front".into(), mac: Some([0, 0x15, 0x5d, 1, 2, 3]), switch: Some("LAN".into()) };
         assert_eq!(machine.adapters, [adapter]);
         let told = machine.left_out.join("; ");
-        for what in ["DVD drive with C:\\x.iso", "its VLAN", "dynamic memory", "device Virtual Pci Express Port"] {
+        for what in
+            ["DVD drive with C:\\x.iso", "its VLAN", "dynamic memory", "device Virtual Pci Express Port"]
+        {
             assert!(told.contains(what), "{what}: {told}");
         }
     }

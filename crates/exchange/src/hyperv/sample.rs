@@ -33,7 +33,12 @@ impl Sketch {
         sketch.bool("settings/processors/nested_virtualization/enabled", true);
         sketch.int("settings/memory/bank/size", 2048);
         sketch.bool("settings/memory/bank/dynamic_memory_enabled", true);
-        sketch.device("vdev001", "83f8638b-8dca-4152-9eda-2ca8b33039b4", "a", "Microsoft Emulated IDE Controller");
+        sketch.device(
+            "vdev001",
+            "83f8638b-8dca-4152-9eda-2ca8b33039b4",
+            "a",
+            "Microsoft Emulated IDE Controller",
+        );
         sketch.drive("_a_/controller1/drive0", "VHD", "C:\\VMs\\other.vhd");
         sketch.drive("_a_/controller0/drive1", "ISO", "C:\\x.iso");
         sketch.device("vdev002", "d422512d-2bf2-4752-809d-7b82b5fcb1b4", "b", "Synthetic SCSI Controller");

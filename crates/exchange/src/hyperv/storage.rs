@@ -130,7 +130,8 @@ pub fn read(bytes: &[u8]) -> Result<Tree> {
 }
 
 fn check_head(file: Bytes<'_>) -> Result<()> {
-    let whole = HEADS.iter().filter_map(|at| file.part(*at, HEAD_BYTES)).filter(|head| is_whole(head)).map(Bytes);
+    let whole =
+        HEADS.iter().filter_map(|at| file.part(*at, HEAD_BYTES)).filter(|head| is_whole(head)).map(Bytes);
     let head = whole.max_by_key(|head| head.u16(8)).ok_or(ExchangeError::NotThat { what: WHAT })?;
     let version = head.u32(10).unwrap_or_default();
     if version != VERSION {
@@ -281,14 +282,16 @@ fn key_and_value(file: Bytes<'_>, files: &HashMap<u64, u64>, entry: Bytes<'_>) -
 }
 
 fn utf16(bytes: &[u8]) -> String {
-    let units: Vec<u16> = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok()).map(u16::from_le_bytes).collect();
+    let units: Vec<u16> =
+        bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok()).map(u16::from_le_bytes).collect();
     String::from_utf16_lossy(&units).trim_end_matches('\0').to_owned()
 }
 
 /// Puts each entry below its parent. What is below nothing that is there is left out, as is what is below itself: nobody
 /// comes to it from a root.
 fn link(found: Vec<Found>) -> Tree {
-    let numbers: HashMap<Place, usize> = found.iter().enumerate().map(|(n, found)| (found.place, n)).collect();
+    let numbers: HashMap<Place, usize> =
+        found.iter().enumerate().map(|(n, found)| (found.place, n)).collect();
     let parents: Vec<Option<Place>> = found.iter().map(|found| found.parent).collect();
     let mut tree = Tree { entries: found.into_iter().map(|found| found.entry).collect(), roots: Vec::new() };
     for (number, parent) in parents.into_iter().enumerate() {
@@ -334,7 +337,10 @@ impl Tree {
     }
 
     fn named(&self, numbers: &[usize], key: &str) -> Option<&Entry> {
-        numbers.iter().filter_map(|number| self.entries.get(*number)).find(|entry| entry.key.eq_ignore_ascii_case(key))
+        numbers
+            .iter()
+            .filter_map(|number| self.entries.get(*number))
+            .find(|entry| entry.key.eq_ignore_ascii_case(key))
     }
 
     /// A text that is not empty.

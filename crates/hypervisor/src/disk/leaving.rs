@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use nestling_model::DiskFormat;
 
-use super::{DiskError, LOOK_TIMEOUT, WORK_TIMEOUT, io_error, tool::Img};
+use super::{DiskError, LOOK_TIMEOUT, WORK_TIMEOUT, tool::Img};
 use crate::Qemu;
 
 /// Sectors, of which all of these formats count a disk's size.
@@ -48,7 +48,12 @@ impl From<DiskFormat> for ImageFormat {
 
 /// Makes an image that reads as zeroes and grows as it is written to, in a folder that is this program's alone. A VMDK knows
 /// its own name, so that it must be made under the name that it is to have.
-pub async fn create_leaving(qemu: &Qemu, path: &Path, format: ImageFormat, bytes: u64) -> Result<(), DiskError> {
+pub async fn create_leaving(
+    qemu: &Qemu,
+    path: &Path,
+    format: ImageFormat,
+    bytes: u64,
+) -> Result<(), DiskError> {
     if std::fs::symlink_metadata(path).is_ok() {
         return Err(DiskError::Exists(path.to_owned()));
     }
@@ -68,16 +73,4 @@ pub async fn check_free(qemu: &Qemu, path: &Path) -> Result<(), DiskError> {
     let mut img = Img::new(qemu, path, ImageFormat::Raw);
     img.args(["info", "-f", "raw"]).path(path)?;
     img.run(LOOK_TIMEOUT).await
-}
-
-/// Brings an image that was written into the state that other programs want to find it in: what QEMU keeps in the log of a VHDX
-/// is put where it belongs. Looks through its tables, where it has some.
-pub async fn settle_leaving(qemu: &Qemu, path: &Path, format: ImageFormat) -> Result<(), DiskError> {
-    if format == ImageFormat::Vhdx {
-        let mut img = Img::new(qemu, path, format);
-        img.args(["check", "-q", "-r", "all", "-f", format.as_str()]).path(path)?;
-        img.run(WORK_TIMEOUT).await?;
-    }
-    let file = std::fs::File::open(path).map_err(io_error("opened", path))?;
-    file.sync_all().map_err(io_error("written", path))
 }

@@ -51,7 +51,13 @@ pub fn describe(vm: &Vm, switch: impl Fn(SwitchId) -> Option<String>) -> Machine
 }
 
 /// One of its disks, in a file beside the description.
-pub fn disk(at: (Controller, u8), file: String, format: ImageFormat, read_only: bool, size_bytes: u64) -> Disk {
+pub fn disk(
+    at: (Controller, u8),
+    file: String,
+    format: ImageFormat,
+    read_only: bool,
+    size_bytes: u64,
+) -> Disk {
     let controller = match at.0 {
         Controller::Ide => TheirController::Ide,
         Controller::Scsi => TheirController::Scsi,

@@ -28,7 +28,12 @@ use crate::{
 
 impl Node {
     /// Begins to write a machine that is off to a new folder; the receiver is told how far it is, and how it ended.
-    pub async fn export_vm(&self, who: &Identity, vm: &str, wish: ExportWish) -> Result<mpsc::Receiver<ExchangeStep>> {
+    pub async fn export_vm(
+        &self,
+        who: &Identity,
+        vm: &str,
+        wish: ExportWish,
+    ) -> Result<mpsc::Receiver<ExchangeStep>> {
         self.authorize(who, Action::ReadVms)?;
         self.authorize(who, Action::ChangeDisks)?;
         let (node, handle) = (self.clone(), self.vms.find(vm)?);
@@ -82,7 +87,6 @@ impl Export {
             let socket = format!("e{}-{place}", crate::home::short(leaving.vm.id));
             let (node, teller, from) = (&self.node, &self.teller, Arc::new(from.await?));
             Copied { node, teller, from, path: &path, format, socket: &socket, before, total }.run().await?;
-            disk::settle_leaving(&qemu, &path, format).await?;
             before += leaves.bytes;
             let at = (leaves.disk.controller, leaves.disk.location);
             written.push(describe::disk(at, file, format, leaves.disk.read_only, leaves.bytes));

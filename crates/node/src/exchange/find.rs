@@ -10,7 +10,8 @@ use std::{
 
 use nestling_block::{BlockSource, ImageFiles, ImageFormat, OpenImage, RawDisk};
 use nestling_exchange::{
-    Archive, DESCRIPTION_BYTES_MAX, Disk, ExchangeError, Machine, is_domain, read_libvirt, read_ovf, read_vmcx,
+    Archive, DESCRIPTION_BYTES_MAX, Disk, ExchangeError, Machine, is_domain, read_libvirt, read_ovf,
+    read_vmcx,
 };
 
 use super::folders::Folders;
@@ -104,7 +105,8 @@ fn in_folder(folder: &Path) -> Result<(Kind, PathBuf)> {
             let path = entry.map_err(NodeError::io("list", folder))?.path();
             let kind = Kind::of(&path).filter(|_| path.is_file());
             // Not everything in XML is a machine.
-            let is_one = |kind: &Kind| *kind != Kind::Libvirt || read(&path).is_ok_and(|bytes| is_domain(&bytes));
+            let is_one =
+                |kind: &Kind| *kind != Kind::Libvirt || read(&path).is_ok_and(|bytes| is_domain(&bytes));
             if let Some(kind) = kind.filter(is_one) {
                 found.push((kind, path));
             }
@@ -113,10 +115,16 @@ fn in_folder(folder: &Path) -> Result<(Kind, PathBuf)> {
     found.sort();
     let shown = folder.display();
     match found.as_slice() {
-        [] => Err(NodeError::Invalid(format!("{shown} holds no description of a machine (.vmcx, .xml, .ovf, .ova)"))),
+        [] => Err(NodeError::Invalid(format!(
+            "{shown} holds no description of a machine (.vmcx, .xml, .ovf, .ova)"
+        ))),
         [(first, _), (second, _), ..] if first == second => {
-            let names: Vec<String> = found.iter().take(9).map(|(_, path)| path.display().to_string()).collect();
-            Err(NodeError::Invalid(format!("{shown} holds several machines; name one of {}", names.join(", "))))
+            let names: Vec<String> =
+                found.iter().take(9).map(|(_, path)| path.display().to_string()).collect();
+            Err(NodeError::Invalid(format!(
+                "{shown} holds several machines; name one of {}",
+                names.join(", ")
+            )))
         }
         [first, ..] => Ok(first.clone()),
     }
@@ -182,7 +190,8 @@ fn plain(address: &str) -> String {
     let mut bytes = Vec::with_capacity(address.len());
     let mut rest = address.as_bytes();
     while let Some((first, more)) = rest.split_first() {
-        let digits = more.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits =
+            more.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {
                 bytes.push(byte);

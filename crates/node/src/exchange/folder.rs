@@ -58,7 +58,8 @@ impl NewFolder {
     /// Begins a folder, which must not be there, in one that is.
     pub async fn begin(keeper: &Keeper, path: &Path) -> Result<Self> {
         let parent = path.parent().filter(|_| path.is_absolute() && path.file_name().is_some());
-        let parent = parent.ok_or_else(|| NodeError::Invalid(format!("{} is no absolute path", path.display())))?;
+        let parent =
+            parent.ok_or_else(|| NodeError::Invalid(format!("{} is no absolute path", path.display())))?;
         let id = Uuid::new_v4();
         let part = parent.join(format!(".nestling-{}", id.simple()));
         let (target, folder) = (path.to_owned(), parent.to_owned());
@@ -72,7 +73,10 @@ impl NewFolder {
         let unfinished = UnfinishedFolder { id, part: part.clone() };
         keeper.put(&unfinished).await?;
         let folder = Self { keeper: keeper.clone(), unfinished, path: path.to_owned() };
-        let made = blocking(move || DirBuilder::new().mode(0o700).create(&part).map_err(NodeError::io("create", part))).await;
+        let made = blocking(move || {
+            DirBuilder::new().mode(0o700).create(&part).map_err(NodeError::io("create", part))
+        })
+        .await;
         match made {
             Ok(()) => Ok(folder),
             Err(error) => {

@@ -4,15 +4,18 @@
 //! folder, then the definition is stored and the disks get their names. Whatever ends it leaves the whole machine or nothing.
 //! Disks become qcow2, and what lies in several images becomes one.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use nestling_block::BlockSource;
 use nestling_exchange::{Controller as TheirController, Firmware, Machine};
 use nestling_hypervisor::disk;
 use nestling_identity::{Action, Identity};
 use nestling_model::{
-    Adapter, AdapterId, Boot, ConfigVersion, Controller, Disk, DiskFormat, Generation, MacAddress, Memory, Processor, StartAction,
-    StopAction, Vm, VmId, VmName, VmState,
+    Adapter, AdapterId, Boot, ConfigVersion, Controller, Disk, DiskFormat, Generation, MacAddress, Memory,
+    Processor, StartAction, StopAction, Vm, VmId, VmName, VmState,
     adapter::{ADAPTERS_MAX, DEFAULT_NAME},
 };
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
@@ -30,10 +33,9 @@ use crate::{
     clock::now_ms,
     error::{Object, Result},
     recovery::define,
-    vm::{Claim, DiskUse, Handle},
+    vm::{Claim, DiskUse, Handle, NOTES_CHARS_MAX},
 };
 
-const NOTES_CHARS_MAX: usize = 8192;
 const MEGABYTE: u64 = 1 << 20;
 
 impl Node {
@@ -42,7 +44,9 @@ impl Node {
         self.authorize(who, Action::CreateVm)?;
         self.authorize(who, Action::ReadDisks)?;
         if wish.no_switch && !wish.switches.is_empty() {
-            return Err(NodeError::invalid("adapters are plugged into other switches, or into none, and not both"));
+            return Err(NodeError::invalid(
+                "adapters are plugged into other switches, or into none, and not both",
+            ));
         }
         let node = self.clone();
         Ok(teller::told(self, async move |teller| Import { node, wish, teller }.run().await))
@@ -121,7 +125,8 @@ impl Import {
             vm.disks.push(disk.clone());
             disks.push(NewDisk { from, disk });
         }
-        vm.validate(&self.node.limits()).map_err(|source| NodeError::Create { vm: vm.name.clone(), source })?;
+        vm.validate(&self.node.limits())
+            .map_err(|source| NodeError::Create { vm: vm.name.clone(), source })?;
         let switches: Vec<_> =
             machine.adapters.into_iter().take(ADAPTERS_MAX).map(|adapter| adapter.switch).collect();
         self.check_mappings(&switches)?;
@@ -132,7 +137,9 @@ impl Import {
         match &self.wish.name {
             Some(name) => Ok(name.clone()),
             None => machine.name.trim().parse().map_err(|error| {
-                NodeError::Invalid(format!("the machine cannot be called as its description calls it: {error}; give it a name"))
+                NodeError::Invalid(format!(
+                    "the machine cannot be called as its description calls it: {error}; give it a name"
+                ))
             }),
         }
     }
@@ -163,13 +170,18 @@ impl Import {
             let wanted = theirs.mac.filter(|_| !self.wish.new_identity);
             let text = wanted.map(|mac| mac.map(|octet| format!("{octet:02x}")).concat());
             let wanted: Option<MacAddress> = text.and_then(|text| text.parse().ok());
-            let kept = wanted.and_then(|mac| Some((mac, self.node.vms.claim_mac(mac, AdapterId(Uuid::nil())).ok()?)));
+            let kept = wanted
+                .and_then(|mac| Some((mac, self.node.vms.claim_mac(mac, AdapterId(Uuid::nil())).ok()?)));
             let (mac, claim) = match kept {
                 Some(kept) => kept,
                 None => self.node.vms.claim_dynamic_mac(self.node.tag())?,
             };
             if let Some(taken) = wanted.filter(|wanted| *wanted != mac) {
-                self.teller.warn(format!("{name}: another adapter here has the address {taken}, so it got a new one")).await;
+                self.teller
+                    .warn(format!(
+                        "{name}: another adapter here has the address {taken}, so it got a new one"
+                    ))
+                    .await;
             }
             adapters.push(Adapter {
                 id: self.node.vms.free_adapter_id(),
@@ -184,7 +196,12 @@ impl Import {
             claims.push(claim);
         }
         for more in machine.adapters.iter().skip(ADAPTERS_MAX) {
-            self.teller.warn(format!("{}: a machine has at most {ADAPTERS_MAX} adapters, so it is left out", more.name)).await;
+            self.teller
+                .warn(format!(
+                    "{}: a machine has at most {ADAPTERS_MAX} adapters, so it is left out",
+                    more.name
+                ))
+                .await;
         }
         Ok(adapters)
     }
@@ -193,11 +210,15 @@ impl Import {
         let most = self.node.limits().processors_max;
         if machine.processors > most {
             let had = machine.processors;
-            self.teller.warn(format!("it had {had} processors and gets {most}, which is what this host has")).await;
+            self.teller
+                .warn(format!("it had {had} processors and gets {most}, which is what this host has"))
+                .await;
         }
         let notes: String = machine.notes.chars().take(NOTES_CHARS_MAX).collect();
         if notes.len() < machine.notes.len() {
-            self.teller.warn(format!("its notes are longer than {NOTES_CHARS_MAX} characters, and were cut")).await;
+            self.teller
+                .warn(format!("its notes are longer than {NOTES_CHARS_MAX} characters, and were cut"))
+                .await;
         }
         Ok(Vm {
             id,
@@ -213,7 +234,9 @@ impl Import {
                 count: machine.processors.min(most),
                 expose_virtualization_extensions: machine.nested,
             },
-            memory: Memory { startup_bytes: machine.memory_bytes.div_ceil(MEGABYTE).saturating_mul(MEGABYTE) },
+            memory: Memory {
+                startup_bytes: machine.memory_bytes.div_ceil(MEGABYTE).saturating_mul(MEGABYTE),
+            },
             adapters,
             disks: Vec::new(),
             boot: self.boot(machine).await?,
@@ -251,7 +274,8 @@ impl Import {
             TheirController::Scsi => Controller::Scsi,
         };
         // What the guest cannot write to is often read by something that knows no formats.
-        let (format, ending) = if theirs.read_only { (DiskFormat::Raw, "img") } else { (DiskFormat::Qcow2, "qcow2") };
+        let (format, ending) =
+            if theirs.read_only { (DiskFormat::Raw, "img") } else { (DiskFormat::Qcow2, "qcow2") };
         let (location, read_only) = (theirs.location, theirs.read_only);
         let name = format!("{controller:?}-{location}.{ending}").to_lowercase();
         Disk { path: self.node.home.vm(id).dir().join(name), format, controller, location, read_only }
@@ -273,7 +297,8 @@ impl Import {
         let defined = self.node.networks.defined();
         for mapping in &self.wish.switches {
             defined.switch(&mapping.to)?;
-            let is_meant = |switch: &Option<String>| switch.as_deref().is_some_and(|name| is(name, &mapping.from));
+            let is_meant =
+                |switch: &Option<String>| switch.as_deref().is_some_and(|name| is(name, &mapping.from));
             if !switches.iter().any(is_meant) {
                 return Err(NodeError::NotFound { object: Object::Switch, name: mapping.from.clone() });
             }
@@ -297,11 +322,12 @@ impl Import {
                     guards.push(guard);
                 }
                 Err(_) => {
-                    self.teller.warn(format!(
-                        "{}: there is no switch \"{wanted}\" here, so it is not plugged in",
-                        adapter.name
-                    ))
-                    .await;
+                    self.teller
+                        .warn(format!(
+                            "{}: there is no switch \"{wanted}\" here, so it is not plugged in",
+                            adapter.name
+                        ))
+                        .await;
                 }
             }
         }

@@ -127,7 +127,8 @@ fn a_point_goes_out_in_every_format_and_comes_in_again() {
                 let wish = ImportWish { name, new_identity, ..wish(&folder.join(description)) };
                 let (vm, warnings) = imported(&node, wish).await.unwrap();
                 assert_eq!(bytes(&vm.disks[0].path), then, "{format}, {description}");
-                let what = |vm: &Vm| (vm.memory.clone(), vm.processor.clone(), vm.generation, vm.disks[0].location);
+                let what =
+                    |vm: &Vm| (vm.memory.clone(), vm.processor.clone(), vm.generation, vm.disks[0].location);
                 assert_eq!(what(&vm), what(&old), "{format}, {description}");
                 assert!(warnings.is_empty(), "{warnings:?}");
                 node.remove_vm(&ME, "back", true).await.unwrap();
@@ -138,7 +139,10 @@ fn a_point_goes_out_in_every_format_and_comes_in_again() {
         assert!(here.message().contains("is here already"), "{}", here.message());
         node.remove_vm(&ME, "vm", true).await.unwrap();
         let (vm, _) = imported(&node, wish(&out.path().join("raw"))).await.unwrap();
-        assert_eq!((vm.id, vm.adapters[0].mac, bytes(&vm.disks[0].path) == then), (old.id, old.adapters[0].mac, true));
+        assert_eq!(
+            (vm.id, vm.adapters[0].mac, bytes(&vm.disks[0].path) == then),
+            (old.id, old.adapters[0].mac, true)
+        );
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 4, "nothing half made");
     });
 }
@@ -153,7 +157,10 @@ fn a_machine_of_hyper_v_comes_in() {
     let Some(()) = sample("dynamic.vhdx.gz", &disk) else { return };
     home.life(async |node| {
         let (vm, warnings) = imported(&node, wish(dir.path())).await.unwrap();
-        assert_eq!((vm.name.as_str(), vm.processor.count, vm.memory.startup_bytes), ("Other Location", 1, 1 << 30));
+        assert_eq!(
+            (vm.name.as_str(), vm.processor.count, vm.memory.startup_bytes),
+            ("Other Location", 1, 1 << 30)
+        );
         assert_eq!(vm.id.0.to_string(), "282874fc-59d6-4f30-bc04-5fdd909c82e0");
         let made = &vm.disks[0];
         assert_eq!((made.controller, made.location, made.format), (Controller::Ide, 0, DiskFormat::Qcow2));
@@ -239,7 +246,10 @@ fn adapters_are_plugged_in_where_the_mapping_says() {
         nothing_is_left(&home);
         let (vm, _) = imported(&node, mapped("lan", "lab")).await.unwrap();
         assert!(vm.adapters[0].switch.is_some());
-        assert_eq!((vm.adapters[0].mac.to_string().as_str(), vm.adapters[0].mac_dynamic), ("52:54:00:01:02:03", false));
+        assert_eq!(
+            (vm.adapters[0].mac.to_string().as_str(), vm.adapters[0].mac_dynamic),
+            ("52:54:00:01:02:03", false)
+        );
     });
 }
 
@@ -288,7 +298,8 @@ fn a_machine_that_is_off_goes_out_and_a_start_ends_that() {
         let in_use = imported(&node, wish(&home.path().join("disks/m.xml"))).await.unwrap_err();
         assert_eq!(in_use.code(), ErrorKind::InUse, "{}", in_use.message());
         node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
-        let left: Vec<_> = fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| name == "a" || name == "m.xml"), "{left:?}");
     });
 }

@@ -170,7 +170,9 @@ fn check(wish: &RecoveryWish) -> Result<()> {
     }
     if let Whereto::Folder { folder, .. } = &wish.whereto {
         if wish.start {
-            return Err(NodeError::invalid("what is exported is no machine of this host, and cannot be started"));
+            return Err(NodeError::invalid(
+                "what is exported is no machine of this host, and cannot be started",
+            ));
         }
         if !folder.is_absolute() || folder.to_str().is_none() {
             return Err(NodeError::Invalid(format!("{} is no absolute path", folder.display())));

@@ -9,7 +9,8 @@ use std::{
 };
 
 use nestling_explore::{
-    ErrorKind, ExploreError, FileKind, FilePath, FileSystem, NamePattern, Place, Stat, Timestamp, Walk, WalkLimits, find,
+    ErrorKind, ExploreError, FileKind, FilePath, FileSystem, NamePattern, Place, Stat, Timestamp, Walk,
+    WalkLimits, find,
 };
 use nestling_identity::Identity;
 
@@ -84,7 +85,8 @@ impl Node {
         let pattern: NamePattern =
             pattern.parse().map_err(|error: ExploreError| NodeError::invalid(error.to_string()))?;
         let pattern = pattern.ignoring_case();
-        self.ask(who, &at, move |opened, disk, place, path| search(&*opened.fs, disk, place, path, pattern)).await
+        self.ask(who, &at, move |opened, disk, place, path| search(&*opened.fs, disk, place, path, pattern))
+            .await
     }
 
     /// What differs below a place of one point and of another: by kind, size, time, permissions and owner.
@@ -119,7 +121,9 @@ fn search(
             }
         };
         let (path, name) = (item.path(), Some(item.entry.name.clone()));
-        let view = fs.stat(item.entry.node).and_then(|stat| FileView::new(fs, disk, place, name, &path, &stat, false));
+        let view = fs
+            .stat(item.entry.node)
+            .and_then(|stat| FileView::new(fs, disk, place, name, &path, &stat, false));
         match view {
             Ok(view) => {
                 bytes += view.place.len();
@@ -219,7 +223,8 @@ mod tests {
     use super::*;
 
     fn tree(leaves: &[(&str, FileKind, u64)]) -> Tree {
-        let leaf = |kind, size_bytes| Leaf { kind, size_bytes, modified: None, mode: None, owner: (None, None) };
+        let leaf =
+            |kind, size_bytes| Leaf { kind, size_bytes, modified: None, mode: None, owner: (None, None) };
         let leaves = leaves.iter().map(|(path, kind, size)| ((*path).to_owned(), leaf(*kind, *size)));
         Tree { leaves: leaves.collect(), damage: Vec::new() }
     }
@@ -227,8 +232,20 @@ mod tests {
     #[test]
     fn what_comes_goes_and_changes_is_told() {
         use FileKind::{Directory, File, Link};
-        let before = tree(&[("/a", File, 1), ("/b", File, 1), ("/d", Directory, 0), ("/d/x", File, 5), ("/l", File, 3)]);
-        let after = tree(&[("/a", File, 1), ("/b", File, 2), ("/d", Directory, 0), ("/d/y", File, 5), ("/l", Link, 3)]);
+        let before = tree(&[
+            ("/a", File, 1),
+            ("/b", File, 1),
+            ("/d", Directory, 0),
+            ("/d/x", File, 5),
+            ("/l", File, 3),
+        ]);
+        let after = tree(&[
+            ("/a", File, 1),
+            ("/b", File, 2),
+            ("/d", Directory, 0),
+            ("/d/y", File, 5),
+            ("/l", Link, 3),
+        ]);
         let found = compared(before, &after);
         let told: Vec<_> = found.changes.iter().map(|c| (c.change, c.path.as_str(), c.sizes)).collect();
         assert_eq!(

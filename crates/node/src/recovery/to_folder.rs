@@ -57,7 +57,8 @@ impl ToFolder<'_> {
             self.entry.warn("the point does not say of which machine it is, so there are disks only");
             return Ok(());
         };
-        let named = |id| description.switches.iter().find(|switch| switch.id == id).map(|switch| switch.name.clone());
+        let named =
+            |id| description.switches.iter().find(|switch| switch.id == id).map(|switch| switch.name.clone());
         let machine = Machine { disks: written, ..describe(&description.vm, named) };
         write_descriptions(&machine, part, self.folder).await
     }
@@ -68,9 +69,9 @@ impl ToFolder<'_> {
         let (node, entry, source, format) = (self.node, self.entry, self.source, self.format);
         let write = Write { node, entry, source, disk: from, path, format, onto: Onto::New };
         let written_bytes = write.run().await?;
-        disk::settle_leaving(&qemu, path, self.format).await?;
         let (name, path, size_bytes) = (from.name.clone(), self.folder.join(file), from.size_bytes);
-        self.entry.note(|recovery| recovery.disks.push(RecoveredDisk { name, path, size_bytes, written_bytes }));
+        self.entry
+            .note(|recovery| recovery.disks.push(RecoveredDisk { name, path, size_bytes, written_bytes }));
         Ok(())
     }
 }

@@ -121,7 +121,12 @@ impl Owner {
         })
     }
 
-    pub(super) async fn serve(&self, qemu: &Qemu, image: &Disk, since: Option<BitmapName>) -> Result<ServedDisk> {
+    pub(super) async fn serve(
+        &self,
+        qemu: &Qemu,
+        image: &Disk,
+        since: Option<BitmapName>,
+    ) -> Result<ServedDisk> {
         let name = format!("{}-{}", short(self.vm.id), place_of(image));
         let socket = self.node.home.read().join(name);
         // A node that died left it; the server died with it.

@@ -38,7 +38,8 @@ impl Owner {
         for image in &self.vm.disks {
             let bytes = disk::info(&qemu, &image.path, Some(image.format)).await?.virtual_bytes;
             let server = self.serve(&qemu, image, None).await?;
-            let (address, export) = (NbdAddress::Unix(server.socket().to_owned()), server.export().to_owned());
+            let (address, export) =
+                (NbdAddress::Unix(server.socket().to_owned()), server.export().to_owned());
             disks.push(LeavingDisk { disk: image.clone(), bytes, uri: NbdUri { address, export } });
             servers.push(server);
         }

@@ -38,7 +38,7 @@ mod view;
 mod watch;
 
 pub use adapters::check_name as check_adapter_name;
-pub use create::check_notes;
+pub use create::{NOTES_CHARS_MAX, check_notes};
 pub use disk_use::DiskUse;
 pub use leave::Leaving;
 pub use owner::Owner;

@@ -5,38 +5,43 @@ use nestling_api::{Client, client::Lines, v1};
 use super::common::{Call, PASSTHRU, ends};
 use super::recovery_point::mappings;
 use super::vm_object::{VIEW, vm as object};
-use crate::frame::{Category, Cmdlet, CmdletResult, EnumType, ErrorRecord, Example, Impact, Input, Kind, Parameter};
+use crate::frame::{
+    Category, Cmdlet, CmdletResult, EnumType, ErrorRecord, Example, Impact, Input, Kind, Parameter,
+};
 
 pub fn cmdlets() -> Vec<Cmdlet<Client>> {
-    vec![Cmdlet {
-        name: "Import-VM",
-        aliases: &[],
-        class: "Microsoft.HyperV.PowerShell.Commands.ImportVM",
-        summary: "Imports a virtual machine of Hyper-V, of OVF, or of libvirt. Its disks are copied.",
-        parameters: PARAMETERS,
-        input: Input::EachRecord,
-        impact: Impact::Changes,
-        views: const { &[&VIEW] },
-        examples: &[Example {
-            code: "Import-VM -Path /exports/Web01 -Copy -GenerateNewId -WhatIf",
-            says: "The machine of an export, as a copy with an id of its own; -WhatIf only says so.",
-        }],
-        run: |call| Box::pin(import(call)),
-    }, Cmdlet {
-        name: "Export-VM",
-        aliases: &[],
-        class: "Microsoft.HyperV.PowerShell.Commands.ExportVM",
-        summary: "Writes a virtual machine that is off to a new folder, for other programs.",
-        parameters: EXPORT,
-        input: Input::EachRecord,
-        impact: Impact::Changes,
-        views: const { &[&VIEW] },
-        examples: &[Example {
-            code: "Export-VM V -Path /exports/V -DiskFormat Vhdx -WhatIf",
-            says: "Its disks as VHDX, with descriptions for others; -WhatIf only says so.",
-        }],
-        run: |call| Box::pin(export(call)),
-    }]
+    vec![
+        Cmdlet {
+            name: "Import-VM",
+            aliases: &[],
+            class: "Microsoft.HyperV.PowerShell.Commands.ImportVM",
+            summary: "Imports a virtual machine of Hyper-V, of OVF, or of libvirt. Its disks are copied.",
+            parameters: PARAMETERS,
+            input: Input::EachRecord,
+            impact: Impact::Changes,
+            views: const { &[&VIEW] },
+            examples: &[Example {
+                code: "Import-VM -Path /exports/Web01 -Copy -GenerateNewId -WhatIf",
+                says: "The machine of an export, as a copy with an id of its own; -WhatIf only says so.",
+            }],
+            run: |call| Box::pin(import(call)),
+        },
+        Cmdlet {
+            name: "Export-VM",
+            aliases: &[],
+            class: "Microsoft.HyperV.PowerShell.Commands.ExportVM",
+            summary: "Writes a virtual machine that is off to a new folder, for other programs.",
+            parameters: EXPORT,
+            input: Input::EachRecord,
+            impact: Impact::Changes,
+            views: const { &[&VIEW] },
+            examples: &[Example {
+                code: "Export-VM V -Path /exports/V -DiskFormat Vhdx -WhatIf",
+                says: "Its disks as VHDX, with descriptions for others; -WhatIf only says so.",
+            }],
+            run: |call| Box::pin(export(call)),
+        },
+    ]
 }
 
 const FORMAT: EnumType =
@@ -53,8 +58,15 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::new("Path", Kind::String, "The description (.vmcx, .ovf, .ova, .xml), or a folder with one.")
         .at(0)
         .mandatory(),
-    Parameter::new("VhdSourcePath", Kind::Strings, "Folders where disks may lie that are not beside the description."),
-    Parameter::switch("Copy", "Copies the disks. There is no other way: nothing is registered where it lies."),
+    Parameter::new(
+        "VhdSourcePath",
+        Kind::Strings,
+        "Folders where disks may lie that are not beside the description.",
+    ),
+    Parameter::switch(
+        "Copy",
+        "Copies the disks. There is no other way: nothing is registered where it lies.",
+    ),
     Parameter::switch("GenerateNewId", "A new id and new MAC addresses: it is a copy."),
     Parameter::new("NewVMName", Kind::String, "Its name; as its description calls it when absent."),
     Parameter::new("SwitchMapping", Kind::Hashtable, "Which switches the adapters get: @{'OLD' = 'NEW'}."),
@@ -64,8 +76,15 @@ const PARAMETERS: &[Parameter] = &[
 async fn import(call: &mut Call<'_>) -> CmdletResult {
     let path = call.text("Path").unwrap_or_default();
     if !call.switch("Copy") {
-        let message = "A virtual machine cannot be registered in place here: its disks are copied. Specify -Copy.";
-        return Err(ErrorRecord::new(Category::InvalidArgument, "VirtualizationException", "InvalidParameter", message).into());
+        let message =
+            "A virtual machine cannot be registered in place here: its disks are copied. Specify -Copy.";
+        return Err(ErrorRecord::new(
+            Category::InvalidArgument,
+            "VirtualizationException",
+            "InvalidParameter",
+            message,
+        )
+        .into());
     }
     if !call.should_process(&path, None)? {
         return Ok(());

@@ -1,9 +1,4 @@
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    response::Response,
-};
+use axum::{Extension, body::Body, extract::State, response::Response};
 use futures_util::StreamExt;
 use nestling_node::{ExchangeStep, Node};
 use tokio::sync::mpsc;
@@ -11,7 +6,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{App, Caller, OpenApiRouter, routes};
 use crate::{
-    server::{input::{At, Input}, lines, problem::Problem},
+    server::{
+        input::{At, Input},
+        lines,
+        problem::Problem,
+    },
     v1,
 };
 
@@ -53,4 +52,3 @@ fn answer(steps: mpsc::Receiver<ExchangeStep>) -> Response {
     let steps = ReceiverStream::new(steps).map(|step| lines::line(&v1::ExchangeProgress::from(step)));
     lines::answer(Body::from_stream(steps))
 }
-

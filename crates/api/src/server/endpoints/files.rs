@@ -21,7 +21,12 @@ use crate::{
 const PAGE_ENTRIES: usize = 500;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(volumes)).routes(routes!(files)).routes(routes!(content)).routes(routes!(find_files)).routes(routes!(compare_points))
+    OpenApiRouter::new()
+        .routes(routes!(volumes))
+        .routes(routes!(files))
+        .routes(routes!(content))
+        .routes(routes!(find_files))
+        .routes(routes!(compare_points))
 }
 
 #[derive(Deserialize, IntoParams)]
