@@ -6,7 +6,6 @@
 use std::{fmt, io, path::PathBuf};
 
 use nestling_block::BlockError;
-use nestling_exchange::ExchangeError;
 use nestling_explore::ExploreError;
 use nestling_hypervisor::{
     AgentError, AttachError, LaunchError, MachineError, QemuError, agent::FreezeError, capture::CaptureError,
@@ -25,7 +24,7 @@ use nestling_network::{NatConflict, NetworkError, Problem};
 use nestling_store::StoreError;
 use nestling_vault::{FailureKind, VaultError};
 
-use crate::protection::JobError;
+use crate::{exchange::ExchangeFailed, protection::JobError};
 
 pub type Result<T> = std::result::Result<T, NodeError>;
 
@@ -231,18 +230,8 @@ pub enum NodeError {
     RunsFromVault { vm: VmName },
     #[error("{} cannot be served", path.display())]
     Export { path: PathBuf, source: BlockError },
-    #[error("the disks of '{vm}' are being read already, by a backup or an export; wait for its end")]
-    DisksRead { vm: VmName },
-    #[error("the export of '{vm}' ended: {why}")]
-    ExportEnded { vm: VmName, why: String },
-    #[error("the machine that {} describes cannot be imported", path.display())]
-    Description { path: PathBuf, source: ExchangeError },
-    #[error("the disk {} cannot be copied", shown(file))]
-    CopiedDisk { file: String, source: BlockError },
-    #[error("its disk {} is in none of the folders {}", shown(file), folders(looked))]
-    ImportedDiskMissing { file: String, looked: Vec<PathBuf> },
-    #[error("{} exists already; an export makes its folder itself", .0.display())]
-    FolderExists(PathBuf),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeFailed),
     #[error("recovery {0} has ended already")]
     RecoveryEnded(u64),
     #[error("repository '{repository}' is read by recovery {recovery}; wait for its end, or cancel it")]
@@ -319,14 +308,6 @@ fn exists(object: Object, name: &str) -> String {
     }
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(300).flat_map(char::escape_debug).collect()
-}
-
-fn folders(looked: &[PathBuf]) -> String {
-    looked.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
 fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
@@ -360,8 +341,7 @@ impl NodeError {
         match self {
             Self::Denied(_) => Kind::Denied,
             Self::NotFound { .. } | Self::ImageNotBuilt(_) => Kind::NotFound,
-            Self::ImportedDiskMissing { .. } => Kind::NotFound,
-            Self::Exists { .. } | Self::FolderExists(_) => Kind::Exists,
+            Self::Exists { .. } => Kind::Exists,
             Self::Invalid(_)
             | Self::Name(_)
             | Self::Mac(_)
@@ -372,7 +352,6 @@ impl NodeError {
             | Self::Policy(_)
             | Self::NothingToSave { .. }
             | Self::NotRecoverable { .. }
-            | Self::Description { .. }
             | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
             Self::Repository(RepositoryInvalid::Name(_) | RepositoryInvalid::Location { .. }) => Kind::Exists,
             Self::Repository(_) => Kind::Invalid,
@@ -382,7 +361,6 @@ impl NodeError {
             | Self::RunEnded(_)
             | Self::RecoveryEnded(_)
             | Self::HalfRecovered { .. }
-            | Self::ExportEnded { .. }
             | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
             Self::DiskInUse { .. }
@@ -394,7 +372,6 @@ impl NodeError {
             | Self::BackupRuns { .. }
             | Self::Recovering { .. }
             | Self::RunsFromVault { .. }
-            | Self::DisksRead { .. }
             | Self::RepositoryRead { .. }
             | Self::Capture { source: CaptureError::Busy, .. }
             | Self::Machine { source: MachineError::Captured { .. }, .. } => Kind::InUse,
@@ -412,6 +389,7 @@ impl NodeError {
             Self::NetworkProblem(_) => Kind::Requirement,
             Self::Files { source, .. } => files_kind(source),
             Self::Job(error) => error.code(),
+            Self::Exchange(error) => error.code(),
             Self::Vault { source, .. } => vault_kind(source),
             Self::Capture { source, .. } => capture_kind(source),
             Self::Freeze { source: FreezeError::Agent(source), .. } => agent_kind(source),
@@ -424,7 +402,6 @@ impl NodeError {
             | Self::Freeze { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
-            | Self::CopiedDisk { .. }
             | Self::Export { .. }
             | Self::Cancelled
             | Self::Stopping
@@ -471,6 +448,7 @@ impl NodeError {
             )),
             Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
             Self::Job(error) => error.hint(),
+            Self::Exchange(error) => error.hint(),
             Self::BackupRuns { run, .. } => {
                 Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
             }
@@ -489,12 +467,6 @@ impl NodeError {
             }
             Self::Freeze { .. } => Some(
                 "install and start qemu-guest-agent in the guest, or back it up with --crash-consistent".to_owned(),
-            ),
-            Self::ImportedDiskMissing { .. } => {
-                Some("bring it there, or say where it is: nestling import PATH --disks FOLDER".to_owned())
-            }
-            Self::CopiedDisk { .. } => Some(
-                "an image and its parents must lie in the folder of the description, or in one that --disks names".to_owned(),
             ),
             Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
             Self::Prerequisite { .. } => Some(
@@ -522,8 +494,6 @@ impl NodeError {
             | Self::Capture { vm, .. }
             | Self::Freeze { vm, .. }
             | Self::BackupEnded { vm, .. }
-            | Self::ExportEnded { vm, .. }
-            | Self::DisksRead { vm }
             | Self::NothingToSave { vm }
             | Self::Recovering { vm, .. }
             | Self::RunsFromVault { vm }
@@ -540,12 +510,10 @@ impl NodeError {
             | Self::ParentInUse { path, .. }
             | Self::RecoveredDisk { path, .. }
             | Self::Export { path, .. }
-            | Self::Description { path, .. }
-            | Self::FolderExists(path)
             | Self::Io { path, .. } => Some(path.display().to_string()),
-            Self::CopiedDisk { file, .. } | Self::ImportedDiskMissing { file, .. } => Some(shown(file)),
             Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
             Self::Job(error) => error.object(),
+            Self::Exchange(error) => Some(error.object()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,

@@ -85,9 +85,20 @@ fn the_innermost_file_comes_out_of_a_backup() {
         "cmp inner/etc/secret target/etc/secret; test -z \"$(find target -name '.nestling-part-*')\"",
     );
 
-    // A file comes, and is found in the newer point alone.
+    is_found_and_compared(&nest);
+    for (place, why) in
+        [("scsi:0/9:/", "volume 9"), ("scsi:7/1:/", "no disk scsi:7"), ("scsi:0/1:/../x", "no place")]
+    {
+        let said = run(&["recover", "ls", "P@newest", place]);
+        assert!(said.status == 1 && said.stderr.contains(why), "{place}: {}", said.stderr);
+    }
+}
+
+/// A file comes, and is found in the newer point alone.
+fn is_found_and_compared(nest: &Nest) {
+    let run = |args: &[&str]| nest.run(args);
     tool(
-        &home,
+        &nest.home,
         "debugfs -w -R 'write password added' l1.part
          dd if=l1.part of=l1.raw bs=1M seek=1 conv=notrunc",
     );
@@ -106,11 +117,4 @@ fn the_innermost_file_comes_out_of_a_backup() {
     assert_eq!((&changes[0]["change"], &changes[0]["path"]), (&"Added".into(), &"/added".into()));
     let none = run(&["recover", "find", "P", "--name", "*", "--before", "2001-01-01"]).fails();
     assert!(none.contains("no recovery point"), "{none}");
-
-    for (place, why) in
-        [("scsi:0/9:/", "volume 9"), ("scsi:7/1:/", "no disk scsi:7"), ("scsi:0/1:/../x", "no place")]
-    {
-        let said = run(&["recover", "ls", "P@newest", place]);
-        assert!(said.status == 1 && said.stderr.contains(why), "{place}: {}", said.stderr);
-    }
 }

@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use nestling_block::{BlockError, BlockSource, BlockTarget, CopyWatch, copy};
 use nestling_hypervisor::disk::ImageFormat;
 
-use super::teller::Teller;
+use super::{error::ExchangeFailed, teller::Teller};
 use crate::{
-    Node, NodeError,
+    Node,
     error::Result,
     written::{self, WrittenImage},
 };
@@ -56,7 +56,7 @@ impl Copied<'_> {
         let done = done.and_then(|copied| {
             teller.check()?;
             copied.map(drop).map_err(|trouble| match trouble {
-                Trouble::Read(source) => NodeError::CopiedDisk { file: name, source },
+                Trouble::Read(source) => ExchangeFailed::Disk { file: name, source }.into(),
                 Trouble::Written(error) => written::told(path, error),
             })
         });

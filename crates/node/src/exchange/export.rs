@@ -13,12 +13,13 @@ use tokio::sync::mpsc;
 use super::{
     copied::Copied,
     describe::{self, describe},
+    error::ExchangeFailed,
     folder::NewFolder,
     teller::{self, Teller},
     values::{ExchangeStep, ExportWish},
 };
 use crate::{
-    Node, NodeError,
+    Node,
     blocking::blocking,
     error::Result,
     protection::description::place_of,
@@ -65,7 +66,9 @@ impl Export {
         let why = leaving.reading.ended().map(str::to_owned);
         leaving.reading.end().await;
         match (filled, why) {
-            (Err(_), Some(why)) => Err(NodeError::ExportEnded { vm: self.handle.now().vm.name.clone(), why }),
+            (Err(_), Some(why)) => {
+                Err(ExchangeFailed::Ended { vm: self.handle.now().vm.name.clone(), why }.into())
+            }
             (filled, _) => filled.map(|()| self.handle),
         }
     }
@@ -82,7 +85,7 @@ impl Export {
             let uri = leaves.uri.clone();
             let from = blocking(move || {
                 let name = uri.to_string();
-                written::connect(&uri).map_err(|source| NodeError::CopiedDisk { file: name, source })
+                written::connect(&uri).map_err(|source| ExchangeFailed::Disk { file: name, source }.into())
             });
             let socket = format!("e{}-{place}", crate::home::short(leaving.vm.id));
             let (node, teller, from) = (&self.node, &self.teller, Arc::new(from.await?));

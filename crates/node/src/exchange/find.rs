@@ -14,7 +14,7 @@ use nestling_exchange::{
     read_vmcx,
 };
 
-use super::folders::Folders;
+use super::{error::ExchangeFailed, folders::Folders};
 use crate::{NodeError, error::Result};
 
 /// Entries of a folder that are looked at.
@@ -64,7 +64,7 @@ pub fn find(path: &Path, more: &[PathBuf]) -> Result<Found> {
     }
     let about = fs::metadata(path).map_err(NodeError::io("open", path))?;
     let (kind, path) = if about.is_dir() { in_folder(path)? } else { (of_file(path)?, path.to_owned()) };
-    let refused = |source| NodeError::Description { path: path.clone(), source };
+    let refused = |source| NodeError::from(ExchangeFailed::Description { path: path.clone(), source });
     if kind == Kind::Ova {
         let file = RawDisk::open(&path).map_err(|error| refused(error.into()))?;
         let archive = Archive::read(Arc::new(file)).map_err(refused)?;
@@ -135,7 +135,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let about = file.metadata().map_err(NodeError::io("read", path))?;
     if !about.is_file() || about.len() > DESCRIPTION_BYTES_MAX as u64 {
         let source = ExchangeError::NotThat { what: "file of a size that descriptions have" };
-        return Err(NodeError::Description { path: path.to_owned(), source });
+        return Err(ExchangeFailed::Description { path: path.to_owned(), source }.into());
     }
     let mut bytes = Vec::new();
     file.take(DESCRIPTION_BYTES_MAX as u64).read_to_end(&mut bytes).map_err(NodeError::io("read", path))?;
@@ -160,10 +160,11 @@ fn in_folders(folders: &Folders, disk: &Disk) -> Result<FoundDisk> {
     let names = [disk.file.replace('\\', "/"), plain(&disk.file)];
     match names.iter().find_map(|name| folders.find(Path::new(name))) {
         Some(path) => Ok(FoundDisk { source: open(folders, &path, disk)?, path: Some(path) }),
-        None => Err(NodeError::ImportedDiskMissing {
+        None => Err(ExchangeFailed::DiskMissing {
             file: disk.file_name().chars().take(255).collect(),
             looked: folders.all().to_vec(),
-        }),
+        }
+        .into()),
     }
 }
 
@@ -172,7 +173,7 @@ fn open(files: &dyn ImageFiles, path: &Path, disk: &Disk) -> Result<Arc<dyn Bloc
     let format = disk.format.or_else(|| by_name(path));
     let opened = OpenImage::open_in(files, path, format);
     let file = || path.display().to_string();
-    opened.map(|image| image.source).map_err(|source| NodeError::CopiedDisk { file: file(), source })
+    opened.map(|image| image.source).map_err(|source| ExchangeFailed::Disk { file: file(), source }.into())
 }
 
 fn by_name(path: &Path) -> Option<ImageFormat> {

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::error::ExchangeFailed;
 use crate::{NodeError, blocking::blocking, error::Result, keeper::Keeper};
 
 /// A folder that is being filled, as it is stored.
@@ -65,7 +66,7 @@ impl NewFolder {
         let (target, folder) = (path.to_owned(), parent.to_owned());
         blocking(move || {
             if target.symlink_metadata().is_ok() {
-                return Err(NodeError::FolderExists(target));
+                return Err(ExchangeFailed::FolderExists(target).into());
             }
             fs::metadata(&folder).map(drop).map_err(NodeError::io("open", &folder))
         })
@@ -97,7 +98,7 @@ impl NewFolder {
         let named = blocking(move || {
             sync(&part)?;
             match renameat_with(CWD, &part, CWD, &path, RenameFlags::NOREPLACE) {
-                Err(rustix::io::Errno::EXIST) => return Err(NodeError::FolderExists(path)),
+                Err(rustix::io::Errno::EXIST) => return Err(ExchangeFailed::FolderExists(path).into()),
                 renamed => renamed.map_err(|e| NodeError::io("name", &path)(e.into()))?,
             }
             path.parent().map_or(Ok(()), sync)
@@ -137,12 +138,15 @@ mod tests {
         assert!(!target.exists());
         folder.finish().await.unwrap();
         assert_eq!((fs::read(target.join("a")).unwrap(), count()), (b"x".to_vec(), 1));
-        assert!(matches!(NewFolder::begin(&keeper, &target).await, Err(NodeError::FolderExists(_))));
+        assert!(matches!(
+            NewFolder::begin(&keeper, &target).await,
+            Err(NodeError::Exchange(ExchangeFailed::FolderExists(_)))
+        ));
         // What came meanwhile is not replaced.
         let (other, late) = (dir.path().join("other"), dir.path().join("other"));
         let folder = NewFolder::begin(&keeper, &other).await.unwrap();
         fs::write(&late, "theirs").unwrap();
-        assert!(matches!(folder.finish().await, Err(NodeError::FolderExists(_))));
+        assert!(matches!(folder.finish().await, Err(NodeError::Exchange(ExchangeFailed::FolderExists(_)))));
         assert_eq!((fs::read(&late).unwrap(), count()), (b"theirs".to_vec(), 2));
         for bad in ["relative", "/", "/none/such/folder"] {
             assert!(NewFolder::begin(&keeper, Path::new(bad)).await.is_err(), "{bad}");

@@ -10,6 +10,7 @@
 
 mod copied;
 mod describe;
+mod error;
 mod export;
 mod find;
 mod folder;
@@ -21,5 +22,6 @@ pub(crate) mod tests;
 mod values;
 
 pub use describe::{describe, disk as describe_disk, write as write_descriptions};
+pub use error::ExchangeFailed;
 pub use folder::{NewFolder, UnfinishedFolder};
 pub use values::{ExchangeStep, ExportWish, ImportWish};

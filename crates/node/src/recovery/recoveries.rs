@@ -18,7 +18,8 @@ use super::{
     values::{RecoveryView, RecoveryWish, Whereto},
 };
 use crate::{
-    Node, NodeError, clock::now_ms, error::Result, networks::to_the_end, protection::marks, vm::Asked,
+    Node, NodeError, clock::now_ms, error::Result, exchange::ExchangeFailed, networks::to_the_end,
+    protection::marks, vm::Asked,
 };
 
 impl Node {
@@ -178,7 +179,7 @@ fn check(wish: &RecoveryWish) -> Result<()> {
             return Err(NodeError::Invalid(format!("{} is no absolute path", folder.display())));
         }
         if folder.symlink_metadata().is_ok() {
-            return Err(NodeError::FolderExists(folder.clone()));
+            return Err(ExchangeFailed::FolderExists(folder.clone()).into());
         }
     }
     let Whereto::AsNew { switches, no_switch, format, instant, .. } = &wish.whereto else { return Ok(()) };

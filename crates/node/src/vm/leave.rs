@@ -5,7 +5,7 @@ use nestling_hypervisor::disk;
 use nestling_model::{Disk, Operation, Vm};
 
 use super::{owner::Owner, task::Handle};
-use crate::{NodeError, error::Result, protection::readings::Reading};
+use crate::{error::Result, exchange::ExchangeFailed, protection::readings::Reading};
 
 /// A machine whose disks are served until the reading ends.
 pub struct Leaving {
@@ -31,7 +31,7 @@ impl Owner {
         self.check_here()?;
         let readings = &self.node.protection.readings;
         if readings.is_held(self.vm.id) {
-            return Err(NodeError::DisksRead { vm: self.vm.name.clone() });
+            return Err(ExchangeFailed::BeingRead { vm: self.vm.name.clone() }.into());
         }
         let qemu = self.node.engines.qemu().await?;
         let (mut servers, mut disks) = (Vec::new(), Vec::new());
