@@ -50,6 +50,10 @@ pub fn describe(vm: &Vm, switch: impl Fn(SwitchId) -> Option<String>) -> Machine
     }
 }
 
+/// What one of the descriptions cannot say, for whoever reads that one alone.
+pub const KERNEL_ONLY_FOR_LIBVIRT: &str =
+    "machine.ovf cannot say that the machine starts from a kernel of its host; machine.xml does";
+
 /// One of its disks, in a file beside the description.
 pub fn disk(
     at: (Controller, u8),

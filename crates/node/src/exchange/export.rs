@@ -97,6 +97,9 @@ impl Export {
         let defined = self.node.networks.defined();
         let named = |id| defined.switch_name(Some(id)).map(|name| name.to_string());
         let machine = Machine { disks: written, ..describe(&leaving.vm, named) };
+        if machine.kernel.is_some() {
+            self.teller.warn(describe::KERNEL_ONLY_FOR_LIBVIRT.to_owned()).await;
+        }
         describe::write(&machine, part, &self.wish.folder).await
     }
 }

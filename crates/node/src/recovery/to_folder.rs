@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Node,
     error::Result,
-    exchange::{NewFolder, describe, describe_disk, write_descriptions},
+    exchange::{KERNEL_ONLY_FOR_LIBVIRT, NewFolder, describe, describe_disk, write_descriptions},
 };
 
 pub struct ToFolder<'a> {
@@ -60,6 +60,9 @@ impl ToFolder<'_> {
         let named =
             |id| description.switches.iter().find(|switch| switch.id == id).map(|switch| switch.name.clone());
         let machine = Machine { disks: written, ..describe(&description.vm, named) };
+        if machine.kernel.is_some() {
+            self.entry.warn(KERNEL_ONLY_FOR_LIBVIRT);
+        }
         write_descriptions(&machine, part, self.folder).await
     }
 
