@@ -63,7 +63,12 @@ pub fn find(path: &Path, more: &[PathBuf]) -> Result<Found> {
         return Err(NodeError::invalid("paths must be absolute"));
     }
     let about = fs::metadata(path).map_err(NodeError::io("open", path))?;
-    let (kind, path) = if about.is_dir() { in_folder(path)? } else { (of_file(path)?, path.to_owned()) };
+    let (kind, path) = match about.is_dir() {
+        true => in_folder(path)?,
+        // To open anything else may wait for ever, or do something.
+        false if !about.is_file() => return Err(NodeError::Invalid(format!("{} is no file", path.display()))),
+        false => (of_file(path)?, path.to_owned()),
+    };
     let refused = |source| NodeError::from(ExchangeFailed::Description { path: path.clone(), source });
     if kind == Kind::Ova {
         let file = RawDisk::open(&path).map_err(|error| refused(error.into()))?;
