@@ -55,7 +55,7 @@ pub fn of(method: &Method, path: &str) -> CallLimits {
     let endless = |head_timeout| CallLimits { head_timeout, answer: Answer::Endless };
     match (method.as_str(), call) {
         (_, ["events"]) | ("POST", ["vms", _, "console"]) => endless(QUICK),
-        ("POST", ["images", _, "build"]) => endless(QUICK),
+        ("POST", ["images", _, "build"] | ["imports"] | ["vms", _, "export"]) => endless(QUICK),
         ("POST", ["vms", _, "guest", "exec"]) => whole(EXEC),
         ("PUT", ["vms", _, "guest", "files"]) | ("POST" | "PATCH", ["disks"]) | ("POST", ["images"]) => {
             whole(DISK)

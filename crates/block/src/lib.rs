@@ -12,6 +12,7 @@ mod cache;
 mod changed;
 #[cfg(test)]
 mod conformance;
+mod copy;
 mod crc;
 mod error;
 mod extent;
@@ -39,6 +40,7 @@ pub mod vhdx;
 pub mod vmdk;
 
 pub use changed::{ChangedError, ExtentSet};
+pub use copy::{CopyWatch, copy};
 pub use error::BlockError;
 pub use extent::{EXTENTS_MAX, Extent, ExtentKind, ExtentList};
 pub use files::{CHAIN_MAX, ImageFile, ImageFiles, Links, LocalFiles};

@@ -8,8 +8,8 @@ use nestling_model::VmPath;
 use nestling_vault::retention::Retention;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, job, nat, node, proof, recover, repository, shell, switch,
-    tree, vault, vm,
+    backup, console, disk, doctor, events, host, image, import, job, nat, node, proof, recover, repository,
+    shell, switch, tree, vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.
@@ -81,6 +81,7 @@ pub enum Command {
     Nat(nat::Nat),
     Disk(disk::Disk),
     Image(image::Image),
+    Import(import::Import),
     Host(host::Host),
     Events(events::Events),
     Backup(Box<backup::Backup>),

@@ -95,6 +95,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Recover(recover) => on_one_thread(recover.run(&session)),
         Command::Proof(proof) => on_one_thread(proof.run(&session)),
         Command::Repository(repository) => on_one_thread(repository.run(&session)),
+        Command::Import(import) => on_one_thread(import.run(&session)),
         Command::Image(image) => on_one_thread(image.run(&session)),
         Command::Host(host) => on_one_thread(host.run(&session)),
         Command::Events(events) => on_one_thread(events.run(&session)),

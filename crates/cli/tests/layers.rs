@@ -14,6 +14,11 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
         &["model", "block"],
         "it reads file systems on any disk, whoever asks and wherever the disk lies",
     ),
+    (
+        "exchange",
+        &["block"],
+        "it reads descriptions of machines, whoever wrote them and whatever becomes of them",
+    ),
     ("vault", &["model", "block"], "it keeps disks, whoever they belong to and whatever runs them"),
     ("mount", &["block", "vault"], "it shows what a vault holds, to whoever mounts it"),
     ("hypervisor", &["model"], "it is the only crate that knows QEMU, and knows nothing else"),
@@ -23,7 +28,18 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("identity", &["model"], "it decides who may do what, and never acts"),
     (
         "node",
-        &["model", "block", "explore", "vault", "hypervisor", "network", "image", "store", "identity"],
+        &[
+            "model",
+            "block",
+            "explore",
+            "exchange",
+            "vault",
+            "hypervisor",
+            "network",
+            "image",
+            "store",
+            "identity",
+        ],
         "use cases join the crates above, and know nothing of how they are asked for",
     ),
     (

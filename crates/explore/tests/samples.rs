@@ -5,7 +5,7 @@ mod support;
 use std::{fs, path::Path, sync::Arc};
 
 use nestling_block::{
-    BlockSource,
+    BlockSource, ImageFormat, OpenImage, PartitionTable,
     qcow2::{Links, Qcow2, Qcow2Options},
 };
 use nestling_explore::{ErrorKind, FileSystem, Kind, detect, find, open};
@@ -98,4 +98,75 @@ fn what_no_reader_reads_is_told() {
     let error = open(disk(&path)).err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("holds XFS"), "{error}");
+}
+
+/// A sample that is a disk image, opened by the name that it has there.
+fn image_of(name: &str, format: ImageFormat) -> Option<(tempfile::TempDir, Arc<dyn BlockSource>)> {
+    let (dir, path) = sample(name)?;
+    let named = dir.path().join(Path::new(name.trim_end_matches(".gz")).file_name().expect("a name"));
+    fs::rename(path, &named).expect("renamed");
+    let disk = OpenImage::open(&named, Some(format)).unwrap_or_else(|e| panic!("{name}: {e}")).source;
+    Some((dir, disk))
+}
+
+/// The bytes of a volume, where its own tools find them.
+fn dump(dir: &Path, volume: &dyn BlockSource) {
+    let mut bytes = vec![0; volume.size_bytes() as usize];
+    volume.read_at(&mut bytes, 0).expect("readable");
+    fs::write(dir.join("image"), bytes).expect("written");
+}
+
+/// The same ext2 as in qcow2.
+#[test]
+fn ext2_in_images_of_others() {
+    for (name, format) in
+        [("disk/dfvfs_ext2.vhd", ImageFormat::Vhd), ("disk/dfvfs_ext2.vmdk", ImageFormat::Vmdk)]
+    {
+        let Some((_dir, disk)) = image_of(name, format) else { continue };
+        let fs = open(disk).unwrap_or_else(|e| panic!("{name}: {e}"));
+        check(&*fs, "disk/dfvfs_ext2.qcow2");
+    }
+}
+
+#[test]
+fn files_in_images_are_those_that_their_own_tools_find() {
+    for (name, format) in [("disk/image.qcow2", ImageFormat::Qcow2), ("disk/image.vmdk", ImageFormat::Vmdk)] {
+        let Some((dir, disk)) = image_of(name, format) else { continue };
+        dump(dir.path(), &*disk);
+        let found = dir.path().join("dump");
+        fs::create_dir(&found).expect("a directory");
+        tool(&found, "debugfs -R 'rdump / .' ../image");
+        compare(&open(disk).unwrap_or_else(|e| panic!("{name}: {e}")), &found, &["lost+found"]);
+    }
+}
+
+/// Disks that Windows made: a partition with NTFS in each.
+#[test]
+fn ntfs_in_images_of_hyper_v() {
+    for (name, format) in [
+        ("disk/fixed.vhdx.gz", ImageFormat::Vhdx),
+        ("disk/dynamic.vhdx.gz", ImageFormat::Vhdx),
+        ("disk/fixed.vhd.gz", ImageFormat::Vhd),
+        ("disk/dynamic.vhd.gz", ImageFormat::Vhd),
+    ] {
+        let Some((dir, disk)) = image_of(name, format) else { continue };
+        let table = PartitionTable::read(&*disk, None).expect(name);
+        let volume: Arc<dyn BlockSource> = Arc::new(table.partitions[0].open(&disk).expect("inside"));
+        dump(dir.path(), &*volume);
+        let fs = open(volume).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(fs.summary().kind, Kind::Ntfs);
+        let Some(mounted) = Mounted::new(dir.path(), "ntfs-3g -o ro image") else { return };
+        compare(&fs, &mounted.path, &[]);
+    }
+}
+
+/// No list of an independent reader is left out above.
+#[test]
+fn every_list_has_its_test() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/expected/fs_files.json");
+    let Ok(bytes) = fs::read(path) else { return };
+    let all: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let mut listed: Vec<&String> = all.as_object().expect("an object").keys().collect();
+    listed.sort();
+    assert_eq!(listed, ["disk/dfvfs_ext2.qcow2", "fs/ntfs.bin", "fs/ntfs_crate_testfs1.raw"]);
 }

@@ -11,18 +11,22 @@ use std::{
     sync::Arc,
 };
 
-use nestling_hypervisor::RunState;
+use nestling_hypervisor::{RunState, disk::ImageFormat};
 use nestling_model::{Operation, VmState, protection::RunState as Ended};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     NewVm, NewVmDisk, Node, Seed, Settings,
+    exchange::tests::{domain, imported, wish as import_of},
     protection::{
         job_tests::{MINUTE, T0, all, clock_at, named},
         tests::{MIB, backed_up, image, prepare, wish, write},
     },
     proof::tests::{nothing_left, of, proven},
-    recovery::tests::{as_new, bytes, in_place, recovered},
+    recovery::{
+        RecoveryWish, Whereto,
+        tests::{as_new, bytes, in_place, recovered},
+    },
     testing::{ME, TestHome, eventually, settings, small},
 };
 
@@ -52,6 +56,11 @@ async fn tell(node: &Node, story: &str) {
         "back up" => _ = backed_up(node, wish("vm")).await,
         "recover" => _ = recovered(node, as_new("vm@newest", Some("new"))).await,
         "prove" => _ = proven(node, of(&["vm"])).await,
+        "import" => {
+            let described = domain(node.home.root(), "theirs.img", "raw");
+            imported(node, import_of(&described)).await.unwrap();
+        }
+        "export" => _ = recovered(node, export_to(node.home.root())).await,
         "recover in place" => _ = recovered(node, in_place("vm@newest")).await,
         operations => {
             for operation in operations.split(' ') {
@@ -361,6 +370,56 @@ fn a_proof_that_died_leaves_nothing() {
             let next = proven(&node, of(&["vm"])).await;
             assert_eq!((next.number, next.state), (2, Ended::Failed), "{step}: its disk is empty");
             nothing_left(&home, &node, 1).await;
+        });
+    }
+}
+
+fn export_to(home: &Path) -> RecoveryWish {
+    let whereto = Whereto::Folder { folder: home.join("export"), format: ImageFormat::Vhdx };
+    RecoveryWish { whereto, ..as_new("vm@newest", None) }
+}
+
+#[test]
+fn an_import_that_died_leaves_a_whole_machine_or_nothing() {
+    for (step, is_there) in [
+        ("creation noted", false),
+        ("a disk imported", false),
+        ("created in the store", true),
+        ("files named", true),
+    ] {
+        let home = TestHome::new();
+        std::fs::write(home.path().join("theirs.img"), vec![7_u8; 1 << 20]).unwrap();
+        die(&home, "import", step);
+        home.life(async |node| {
+            assert_eq!(node.vms(&ME).await.unwrap().len(), usize::from(is_there), "{step}");
+            if !is_there {
+                assert_eq!(left(&home), [] as [PathBuf; 0], "{step}");
+                tell(&node, "import").await;
+            }
+            let made = node.vm(&ME, "theirs").await.unwrap().vm;
+            assert!(bytes(&made.disks[0].path) == vec![7_u8; 1 << 20], "{step}");
+        });
+    }
+}
+
+#[test]
+fn an_export_that_died_leaves_nothing() {
+    for step in ["recovery written down", "a folder begun", "a disk exported"] {
+        let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+        home.life(async |node| {
+            prepare(&node, vaults.path()).await;
+            assert!(backed_up(&node, wish("vm")).await.state.is_success(), "{step}");
+        });
+        let parts = || {
+            let entries = std::fs::read_dir(home.path()).unwrap().flatten();
+            entries.filter(|e| e.file_name().to_string_lossy().starts_with(".nestling-")).count()
+        };
+        die(&home, "export", step);
+        assert_eq!(parts(), usize::from(step != "recovery written down"), "{step}");
+        home.life(async |node| {
+            assert_eq!(node.recovery(&ME, "1").await.unwrap().state, Ended::Interrupted, "{step}");
+            assert!(parts() == 0 && !home.path().join("export").exists(), "{step}");
+            assert!(recovered(&node, export_to(home.path())).await.state.is_success(), "{step}");
         });
     }
 }

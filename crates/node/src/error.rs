@@ -24,7 +24,7 @@ use nestling_network::{NatConflict, NetworkError, Problem};
 use nestling_store::StoreError;
 use nestling_vault::{FailureKind, VaultError};
 
-use crate::protection::JobError;
+use crate::{exchange::ExchangeFailed, protection::JobError};
 
 pub type Result<T> = std::result::Result<T, NodeError>;
 
@@ -233,6 +233,8 @@ pub enum NodeError {
     RunsFromVault { vm: VmName },
     #[error("{} cannot be served", path.display())]
     Export { path: PathBuf, source: BlockError },
+    #[error(transparent)]
+    Exchange(#[from] ExchangeFailed),
     #[error("recovery {0} has ended already")]
     RecoveryEnded(u64),
     #[error("proof {0} has ended already")]
@@ -396,6 +398,7 @@ impl NodeError {
             Self::NetworkProblem(_) => Kind::Requirement,
             Self::Files { source, .. } => files_kind(source),
             Self::Job(error) => error.code(),
+            Self::Exchange(error) => error.code(),
             Self::Vault { source, .. } => vault_kind(source),
             Self::Capture { source, .. } => capture_kind(source),
             Self::Freeze { source: FreezeError::Agent(source), .. } => agent_kind(source),
@@ -454,6 +457,7 @@ impl NodeError {
             )),
             Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
             Self::Job(error) => error.hint(),
+            Self::Exchange(error) => error.hint(),
             Self::BackupRuns { run, .. } => {
                 Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
             }
@@ -518,6 +522,7 @@ impl NodeError {
             | Self::Io { path, .. } => Some(path.display().to_string()),
             Self::NotRecoverable { point, .. } | Self::PointDamaged { point, .. } => Some(point.clone()),
             Self::Job(error) => error.object(),
+            Self::Exchange(error) => Some(error.object()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,

@@ -3,7 +3,8 @@
 //! A use case asks `identity` first, then joins what the crates below know: definitions in the `store`, engines by
 //! `hypervisor`, ports by `network`, disks by `image`. One task owns each machine (`vm::task`); networks change one at a
 //! time (`networks`); what takes several steps leaves the old or the new when the node dies in between (`journal`,
-//! `vm::reopen`); what a backup does is in `protection`, how machines come back out of backups in `recovery`. Only the API
+//! `vm::reopen`); what a backup does is in `protection`, how machines come back out of backups in `recovery`, how they come from
+//! other programs and go to them in `exchange`. Only the API
 //! calls this crate. It must never know how a question arrived, and never wait for a guest without a deadline.
 
 mod blocking;
@@ -15,6 +16,7 @@ pub mod doctor;
 mod engine;
 mod error;
 mod events;
+mod exchange;
 mod facts;
 mod features;
 mod home;
@@ -35,13 +37,15 @@ mod stored_tests;
 mod testing;
 mod values;
 mod vm;
+mod written;
 
 pub use doctor::{CheckResult, Requirement};
 pub use engine::EngineChoice;
 pub use error::{ErrorKind, NodeError, Result};
+pub use exchange::{ExchangeStep, ExportWish, ImportWish};
 pub use features::{Feature, FeatureInstalled};
 pub use nestling_explore::{FileKind, FileName, Timestamp as FileTime};
-pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView};
+pub use nestling_hypervisor::{ChannelClient, ChannelError, Console, ConsoleView, disk::ImageFormat};
 pub use nestling_identity::Identity;
 pub use node::{Node, Settings};
 pub use proof::{ProofProgress, ProofView, ProofWish};
@@ -51,7 +55,7 @@ pub use protection::{
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{
-    FileBytes, FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
-    RecoveryWish, SwitchMapping, VolumeView, Whereto,
+    Change, ChangedFile, Comparison, FileBytes, FileView, FilesAt, FilesView, FoundFiles, InstantDisk,
+    InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto,
 };
 pub use values::*;

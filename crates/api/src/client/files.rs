@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::{Client, ClientError, Result, json_body, segment};
-use crate::v1::{RecoveryFiles, RecoveryVolume, RecoveryZeroes};
+use crate::v1::{FoundFiles, PointComparison, RecoveryFiles, RecoveryVolume, RecoveryZeroes};
 
 const NOTHING: Option<&()> = None;
 
@@ -60,5 +60,15 @@ impl Client {
         let zeroes: RecoveryZeroes =
             serde_json::from_slice(&body).map_err(|e| ClientError::unreadable(&path, &e))?;
         Ok(FileContent::Zeroes(zeroes.bytes))
+    }
+
+    /// Files below a place whose names look like `name`.
+    pub async fn find_point_files(&self, at: FilesAt<'_>, name: &str) -> Result<FoundFiles> {
+        self.json(Method::GET, &format!("{}&name={}", at.path("find"), segment(name)), NOTHING).await
+    }
+
+    /// What differs below a place in the point `with`.
+    pub async fn compare_points(&self, at: FilesAt<'_>, with: &str) -> Result<PointComparison> {
+        self.json(Method::GET, &format!("{}&with={}", at.path("compare"), segment(with)), NOTHING).await
     }
 }

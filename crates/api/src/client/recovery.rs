@@ -1,7 +1,7 @@
 use http::Method;
 
-use super::{Client, Result, segment};
-use crate::v1::{InstantBoot, NewRecovery, Recovery, Vm};
+use super::{Client, Lines, Result, json_body, segment};
+use crate::v1::{ExchangeProgress, ExportVm, InstantBoot, NewImport, NewRecovery, Recovery, Vm};
 
 const NOTHING: Option<&()> = None;
 
@@ -37,5 +37,19 @@ impl Client {
     /// The machine as it was last.
     pub async fn discard_instant_boot(&self, vm: &str) -> Result<Vm> {
         self.json(Method::POST, &format!("instant-boots/{}/discard", segment(vm)), NOTHING).await
+    }
+}
+
+/// Machines of other programs.
+impl Client {
+    /// Who drops the answer ends the import.
+    pub async fn import_vm(&self, new: &NewImport) -> Result<Lines<ExchangeProgress>> {
+        self.stream(Method::POST, "imports", json_body("imports", Some(new))?).await.map(Lines::new)
+    }
+
+    /// A machine that is off, into a new folder. Who drops the answer ends the export.
+    pub async fn export_vm(&self, vm: &str, export: &ExportVm) -> Result<Lines<ExchangeProgress>> {
+        let path = format!("vms/{}/export", segment(vm));
+        self.stream(Method::POST, &path, json_body(&path, Some(export))?).await.map(Lines::new)
     }
 }

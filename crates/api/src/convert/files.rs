@@ -50,6 +50,29 @@ impl From<node::FilesView> for v1::RecoveryFiles {
     }
 }
 
+same_names!(v1::FileChange, node::Change: Added, Removed, Changed);
+
+impl From<node::FoundFiles> for v1::FoundFiles {
+    fn from(found: node::FoundFiles) -> Self {
+        let node::FoundFiles { files, is_cut, damage } = found;
+        Self { files: files.into_iter().map(Into::into).collect(), is_cut, damage }
+    }
+}
+
+impl From<node::ChangedFile> for v1::ChangedFile {
+    fn from(changed: node::ChangedFile) -> Self {
+        let node::ChangedFile { change, path, kind, sizes: (old_size_bytes, new_size_bytes) } = changed;
+        Self { change: change.into(), path, kind: kind.into(), old_size_bytes, new_size_bytes }
+    }
+}
+
+impl From<node::Comparison> for v1::PointComparison {
+    fn from(comparison: node::Comparison) -> Self {
+        let node::Comparison { changes, is_cut, damage } = comparison;
+        Self { changes: changes.into_iter().map(Into::into).collect(), is_cut, damage }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string cannot fail.

@@ -3,6 +3,7 @@
 //! One file for each group of wire types. A conversion towards the node refuses what can't be read as a value;
 //! whether the value makes sense is the node's business. Nothing here may ask the node anything.
 
+mod exchange;
 mod files;
 mod host;
 mod image;

@@ -4,9 +4,11 @@ use node::NodeError;
 use super::{path_text, read};
 use crate::v1;
 
-fn mapping(mapping: v1::SwitchMapping) -> node::SwitchMapping {
-    let v1::SwitchMapping { from, to } = mapping;
-    node::SwitchMapping { from, to }
+impl From<v1::SwitchMapping> for node::SwitchMapping {
+    fn from(mapping: v1::SwitchMapping) -> Self {
+        let v1::SwitchMapping { from, to } = mapping;
+        Self { from, to }
+    }
 }
 
 impl TryFrom<v1::NewRecovery> for node::RecoveryWish {
@@ -24,12 +26,21 @@ impl TryFrom<v1::NewRecovery> for node::RecoveryWish {
                 "a machine that is recovered in place keeps its name, its network, its identity and its disks' formats",
             ));
         }
-        let whereto = if new.in_place {
+        if new.export_folder.is_some() && (new.in_place || is_as_new) {
+            return Err(NodeError::invalid("what is exported becomes no machine of this host"));
+        }
+        if new.export_folder.is_none() && new.export_format.is_some() {
+            return Err(NodeError::invalid("the format of an export needs the folder that it goes to"));
+        }
+        let whereto = if let Some(folder) = new.export_folder {
+            let format = new.export_format.map_or(node::ImageFormat::Qcow2, Into::into);
+            node::Whereto::Folder { folder: folder.into(), format }
+        } else if new.in_place {
             node::Whereto::InPlace
         } else {
             node::Whereto::AsNew {
                 name: new.name.map(|name| name.parse()).transpose()?,
-                switches: new.switches.into_iter().map(mapping).collect(),
+                switches: new.switches.into_iter().map(Into::into).collect(),
                 no_switch: new.no_switch,
                 format: new.format.map(Into::into),
                 new_identity: new.new_identity,
@@ -66,6 +77,7 @@ impl From<node::RecoveryView> for v1::Recovery {
             vm: view.vm.into(),
             vm_id: view.vm_id,
             in_place: view.in_place,
+            export_folder: view.folder.as_deref().map(path_text),
             started_at_ms: view.started_at_ms,
             ended_at_ms: view.ended_at_ms,
             disks: view.disks.into_iter().map(Into::into).collect(),
@@ -114,6 +126,9 @@ mod tests {
             wish(&serde_json::json!({})).unwrap().whereto,
             node::Whereto::AsNew { name: None, .. }
         ));
+        let export =
+            wish(&serde_json::json!({"export_folder": "/x", "export_format": "Vhdx"})).unwrap().whereto;
+        assert!(matches!(export, node::Whereto::Folder { format: node::ImageFormat::Vhdx, .. }));
         for more in [
             serde_json::json!({"in_place": true, "name": "x"}),
             serde_json::json!({"in_place": true, "switches": [{"from": "a", "to": "b"}]}),
@@ -121,6 +136,9 @@ mod tests {
             serde_json::json!({"in_place": true, "format": "raw"}),
             serde_json::json!({"in_place": true, "new_identity": true}),
             serde_json::json!({"in_place": true, "instant": true}),
+            serde_json::json!({"in_place": true, "export_folder": "/x"}),
+            serde_json::json!({"name": "x", "export_folder": "/x"}),
+            serde_json::json!({"export_format": "Raw"}),
             serde_json::json!({"disks": ["sata:0"]}),
             serde_json::json!({"name": ""}),
         ] {

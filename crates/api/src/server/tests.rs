@@ -73,6 +73,8 @@ fn some_body(operation: &Value) -> Value {
         Some("NewDrive") => json!({"path": "/x"}),
         Some("NewVm") => json!({"name": "x"}),
         Some("NewRepository") => json!({"name": "x", "location": "/x", "password": "x"}),
+        Some("ExportVm") => json!({"folder": "/x"}),
+        Some("NewImport") => json!({"path": "/x"}),
         Some("NewRecovery") => json!({"point": "x@newest"}),
         Some("NewJob") => json!({"name": "x"}),
         Some("NewRun") => json!({"vms": ["x"]}),
@@ -89,7 +91,7 @@ async fn every_endpoint_refuses_a_user_without_permission() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let method: Method = method.to_uppercase().parse().unwrap();
-            let query = "?path=%2Fx&address=10.0.0.1&place=scsi:0&offset=0&length=1";
+            let query = "?path=%2Fx&address=10.0.0.1&place=scsi:0&offset=0&length=1&name=x&with=x";
             let path = filled(path) + query;
             let (status, body) = ask(&router, STRANGER, method.clone(), &path, some_body(operation)).await;
             let told = String::from_utf8_lossy(&body);

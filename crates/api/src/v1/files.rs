@@ -92,3 +92,48 @@ pub struct RecoveryZeroes {
     /// As far as they are known to reach, which may be farther than was asked for.
     pub bytes: u64,
 }
+
+/// Files whose names look like what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundFiles {
+    pub files: Vec<RecoveryFile>,
+    /// There are more, or not everything was looked at in time.
+    #[serde(default)]
+    pub is_cut: bool,
+    /// What could not be read.
+    #[serde(default)]
+    pub damage: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum FileChange {
+    Added,
+    Removed,
+    Changed,
+}
+
+/// A file that is not the same in two recovery points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangedFile {
+    pub change: FileChange,
+    /// From the place that was asked for on.
+    pub path: String,
+    pub kind: RecoveryFileKind,
+    /// In the first point.
+    #[serde(default)]
+    pub old_size_bytes: Option<u64>,
+    #[serde(default)]
+    pub new_size_bytes: Option<u64>,
+}
+
+/// What differs between two recovery points below a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PointComparison {
+    pub changes: Vec<ChangedFile>,
+    /// There are more.
+    #[serde(default)]
+    pub is_cut: bool,
+    /// What could not be read, so that more may differ.
+    #[serde(default)]
+    pub damage: Vec<String>,
+}

@@ -17,6 +17,7 @@
 //!                                            remove-saved-state update-version
 //! POST   /v1/vms/{vm}/adapters (NewAdapter)  PATCH, DELETE /v1/vms/{vm}/adapters/{id}
 //! POST   /v1/vms/{vm}/disks (NewDrive)       DELETE /v1/vms/{vm}/disks/{controller}/{location}
+//! POST   /v1/vms/{vm}/export (ExportVm)      progress, one JSON object a line
 //! POST   /v1/vms/{vm}/console                bytes both ways
 //! GET    /v1/vms/{vm}/guest                  what the guest agent says
 //! POST   /v1/vms/{vm}/guest/exec (Exec)      PUT /v1/vms/{vm}/guest/files?path=
@@ -34,10 +35,12 @@
 //! GET    /v1/jobs/{job}/plan                 what a run would do
 //! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
+//! GET    /v1/points/{point}/find ?place=&name=  /v1/points/{point}/compare ?place=&with=
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
 //! GET    /v1/proofs                          POST (NewProof)         /{proof}: GET        POST /{proof}/cancel
 //! GET    /v1/proofs/{proof}/screens/{id}     a picture; points count from 0
+//! POST   /v1/imports (NewImport)             progress, one JSON object a line
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
 //! ANY    /v1/in/{vm}/{rest}                  /v1/{rest} of the node inside that machine
@@ -47,6 +50,7 @@
 //! `{vm}` is a name or an id. Everything that fails answers with an [`ErrorBody`].
 
 mod error;
+mod exchange;
 mod files;
 mod guest;
 mod host;
@@ -60,6 +64,7 @@ mod tree;
 mod vm;
 
 pub use error::{ErrorBody, ErrorCode};
+pub use exchange::{ExchangeProgress, ExportVm, ImageFormat, NewImport};
 pub use files::*;
 pub use guest::{Exec, ExecResult, Guest, GuestInterface};
 pub use host::{

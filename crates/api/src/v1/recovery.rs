@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DiskFormat, RunState};
+use super::{DiskFormat, ImageFormat, RunState};
 
 /// A machine, or some of its disks, to be recovered now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +39,12 @@ pub struct NewRecovery {
     /// Start the machine afterwards.
     #[serde(default)]
     pub start: bool,
+    /// Into this new folder of the node's host, for other programs; no machine is made.
+    #[serde(default)]
+    pub export_folder: Option<String>,
+    /// Of an export's disks; qcow2 when absent.
+    #[serde(default)]
+    pub export_format: Option<ImageFormat>,
 }
 
 /// Adapters that were plugged into `from` (a name or an id) are plugged into `to`.
@@ -80,11 +86,14 @@ pub struct Recovery {
     pub cause: String,
     pub point: String,
     pub repository: String,
-    /// The machine that is made or overwritten.
+    /// The machine that is made, overwritten, or exported.
     pub vm: String,
     #[serde(default)]
     pub vm_id: Option<Uuid>,
     pub in_place: bool,
+    /// Where it is exported to, if it is.
+    #[serde(default)]
+    pub export_folder: Option<String>,
     pub started_at_ms: u64,
     #[serde(default)]
     pub ended_at_ms: Option<u64>,

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{recover_boot, recover_files, recover_runs, recover_vm};
+use super::{recover_boot, recover_export, recover_files, recover_find, recover_runs, recover_vm};
 use crate::{failure::Result, session::Session};
 
 /// Recovery from recovery points
@@ -17,6 +17,9 @@ enum Command {
     Vm(recover_vm::RecoverVm),
     Ls(recover_files::Ls),
     Get(recover_files::Get),
+    Find(recover_find::Find),
+    Compare(recover_find::Compare),
+    Export(recover_export::Export),
     Boot(recover_boot::Boot),
     Boots(recover_boot::Boots),
     Finish(recover_boot::Finish),
@@ -36,6 +39,9 @@ impl Recover {
             Command::Vm(vm) => vm.run(session).await,
             Command::Ls(ls) => ls.run(session).await,
             Command::Get(get) => get.run(session).await,
+            Command::Find(find) => find.run(session).await,
+            Command::Compare(compare) => compare.run(session).await,
+            Command::Export(export) => export.run(session).await,
             Command::Boot(boot) => boot.run(session).await,
             Command::Boots(boots) => boots.run(session).await,
             Command::Finish(finish) => finish.run(session).await,

@@ -98,6 +98,8 @@ impl Boot {
             new_identity: self.new_identity,
             instant: true,
             start: !self.no_start,
+            export_folder: None,
+            export_format: None,
         }
     }
 }

@@ -70,7 +70,11 @@ fn table(recoveries: &[v1::Recovery]) -> String {
 }
 
 fn how(recovery: &v1::Recovery) -> &'static str {
-    if recovery.in_place { "in place" } else { "new machine" }
+    match (&recovery.export_folder, recovery.in_place) {
+        (Some(_), _) => "export",
+        (None, true) => "in place",
+        (None, false) => "new machine",
+    }
 }
 
 /// What is done at this moment.

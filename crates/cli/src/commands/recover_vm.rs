@@ -109,6 +109,8 @@ impl RecoverVm {
             new_identity: self.new_identity,
             instant: false,
             start: self.start,
+            export_folder: None,
+            export_format: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use nestling_api::v1::{self, VmOperation};
 use nestling_model::VmPath;
 
-use super::{guest, vm_adapter, vm_create, vm_drive, vm_set};
+use super::{guest, vm_adapter, vm_create, vm_drive, vm_export, vm_set};
 use crate::{
     args::{VM, VMS, vm_path},
     failure::Result,
@@ -52,6 +52,7 @@ enum Command {
     CopyIn(guest::CopyIn),
     Adapter(vm_adapter::Adapters),
     Drive(vm_drive::Drives),
+    Export(vm_export::Export),
 }
 
 /// List the machines of a host
@@ -121,6 +122,7 @@ impl Vm {
             Command::CopyIn(copy) => copy.run(session).await,
             Command::Adapter(adapters) => adapters.run(session).await,
             Command::Drive(drives) => drives.run(session).await,
+            Command::Export(export) => export.run(session).await,
         }
     }
 }

@@ -85,10 +85,36 @@ fn the_innermost_file_comes_out_of_a_backup() {
         "cmp inner/etc/secret target/etc/secret; test -z \"$(find target -name '.nestling-part-*')\"",
     );
 
+    is_found_and_compared(&nest);
     for (place, why) in
         [("scsi:0/9:/", "volume 9"), ("scsi:7/1:/", "no disk scsi:7"), ("scsi:0/1:/../x", "no place")]
     {
         let said = run(&["recover", "ls", "P@newest", place]);
         assert!(said.status == 1 && said.stderr.contains(why), "{place}: {}", said.stderr);
     }
+}
+
+/// A file comes, and is found in the newer point alone.
+fn is_found_and_compared(nest: &Nest) {
+    let run = |args: &[&str]| nest.run(args);
+    tool(
+        &nest.home,
+        "debugfs -w -R 'write password added' l1.part
+         dd if=l1.part of=l1.raw bs=1M seek=1 conv=notrunc",
+    );
+    run(&["backup", "run", "P"]).ok();
+    let lines = |said: String| -> Vec<Value> {
+        said.lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+    };
+    let found = |name: &str| lines(run(&["--json", "recover", "find", "P", "--name", name]).ok());
+    let (added, images) = (found("ADD*"), found("*.qcow2"));
+    assert_eq!((added.len(), images.len()), (1, 2), "{added:?} {images:?}");
+    assert_eq!((&added[0]["place"], &added[0]["size_bytes"]), (&"scsi:0/1:/added".into(), &14.into()));
+    assert_eq!(added[0]["point"], images[0]["point"], "the newest first");
+    let old = images[1]["point"].as_str().expect("a point");
+    let changes = lines(run(&["--json", "recover", "compare", old, "P@newest", "scsi:0/1:/"]).ok());
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!((&changes[0]["change"], &changes[0]["path"]), (&"Added".into(), &"/added".into()));
+    let none = run(&["recover", "find", "P", "--name", "*", "--before", "2001-01-01"]).fails();
+    assert!(none.contains("no recovery point"), "{none}");
 }

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cmdlets;
+mod exchange;
 mod faults;
 mod files;
 mod firmware;

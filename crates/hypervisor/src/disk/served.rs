@@ -24,7 +24,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use super::{DiskError, bitmaps, tool::sort};
+use super::{DiskError, ImageFormat, bitmaps, tool::sort};
 use crate::{Qemu, capture::BitmapName};
 
 /// From the start of the program to its first connection, on a host where everything is slow.
@@ -93,7 +93,7 @@ impl Drop for ServedDisk {
 /// What is served, and how.
 struct Serving<'a> {
     path: &'a Path,
-    format: DiskFormat,
+    format: ImageFormat,
     bitmap: Option<BitmapName>,
     writable: bool,
     socket: &'a Path,
@@ -107,14 +107,14 @@ pub async fn serve(
     bitmap: Option<BitmapName>,
     socket: &Path,
 ) -> Result<ServedDisk, DiskError> {
-    start(qemu, Serving { path, format, bitmap, writable: false, socket }).await
+    start(qemu, Serving { path, format: format.into(), bitmap, writable: false, socket }).await
 }
 
 /// The same for who writes to it. Nobody else can open the image meanwhile.
 pub async fn serve_writable(
     qemu: &Qemu,
     path: &Path,
-    format: DiskFormat,
+    format: ImageFormat,
     socket: &Path,
 ) -> Result<ServedDisk, DiskError> {
     start(qemu, Serving { path, format, bitmap: None, writable: true, socket }).await

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use nestling_model::DiskFormat;
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -14,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::DiskError;
+use super::{DiskError, ImageFormat};
 use crate::Qemu;
 
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
@@ -24,7 +23,7 @@ pub(super) struct Img {
     command: Command,
     /// What an error is about.
     path: PathBuf,
-    format: DiskFormat,
+    format: ImageFormat,
 }
 
 struct Ran {
@@ -34,12 +33,12 @@ struct Ran {
 }
 
 impl Img {
-    pub fn new(qemu: &Qemu, path: &Path, format: DiskFormat) -> Self {
+    pub fn new(qemu: &Qemu, path: &Path, format: impl Into<ImageFormat>) -> Self {
         let mut command = Command::new(qemu.img());
         // English, whatever the caller speaks: its words are sorted below.
         command.env_clear().env("LC_ALL", "C").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { command, path: path.to_owned(), format }
+        Self { command, path: path.to_owned(), format: format.into() }
     }
 
     pub fn args<const N: usize>(&mut self, args: [&str; N]) -> &mut Self {
@@ -114,7 +113,7 @@ fn parse<T: DeserializeOwned>(path: PathBuf, ran: &Ran) -> Result<T, DiskError> 
         .map_err(|e| DiskError::Failed { path, why: format!("its answer makes no sense: {e}") })
 }
 
-pub(super) fn sort(path: PathBuf, format: DiskFormat, stderr: &str) -> DiskError {
+pub(super) fn sort(path: PathBuf, format: ImageFormat, stderr: &str) -> DiskError {
     let line = stderr.lines().next().unwrap_or_default();
     let line = ["qemu-img: ", "qemu-nbd: "].iter().find_map(|tool| line.strip_prefix(tool)).unwrap_or(line);
     let why: String = line.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();

@@ -89,6 +89,11 @@ impl Readings {
         Reading(state)
     }
 
+    /// Whether the machine's disks are being read.
+    pub fn is_held(&self, vm: VmId) -> bool {
+        lock(&self.0).contains_key(&vm)
+    }
+
     /// Ends a machine's reading, if there is one, and waits until its images are free.
     pub async fn interrupt(&self, vm: VmId, why: &str) {
         let Some(state) = lock(&self.0).get(&vm).cloned() else { return };

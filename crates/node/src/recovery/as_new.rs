@@ -255,7 +255,7 @@ impl AsNew<'_> {
             source: self.source,
             disk: from,
             path,
-            format: *format,
+            format: (*format).into(),
             onto: Onto::New,
         };
         let written_bytes = write.run().await?;

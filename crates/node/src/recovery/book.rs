@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -42,11 +43,14 @@ pub struct Recovery {
     pub cause: Message,
     pub point: PointId,
     pub repository: RepositoryId,
-    /// The machine that is made or overwritten.
+    /// The machine that is made, overwritten, or exported.
     pub vm: VmName,
     #[serde(default)]
     pub vm_id: Option<Uuid>,
     pub in_place: bool,
+    /// Where it is exported to, if it is.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
     pub started_at_ms: u64,
     #[serde(default)]
     pub ended_at_ms: Option<u64>,
@@ -282,6 +286,7 @@ mod tests {
             vm: "vm".parse().unwrap(),
             vm_id: None,
             in_place: true,
+            folder: None,
             started_at_ms: 1,
             ended_at_ms: None,
             disks: Vec::new(),

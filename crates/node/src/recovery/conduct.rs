@@ -10,6 +10,7 @@ use super::{
     book::Entry,
     in_place::InPlace,
     source::Source,
+    to_folder::ToFolder,
     values::{RecoveryWish, Whereto},
 };
 use crate::{Node, NodeError, error::Result, protection::repositories::Known, vm::Handle};
@@ -42,7 +43,8 @@ pub async fn conduct(node: Node, entry: Arc<Entry>, order: Order) {
         node.events.tell(EventKind::Warning, vm.as_str(), warning.as_str());
     }
     let (kind, message) = if state.is_success() {
-        (EventKind::RecoveryDone, "it is recovered".to_owned())
+        let done = entry.recovery().folder.map(|folder| format!("it is exported to {}", folder.display()));
+        (EventKind::RecoveryDone, done.unwrap_or_else(|| "it is recovered".to_owned()))
     } else {
         (EventKind::RecoveryFailed, reason.unwrap_or_else(|| state.as_str().to_owned()))
     };
@@ -63,6 +65,9 @@ async fn recover(node: &Node, entry: &Entry, order: Order) -> Result<()> {
                 .await?
         }
         (Whereto::InPlace, Some(vm)) => InPlace { node, entry, source: &source, disks, vm }.run().await?,
+        (Whereto::Folder { folder, format }, _) => {
+            return ToFolder { node, entry, source: &source, disks, folder, format: *format }.run().await;
+        }
         (Whereto::InPlace, None) => return Err(NodeError::Internal("no machine to recover over".to_owned())),
     };
     drop(source);

@@ -48,7 +48,7 @@ const PAGE_ENTRIES_MAX: usize = 1000;
 pub struct Opened {
     /// What it is of, for messages and for whoever asks again.
     point: Point,
-    fs: Arc<dyn FileSystem>,
+    pub(super) fs: Arc<dyn FileSystem>,
     // In this order: the reader ends before what it reads from.
     _server: NbdServer,
     _source: Arc<Source>,
@@ -155,7 +155,7 @@ impl Node {
         .await
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         who: &Identity,
         at: &FilesAt,
@@ -247,7 +247,7 @@ impl Node {
     }
 
     /// What a guest holds is as much as the guest.
-    fn authorize_files(&self, who: &Identity) -> Result<()> {
+    pub(super) fn authorize_files(&self, who: &Identity) -> Result<()> {
         self.authorize(who, Action::ReadBackups)?;
         self.authorize(who, Action::UseGuest)?;
         Ok(())

@@ -63,7 +63,7 @@ impl InPlace<'_> {
                 source: self.source,
                 disk,
                 path: &image.path,
-                format: image.format,
+                format: image.format.into(),
                 onto: Onto::There,
             };
             let written_bytes = write.run().await?;

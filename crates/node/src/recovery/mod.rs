@@ -7,6 +7,7 @@
 //! conduct ──► source: the point is opened, and locked against a prune
 //!    │
 //!    ├──► as_new: a definition (define, pure) and new disks under temporary names; then both at once, by the journal
+//!    ├──► to_folder: disks in a format of others, and descriptions of the machine, in a new folder
 //!    └──► in_place: the machine's task gives its disks away and marks them; only what differs is written
 //!            │
 //!            ▼
@@ -24,7 +25,7 @@
 mod as_new;
 mod book;
 mod conduct;
-mod define;
+pub mod define;
 mod export;
 mod files;
 mod files_values;
@@ -35,9 +36,11 @@ mod instant;
 mod instant_tests;
 mod readers;
 mod recoveries;
+mod search;
 mod source;
 #[cfg(test)]
 pub(crate) mod tests;
+mod to_folder;
 pub mod unfinished;
 mod values;
 mod write;
@@ -51,6 +54,7 @@ pub use book::Entry as RecoveryEntry;
 pub use files_values::{FileBytes, FileView, FilesAt, FilesView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
+pub use search::{Change, ChangedFile, Comparison, FoundFiles};
 pub use source::SourceDisk;
 pub use values::{RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, Whereto};
 
@@ -60,7 +64,7 @@ use self::{
     readers::Readers,
     unfinished::{Unfinished, UnfinishedDisk},
 };
-use crate::{error::Result, keeper::Keeper, node::Shared};
+use crate::{error::Result, exchange::UnfinishedFolder, keeper::Keeper, node::Shared};
 
 /// For recoveries under way to give back what they hold when the node ends.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -70,11 +74,17 @@ pub struct Stored {
     recoveries: Vec<Recovery>,
     unfinished: Vec<UnfinishedDisk>,
     instant: Vec<InstantBoot>,
+    folders: Vec<UnfinishedFolder>,
 }
 
 impl Stored {
     pub fn read(store: &Store) -> Result<Self> {
-        Ok(Self { recoveries: store.list()?, unfinished: store.list()?, instant: store.list()? })
+        Ok(Self {
+            recoveries: store.list()?,
+            unfinished: store.list()?,
+            instant: store.list()?,
+            folders: store.list()?,
+        })
     }
 }
 
@@ -88,6 +98,13 @@ pub struct RecoveryState {
 
 impl RecoveryState {
     pub async fn open(keeper: Keeper, stored: Stored) -> Result<Self> {
+        for folder in stored.folders {
+            let part = folder.part.display().to_string();
+            // It is written down still, and with it the next chance.
+            if let Err(error) = folder.forget(&keeper).await {
+                tracing::warn!(folder = part, error = error.message(), "an unfinished export is left over");
+            }
+        }
         Ok(Self {
             recoveries: Recoveries::open(keeper.clone(), stored.recoveries).await?,
             unfinished: Unfinished::new(keeper.clone(), stored.unfinished),

@@ -18,7 +18,7 @@ use super::{
     values::{RecoveryView, RecoveryWish, Whereto},
 };
 use crate::{
-    Node, NodeError, clock::now_ms, error::Result, networks::to_the_end,
+    Node, NodeError, clock::now_ms, error::Result, exchange::ExchangeFailed, networks::to_the_end,
     protection::{marks, repositories::Known},
     vm::Asked,
 };
@@ -33,6 +33,7 @@ impl Node {
             match wish.whereto {
                 Whereto::InPlace => Action::ChangeVm,
                 Whereto::AsNew { .. } => Action::CreateVm,
+                Whereto::Folder { .. } => Action::ChangeDisks,
             },
         )?;
         if wish.start {
@@ -85,6 +86,11 @@ impl Node {
         let (vm, over) = match &wish.whereto {
             Whereto::InPlace => self.machine_of(&point).map(|(id, name)| (name, Some(id)))?,
             Whereto::AsNew { name, .. } => (self.new_name(name.as_ref(), &point)?, None),
+            Whereto::Folder { .. } => (name_of(&point)?, None),
+        };
+        let folder = match &wish.whereto {
+            Whereto::Folder { folder, .. } => Some(folder.clone()),
+            _ => None,
         };
         let recovery = Recovery {
             number: 0,
@@ -95,6 +101,7 @@ impl Node {
             vm,
             vm_id: over.map(|id| id.0),
             in_place: over.is_some(),
+            folder,
             started_at_ms: now_ms(),
             ended_at_ms: None,
             disks: Vec::new(),
@@ -131,10 +138,7 @@ impl Node {
     fn new_name(&self, given: Option<&VmName>, point: &Point) -> Result<VmName> {
         let name = match given {
             Some(name) => name.clone(),
-            None => {
-                let path: nestling_model::VmPath = point.name.as_str().parse()?;
-                path.split().1.clone()
-            }
+            None => name_of(point)?,
         };
         self.vms.claim_name(&name, self.vms.free_id())?;
         Ok(name)
@@ -158,6 +162,7 @@ impl Node {
             vm: recovery.vm,
             vm_id: recovery.vm_id,
             in_place: recovery.in_place,
+            folder: recovery.folder,
             started_at_ms: recovery.started_at_ms,
             ended_at_ms: recovery.ended_at_ms,
             disks: recovery.disks,
@@ -168,9 +173,28 @@ impl Node {
     }
 }
 
+/// As its machine was called.
+fn name_of(point: &Point) -> Result<VmName> {
+    let path: nestling_model::VmPath = point.name.as_str().parse()?;
+    Ok(path.split().1.clone())
+}
+
 fn check(wish: &RecoveryWish) -> Result<()> {
     if wish.disks.len() > DISKS_MAX {
         return Err(NodeError::Invalid(format!("a machine has at most {DISKS_MAX} disks")));
+    }
+    if let Whereto::Folder { folder, .. } = &wish.whereto {
+        if wish.start {
+            return Err(NodeError::invalid(
+                "what is exported is no machine of this host, and cannot be started",
+            ));
+        }
+        if !folder.is_absolute() || folder.to_str().is_none() {
+            return Err(NodeError::Invalid(format!("{} is no absolute path", folder.display())));
+        }
+        if folder.symlink_metadata().is_ok() {
+            return Err(ExchangeFailed::FolderExists(folder.clone()).into());
+        }
     }
     let Whereto::AsNew { switches, no_switch, format, instant, .. } = &wish.whereto else { return Ok(()) };
     if switches.len() > ADAPTERS_MAX {

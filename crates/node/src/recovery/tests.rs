@@ -49,7 +49,7 @@ pub(crate) async fn recovered(node: &Node, wish: RecoveryWish) -> Recovery {
 }
 
 #[track_caller]
-pub(super) fn good(recovery: &Recovery) {
+pub(crate) fn good(recovery: &Recovery) {
     assert!(recovery.state.is_success(), "{:?}: {:?}", recovery.state, recovery.reason);
 }
 
@@ -67,7 +67,7 @@ async fn vm(node: &Node, name: &str) -> Vm {
 }
 
 /// A machine `vm` with something on its disk, and a point of it.
-pub(super) async fn backed_up_vm(node: &Node, vaults: &Path) -> Vec<u8> {
+pub(crate) async fn backed_up_vm(node: &Node, vaults: &Path) -> Vec<u8> {
     prepare(node, vaults).await;
     write(&image(node), MIB, 7);
     write(&image(node), 5 * MIB, 8);

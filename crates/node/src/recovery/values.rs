@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nestling_hypervisor::disk::ImageFormat;
 use nestling_model::{
     DiskFormat, VmName,
     protection::{DiskSelector, RunState},
@@ -38,6 +39,8 @@ pub enum Whereto {
         /// Its disks stay in the vault for now, and it runs from there.
         instant: bool,
     },
+    /// Into a new folder, for other programs. No machine of this host changes.
+    Folder { folder: PathBuf, format: ImageFormat },
 }
 
 /// Adapters that were plugged into `from` (a name or an id) are plugged into `to`.
@@ -79,10 +82,12 @@ pub struct RecoveryView {
     pub point: String,
     /// The repository's name, or its id if this host forgot it.
     pub repository: String,
-    /// The machine that is made or overwritten.
+    /// The machine that is made, overwritten, or exported.
     pub vm: VmName,
     pub vm_id: Option<uuid::Uuid>,
     pub in_place: bool,
+    /// Where it was exported to, if it was.
+    pub folder: Option<PathBuf>,
     pub started_at_ms: u64,
     pub ended_at_ms: Option<u64>,
     pub disks: Vec<RecoveredDisk>,

@@ -44,6 +44,8 @@ impl Handle {
 impl Owner {
     pub(super) async fn capture_off(&mut self, wish: CaptureWish) -> Result<Seen> {
         let began = Instant::now();
+        // Of two readings of one machine a backup is the one that cannot wait.
+        self.free_images("the machine is backed up").await;
         let mut warnings = Vec::new();
         let consistency = self.consistency_off(&wish, &mut warnings)?;
         let qemu = self.node.engines.qemu().await?;
@@ -119,7 +121,12 @@ impl Owner {
         })
     }
 
-    async fn serve(&self, qemu: &Qemu, image: &Disk, since: Option<BitmapName>) -> Result<ServedDisk> {
+    pub(super) async fn serve(
+        &self,
+        qemu: &Qemu,
+        image: &Disk,
+        since: Option<BitmapName>,
+    ) -> Result<ServedDisk> {
         let name = format!("{}-{}", short(self.vm.id), place_of(image));
         let socket = self.node.home.read().join(name);
         // A node that died left it; the server died with it.

@@ -30,7 +30,7 @@ use crate::{
 };
 
 const MEMORY_BYTES: u64 = 512 << 20;
-const NOTES_CHARS_MAX: usize = 8192;
+pub const NOTES_CHARS_MAX: usize = 8192;
 const APPEND_BYTES_MAX: usize = 1024;
 
 /// A disk to be made with the machine.

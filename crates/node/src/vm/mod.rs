@@ -22,6 +22,7 @@ mod disk_use;
 mod drives;
 pub mod foresee;
 mod guest;
+mod leave;
 mod owner;
 mod power;
 mod recover;
@@ -37,8 +38,9 @@ mod view;
 mod watch;
 
 pub use adapters::check_name as check_adapter_name;
-pub use create::check_notes;
+pub use create::{NOTES_CHARS_MAX, check_notes};
 pub use disk_use::DiskUse;
+pub use leave::Leaving;
 pub use owner::Owner;
 pub use registry::{Claim, Registry};
 pub use reopen::restore;

@@ -12,6 +12,7 @@ mod backup_proof;
 mod backup_run;
 mod common;
 mod disk;
+mod exchange;
 mod feature;
 mod host;
 mod instant_boot;
@@ -54,6 +55,7 @@ fn all() -> Vec<Cmdlet<Client>> {
         backup_proof::cmdlets(),
         recovery_point::cmdlets(),
         instant_boot::cmdlets(),
+        exchange::cmdlets(),
         remote::cmdlets(),
     ]
     .into_iter()

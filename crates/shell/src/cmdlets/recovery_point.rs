@@ -253,20 +253,13 @@ fn agreed(call: &mut Call<'_>, new: &v1::NewRecovery) -> Result<bool, ErrorRecor
 }
 
 fn wish(call: &Call<'_>, point: String, repository: Option<String>) -> v1::NewRecovery {
-    let mapping = match call.value("SwitchMapping") {
-        Some(Value::Hashtable(table)) => table
-            .iter()
-            .map(|(from, to)| v1::SwitchMapping { from: from.to_text(), to: to.to_text() })
-            .collect(),
-        _ => Vec::new(),
-    };
     v1::NewRecovery {
         point,
         repository,
         in_place: call.switch("InPlace"),
         disks: call.texts("Disk"),
         name: call.text("NewVMName"),
-        switches: mapping,
+        switches: mappings(call),
         no_switch: call.switch("NoSwitch"),
         format: call.text("DiskFormat").map(|format| match format.as_str() {
             "Raw" => v1::DiskFormat::Raw,
@@ -275,6 +268,19 @@ fn wish(call: &Call<'_>, point: String, repository: Option<String>) -> v1::NewRe
         new_identity: call.switch("GenerateNewId"),
         instant: call.switch("InstantBoot"),
         start: call.switch("Start"),
+        export_folder: None,
+        export_format: None,
+    }
+}
+
+/// Which switches adapters get.
+pub fn mappings(call: &Call<'_>) -> Vec<v1::SwitchMapping> {
+    match call.value("SwitchMapping") {
+        Some(Value::Hashtable(table)) => table
+            .iter()
+            .map(|(from, to)| v1::SwitchMapping { from: from.to_text(), to: to.to_text() })
+            .collect(),
+        _ => Vec::new(),
     }
 }
 

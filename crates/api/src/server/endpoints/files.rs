@@ -21,7 +21,12 @@ use crate::{
 const PAGE_ENTRIES: usize = 500;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(volumes)).routes(routes!(files)).routes(routes!(content))
+    OpenApiRouter::new()
+        .routes(routes!(volumes))
+        .routes(routes!(files))
+        .routes(routes!(content))
+        .routes(routes!(find_files))
+        .routes(routes!(compare_points))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -60,6 +65,30 @@ struct Content {
     offset: u64,
     /// 4 MiB at most.
     length: u32,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// In this repository; in all of them when absent.
+    #[serde(default)]
+    repository: Option<String>,
+    /// Below it, such as `scsi:0/2:/home`.
+    place: String,
+    /// What names look like, with `*` and `?`.
+    name: String,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Other {
+    /// In this repository; in all of them when absent.
+    #[serde(default)]
+    repository: Option<String>,
+    /// Below it, such as `scsi:0/2:/home`.
+    place: String,
+    /// The second point.
+    with: String,
 }
 
 /// Which volumes there are on a recovery point's disks, or on disks inside them
@@ -106,4 +135,32 @@ async fn content(
         FileBytes::Bytes(bytes) => ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
         FileBytes::Zeroes(bytes) => Json(v1::RecoveryZeroes { bytes }).into_response(),
     })
+}
+
+/// Files in a recovery point whose names look like something
+#[utoipa::path(get, path = "/v1/points/{point}/find", tag = "recovery", params(("point" = String, Path), Wanted),
+    responses((status = 200, description = "The files", body = v1::FoundFiles)))]
+async fn find_files(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Asked(wanted): Asked<Wanted>,
+) -> Answer<v1::FoundFiles> {
+    let at = FilesAt { point, repository: wanted.repository, place: wanted.place };
+    Ok(Json(node.find_point_files(&caller, at, &wanted.name).await?.into()))
+}
+
+/// Which files differ between two recovery points
+#[utoipa::path(get, path = "/v1/points/{point}/compare", tag = "recovery", params(("point" = String, Path), Other),
+    responses((status = 200, description = "The files", body = v1::PointComparison)))]
+async fn compare_points(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Asked(other): Asked<Other>,
+) -> Answer<v1::PointComparison> {
+    let (repository, place) = (other.repository, other.place);
+    let at = FilesAt { point, repository: repository.clone(), place: place.clone() };
+    let with = FilesAt { point: other.with, repository, place };
+    Ok(Json(node.compare_points(&caller, at, with).await?.into()))
 }

@@ -1,6 +1,7 @@
 //! The endpoints, thin: read, ask the node, write.
 
 mod disks;
+mod exchange;
 mod files;
 mod guests;
 mod host;
@@ -81,6 +82,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(protection::routes())
         .merge(recovery::routes())
         .merge(proof::routes())
+        .merge(exchange::routes())
         .merge(files::routes())
         .merge(jobs::routes())
         .merge(inside::routes());
