@@ -4,6 +4,7 @@
 //! whether the value makes sense is the node's business. Nothing here may ask the node anything.
 
 mod files;
+mod guest;
 mod host;
 mod image;
 mod jobs;

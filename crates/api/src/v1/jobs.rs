@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::protection::{Consistency, Reading, Retention, RunState};
+use super::protection::{Consistency, GuestSteps, Reading, Retention, RunState};
 
 /// How a job is. In a change, what is absent stays; in a new job it is as usual.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -63,6 +63,8 @@ pub struct JobConsistency {
     pub freeze_mount_points: Vec<String>,
     /// No backup at all if it can't be reached; else the backup goes on and says so.
     pub fail_if_inconsistent: bool,
+    /// With the level `Application`.
+    pub guest: Option<GuestSteps>,
 }
 
 /// In which order a job's machines come.

@@ -72,8 +72,9 @@ pub use network::{
     SwitchKind,
 };
 pub use protection::{
-    Consistency, DiskRun, MachineRun, NewRepository, NewRun, Point, PointChange, Points, Reading, Repository,
-    RepositoryChange, RepositoryContents, Retention, Run, RunProgress, RunState, Secret,
+    Consistency, DiskRun, GuestApplication, GuestProgram, GuestSteps, MachineRun, NewRepository, NewRun,
+    Point, PointChange, Points, Reading, Repository, RepositoryChange, RepositoryContents, Retention, Run,
+    RunProgress, RunState, Secret,
 };
 pub use recovery::{InstantBoot, NewRecovery, RecoveredDisk, Recovery, RecoveryProgress, SwitchMapping};
 pub use tree::{Event, Tree, TreeVm};

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use nestling_api::v1;
 
+use super::guest_steps::GuestSteps;
 use crate::{
     args::KeepRulesWithin,
     failure::{Failure, Result},
@@ -149,9 +150,11 @@ struct Way {
     /// The longest that a guest is held still [default: 10]
     #[arg(long, value_name = "N")]
     freeze_seconds: Option<u32>,
-    /// No backup of a machine at all if its file systems cannot be held still
+    /// No backup of a machine at all if its guest cannot be treated as is wanted
     #[arg(long)]
     or_fail: bool,
+    #[command(flatten)]
+    guest: GuestSteps,
     /// Leave a disk out: scsi:1, ide:0, or file: and the name of its image's file, with * and ?; can be given again
     #[arg(long, value_name = "DISK")]
     exclude_disk: Vec<String>,
@@ -235,8 +238,15 @@ impl Settings {
 
 impl Way {
     fn consistency(&self) -> Option<v1::JobConsistency> {
-        let level = if self.crash_consistent { v1::Consistency::Crash } else { v1::Consistency::FileSystem };
+        let level = if self.crash_consistent {
+            v1::Consistency::Crash
+        } else if self.guest.application_consistent {
+            v1::Consistency::Application
+        } else {
+            v1::Consistency::FileSystem
+        };
         let is_given = self.crash_consistent
+            || self.guest.application_consistent
             || self.file_system_consistent
             || self.or_fail
             || self.freeze_seconds.is_some();
@@ -245,6 +255,7 @@ impl Way {
             freeze_seconds_max: self.freeze_seconds,
             freeze_mount_points: Vec::new(),
             fail_if_inconsistent: self.or_fail,
+            guest: self.guest.to_wire(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Documents of protection that earlier versions stored are read, with all that they say.
 //!
-//! `tests/stored/protection-1.json` is what this version stores. It is never changed: a version that stores more adds a
-//! file beside it.
+//! The last of `tests/stored/protection-*.json` is what this version stores. They are never changed: a version that stores
+//! more adds a file beside them.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -11,7 +11,10 @@ use super::{
     consistency::Consistency,
 };
 
-const VERSIONS: &[&str] = &[include_str!("../../tests/stored/protection-1.json")];
+const VERSIONS: &[&str] = &[
+    include_str!("../../tests/stored/protection-1.json"),
+    include_str!("../../tests/stored/protection-2.json"),
+];
 
 #[derive(Deserialize)]
 struct Row {

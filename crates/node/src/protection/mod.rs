@@ -6,6 +6,7 @@
 //!    │ a run is written down                     basis: from which point it counts, pure
 //!    ▼                                               │
 //! conduct: scripts, machines, copies ────► machine ──┤ asks the machine's task (vm::capture): one instant, kept
+//!                                            │  guest: its applications are made ready before, let go after
 //!                                            │       ▼ by the engine or by servers of its images
 //!                                            │    tracking: which bitmaps began, how images lay
 //!                                            ▼
@@ -24,6 +25,7 @@ mod copies;
 pub mod description;
 mod earlier;
 mod finish;
+mod guest;
 #[cfg(test)]
 mod job_around_tests;
 mod job_error;
@@ -73,6 +75,7 @@ pub use values::{
 };
 
 use self::{
+    guest::owed::Owed,
     jobs::Jobs,
     readings::Readings,
     repositories::Repositories,
@@ -93,6 +96,7 @@ pub struct Stored {
     runs: Vec<Run>,
     jobs: Vec<Job>,
     tracking: Vec<Tracking>,
+    owed: Vec<Owed>,
 }
 
 impl Stored {
@@ -102,6 +106,7 @@ impl Stored {
             runs: store.list()?,
             jobs: store.list()?,
             tracking: store.list()?,
+            owed: store.list()?,
         })
     }
 }
@@ -117,6 +122,8 @@ pub struct Protection {
     pub readings: Readings,
     /// What a node began that died: a machine, and the run that it was for.
     left: Vec<(VmId, RunId)>,
+    /// What its guests are owed.
+    owed: Vec<Owed>,
 }
 
 impl Protection {
@@ -134,6 +141,7 @@ impl Protection {
             jobs: Jobs::new(stored.jobs),
             told: Told::default(),
             turns: Turns::default(),
+            owed: stored.owed,
             left: stored.tracking.iter().flat_map(unfinished).collect(),
             tracking: Book::new(keeper, stored.tracking),
             readings: Readings::default(),
@@ -149,6 +157,7 @@ impl Protection {
 /// Clears up after a node that died, and starts what goes on by itself. The machines have their tasks.
 pub fn start(node: &Arc<Shared>) {
     clear_left(node);
+    guest::settle_left(node);
     scheduler::start(node);
 }
 

@@ -42,5 +42,6 @@ pub use disk_use::DiskUse;
 pub use owner::Owner;
 pub use registry::{Claim, Registry};
 pub use reopen::restore;
+pub use running::Running;
 pub use stop::RanBefore;
 pub use task::{Asked, Handle};

@@ -2,6 +2,7 @@
 
 use nestling_api::{Client, v1};
 
+use super::backup_guest;
 use super::backup_object::{JOB_TYPE, JOB_VIEW, job};
 use super::common::{
     Asked, Call, FORCE, PASSTHRU, VM_TYPE, change_each, ends, fits, hyperv, is_pattern, property,
@@ -110,6 +111,13 @@ fn new_cmdlet() -> Cmdlet<Client> {
                 KEEP[5],
                 KEEP[6],
                 CRASH,
+                backup_guest::APPLICATION_CONSISTENT,
+                backup_guest::APPLICATION,
+                backup_guest::CUT_LOGS,
+                backup_guest::BEFORE,
+                backup_guest::AFTER,
+                backup_guest::AFTER_DURABLE,
+                backup_guest::FAIL,
                 PARALLEL,
                 SEQUENCE,
                 OBJECTIVE,
@@ -177,6 +185,13 @@ fn set_cmdlet() -> Cmdlet<Client> {
                 KEEP[5],
                 KEEP[6],
                 CRASH,
+                backup_guest::APPLICATION_CONSISTENT,
+                backup_guest::APPLICATION,
+                backup_guest::CUT_LOGS,
+                backup_guest::BEFORE,
+                backup_guest::AFTER,
+                backup_guest::AFTER_DURABLE,
+                backup_guest::FAIL,
                 PARALLEL,
                 SEQUENCE,
                 OBJECTIVE,
@@ -321,9 +336,17 @@ fn order(call: &Call<'_>) -> Option<v1::JobOrder> {
 }
 
 fn consistency(call: &Call<'_>) -> Option<v1::JobConsistency> {
-    let crash = call.bool("CrashConsistent")?;
-    let level = if crash { v1::Consistency::Crash } else { v1::Consistency::FileSystem };
-    Some(v1::JobConsistency { level, ..v1::JobConsistency::default() })
+    let (crash, guest) = (call.bool("CrashConsistent"), backup_guest::steps(call));
+    let fail_if_inconsistent = call.switch("FailIfInconsistent");
+    if crash.is_none() && guest.is_none() && !fail_if_inconsistent {
+        return None;
+    }
+    let level = match (&guest, crash) {
+        (Some(_), _) => v1::Consistency::Application,
+        (None, Some(true)) => v1::Consistency::Crash,
+        (None, _) => v1::Consistency::FileSystem,
+    };
+    Some(v1::JobConsistency { level, fail_if_inconsistent, guest, ..v1::JobConsistency::default() })
 }
 
 /// What the parameters say; `before` is what there is.
