@@ -5,6 +5,7 @@ mod debian;
 mod host;
 mod pebble;
 
+use self::debian::With;
 use crate::error::IoContext;
 use crate::image::{Image, Manifest};
 use crate::packages::Quarry;
@@ -29,6 +30,7 @@ pub enum Recipe {
     Pebble,
     Host,
     Debian,
+    Database,
 }
 
 /// What a recipe works with. Everything it writes goes below `work` (removed afterwards) or `out` (the image).
@@ -48,7 +50,7 @@ impl<'a> Workshop<'a> {
 }
 
 impl Recipe {
-    pub const ALL: [Self; 3] = [Self::Pebble, Self::Host, Self::Debian];
+    pub const ALL: [Self; 4] = [Self::Pebble, Self::Host, Self::Debian, Self::Database];
 
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|recipe| recipe.name() == name)
@@ -59,6 +61,7 @@ impl Recipe {
             Self::Pebble => "pebble",
             Self::Host => "host",
             Self::Debian => "debian",
+            Self::Database => "database",
         }
     }
 
@@ -68,6 +71,7 @@ impl Recipe {
             Self::Pebble => "the smallest guest: kernel, busybox, network tools, guest agent",
             Self::Host => "a small Debian that is a Nestling host itself",
             Self::Debian => "a usual server: systemd, ssh, guest agent, cloud-init",
+            Self::Database => "the same with PostgreSQL and MariaDB, to try backups of applications",
         }
     }
 
@@ -75,21 +79,22 @@ impl Recipe {
         match self {
             Self::Pebble => pebble::PACKAGES.to_vec(),
             Self::Host => host::PACKAGES.to_vec(),
-            Self::Debian => debian::packages(),
+            Self::Debian => debian::packages(With::Nothing),
+            Self::Database => debian::packages(With::Databases),
         }
     }
 
-    /// Whether this package is unpacked into the quarry. The `debian` recipe installs the packages properly and
-    /// only takes the boot loader apart.
+    /// Whether this package is unpacked into the quarry. The recipes of servers install the packages properly and
+    /// only take the boot loader apart.
     pub(crate) fn quarries(self, deb: &Path) -> bool {
         let name = deb.file_name().unwrap_or_default().to_string_lossy();
-        self != Self::Debian || name.starts_with("grub-") || name.starts_with("lib")
+        matches!(self, Self::Pebble | Self::Host) || name.starts_with("grub-") || name.starts_with("lib")
     }
 
     pub(crate) fn step_count(self) -> u32 {
         match self {
             Self::Pebble => 4,
-            Self::Host | Self::Debian => 6,
+            Self::Host | Self::Debian | Self::Database => 6,
         }
     }
 
@@ -98,7 +103,8 @@ impl Recipe {
         let mut sources = match self {
             Self::Pebble => pebble::SOURCES.to_vec(),
             Self::Host => host::SOURCES.to_vec(),
-            Self::Debian => debian::sources(),
+            Self::Debian => debian::sources(With::Nothing),
+            Self::Database => debian::sources(With::Databases),
         };
         sources.extend(CODE);
         sources
@@ -130,7 +136,8 @@ impl Recipe {
         match (self, binary, pebble) {
             (Self::Pebble, ..) => pebble::build(workshop),
             (Self::Host, Some(binary), Some(pebble)) => host::build(workshop, binary, pebble),
-            (Self::Debian, ..) => debian::build(workshop),
+            (Self::Debian, ..) => debian::build(workshop, With::Nothing),
+            (Self::Database, ..) => debian::build(workshop, With::Databases),
             (Self::Host, ..) => Err(ImageError::NotFound("pebble".to_owned())),
         }
     }

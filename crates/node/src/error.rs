@@ -203,6 +203,8 @@ pub enum NodeError {
     Capture { vm: VmName, source: CaptureError },
     #[error("the guest of '{vm}' could not be held still for the backup")]
     Freeze { vm: VmName, source: FreezeError },
+    #[error("the applications of '{vm}' could not be made ready for the backup: {why}")]
+    NotReady { vm: VmName, why: String },
     #[error("the backup of '{vm}' ended: {why}")]
     BackupEnded { vm: VmName, why: String },
     #[error("it was cancelled")]
@@ -409,6 +411,7 @@ impl NodeError {
             | Self::Store(_)
             | Self::Io { .. }
             | Self::Freeze { .. }
+            | Self::NotReady { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
             | Self::Export { .. }

@@ -49,6 +49,13 @@ pub fn process_age_ms(pid: u32) -> Option<u64> {
     process_age(&uptime, &stat)
 }
 
+/// Tells a process from every other one, also after the host has started anew; `None`: it has ended.
+pub fn process_mark(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let started_ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    Some(format!("{}/{pid}/{started_ticks}", boot_id()))
+}
+
 fn process_age(uptime: &str, stat: &str) -> Option<u64> {
     // Ticks of /proc are a hundredth of a second on every Linux that runs here (USER_HZ).
     const TICKS_PER_SECOND: f64 = 100.0;
@@ -77,5 +84,7 @@ mod tests {
         assert_eq!(process_age("60.5 100.0", &stat), Some(10_500));
         assert_eq!(process_age("60.5", "7 (x"), None);
         assert!(process_age_ms(std::process::id()).unwrap() < 3_600_000);
+        let mark = process_mark(std::process::id());
+        assert!(mark.is_some() && mark == process_mark(std::process::id()) && mark != process_mark(1));
     }
 }

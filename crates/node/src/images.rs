@@ -144,7 +144,7 @@ fn recipe_view(recipe: Recipe) -> ImageView {
         built: false,
         size_bytes: 0,
         generations: match recipe {
-            Recipe::Debian => vec![Generation::One, Generation::Two],
+            Recipe::Debian | Recipe::Database => vec![Generation::One, Generation::Two],
             _ => vec![Generation::One],
         },
         memory_bytes: 0,

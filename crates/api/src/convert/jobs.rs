@@ -3,6 +3,7 @@ use nestling_node as node;
 use node::NodeError;
 
 use super::{
+    guest,
     proof::{proving, shown_proving},
     protection::{consistency, keep},
     read, same_names,
@@ -116,10 +117,14 @@ fn shown_consistency(consistency: &model::Consistency) -> v1::JobConsistency {
         }
         model::Consistency::FileSystem { freeze, on_failure }
         | model::Consistency::Application { freeze, on_failure, .. } => v1::JobConsistency {
-            level: v1::Consistency::FileSystem,
+            level: match consistency {
+                model::Consistency::Application { .. } => v1::Consistency::Application,
+                _ => v1::Consistency::FileSystem,
+            },
             freeze_seconds_max: Some(freeze.seconds_max),
             freeze_mount_points: freeze.mount_points.clone(),
             fail_if_inconsistent: *on_failure == model::OnFailure::Fail,
+            guest: guest::shown(consistency),
         },
     }
 }

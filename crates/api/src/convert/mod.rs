@@ -5,6 +5,7 @@
 
 mod exchange;
 mod files;
+mod guest;
 mod host;
 mod image;
 mod jobs;

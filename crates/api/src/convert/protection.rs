@@ -4,7 +4,7 @@ use nestling_model as model;
 use nestling_node as node;
 use node::NodeError;
 
-use super::{read, same_names};
+use super::{guest, read, same_names};
 use crate::v1;
 
 type Model = model::protection::RunState;
@@ -101,20 +101,31 @@ impl From<v1::Retention> for model::protection::Retention {
 
 pub(super) fn consistency(wanted: &v1::JobConsistency) -> Result<model::protection::Consistency, NodeError> {
     use model::protection::{Consistency, Freeze, OnFailure};
-    let v1::JobConsistency { level, freeze_seconds_max, freeze_mount_points, fail_if_inconsistent } = wanted;
+    let v1::JobConsistency { level, freeze_seconds_max, freeze_mount_points, fail_if_inconsistent, guest } =
+        wanted;
+    if guest.is_some() && *level != v1::Consistency::Application {
+        return Err(NodeError::invalid(
+            "applications are made ready only for the consistency of applications",
+        ));
+    }
     match level {
         v1::Consistency::Crash if freeze_seconds_max.is_some() || !freeze_mount_points.is_empty() => {
             Err(NodeError::invalid("a guest that is not held still has no time for that"))
         }
         v1::Consistency::Crash => Ok(Consistency::Crash),
-        v1::Consistency::FileSystem => {
+        v1::Consistency::FileSystem | v1::Consistency::Application => {
             let usual = Freeze::default();
             let freeze = Freeze {
                 seconds_max: freeze_seconds_max.unwrap_or(usual.seconds_max),
                 mount_points: freeze_mount_points.clone(),
             };
             let on_failure = if *fail_if_inconsistent { OnFailure::Fail } else { OnFailure::Warn };
-            Ok(Consistency::FileSystem { freeze, on_failure })
+            Ok(match level {
+                v1::Consistency::Application => {
+                    guest::application(guest.clone().unwrap_or_default(), freeze, on_failure)?
+                }
+                _ => Consistency::FileSystem { freeze, on_failure },
+            })
         }
     }
 }
@@ -140,6 +151,7 @@ impl TryFrom<v1::NewRun> for node::BackupWish {
             freeze_seconds_max: new.freeze_seconds_max,
             freeze_mount_points: new.freeze_mount_points,
             fail_if_inconsistent: new.fail_if_inconsistent,
+            guest: new.guest,
         };
         let excluded = new.exclude_disks.iter().map(|text| read("disk", text));
         Ok(Self {
@@ -329,6 +341,10 @@ mod tests {
         assert_eq!((wish.keep, wish.full), (Keep::ByRules, false));
         let strict = node::BackupWish::try_from(v1::NewRun { fail_if_inconsistent: true, ..run() }).unwrap();
         assert!(matches!(strict.consistency, Consistency::FileSystem { on_failure: OnFailure::Fail, .. }));
+        let found = v1::NewRun { consistency: v1::Consistency::Application, ..run() };
+        let found = node::BackupWish::try_from(found).unwrap().consistency;
+        let Consistency::Application { applications, .. } = found else { panic!("{found:?}") };
+        assert_eq!(applications, [model::protection::Application::Found { cut_logs: false }]);
     }
 
     #[test]
@@ -336,6 +352,7 @@ mod tests {
         let crash = v1::Consistency::Crash;
         for bad in [
             v1::NewRun { consistency: crash, freeze_seconds_max: Some(5), ..run() },
+            v1::NewRun { guest: Some(v1::GuestSteps::default()), ..run() },
             v1::NewRun { pin: true, protect_hours: Some(1), ..run() },
             v1::NewRun { exclude_disks: vec!["sata:1".into()], ..run() },
         ] {

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{
     proof::JobProof,
-    protection::{Consistency, Reading, Retention, RunState},
+    protection::{Consistency, GuestSteps, Reading, Retention, RunState},
 };
 
 /// How a job is. In a change, what is absent stays; in a new job it is as usual.
@@ -68,6 +68,8 @@ pub struct JobConsistency {
     pub freeze_mount_points: Vec<String>,
     /// No backup at all if it can't be reached; else the backup goes on and says so.
     pub fail_if_inconsistent: bool,
+    /// With the level `Application`.
+    pub guest: Option<GuestSteps>,
 }
 
 /// In which order a job's machines come.

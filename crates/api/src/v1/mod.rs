@@ -81,8 +81,9 @@ pub use network::{
 };
 pub use proof::{JobProof, NewProof, PointProof, PointVerdict, Proof, ProofProgram, ProofSigns};
 pub use protection::{
-    Consistency, DiskRun, MachineRun, NewRepository, NewRun, Point, PointChange, Points, Reading, Repository,
-    RepositoryChange, RepositoryContents, Retention, Run, RunProgress, RunState, Secret,
+    Consistency, DiskRun, GuestApplication, GuestProgram, GuestSteps, MachineRun, NewRepository, NewRun,
+    Point, PointChange, Points, Reading, Repository, RepositoryChange, RepositoryContents, Retention, Run,
+    RunProgress, RunState, Secret,
 };
 pub use recovery::{InstantBoot, NewRecovery, RecoveredDisk, Recovery, RecoveryProgress, SwitchMapping};
 pub use tree::{Event, Tree, TreeVm};

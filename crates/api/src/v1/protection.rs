@@ -98,6 +98,44 @@ pub enum Consistency {
     /// File systems are written out and held still for the instant, through the guest agent.
     #[default]
     FileSystem,
+    /// Applications are made ready, too, as `guest` says.
+    Application,
+}
+
+/// An application of a guest that is made ready without scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum GuestApplication {
+    PostgreSql,
+    /// MySQL, too.
+    MariaDb,
+}
+
+/// A program of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestProgram {
+    /// Its path in the guest.
+    pub program: String,
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// 300 when absent.
+    #[serde(default)]
+    pub seconds_max: Option<u32>,
+}
+
+/// What is done in a guest so that its applications are ready at the instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct GuestSteps {
+    /// Those that must run there. Absent: those that are found there; empty: none.
+    pub applications: Option<Vec<GuestApplication>>,
+    /// Whether logs that the backup has made needless are removed there, once the point is durable.
+    pub cut_logs: bool,
+    /// PostgreSQL's directory of archived logs; what its archive_command names when absent.
+    pub postgresql_archive: Option<String>,
+    /// Run there before the instant, after it (whatever became of it), and once the point is durable.
+    pub before: Vec<GuestProgram>,
+    pub after: Vec<GuestProgram>,
+    pub after_durable: Vec<GuestProgram>,
 }
 
 /// Which points of a machine stay: the last so many, and the last one of each hour, day, week, month and year.
@@ -133,6 +171,9 @@ pub struct NewRun {
     /// No backup at all if the consistency can't be reached; else the backup goes on and says so.
     #[serde(default)]
     pub fail_if_inconsistent: bool,
+    /// With the consistency `Application`.
+    #[serde(default)]
+    pub guest: Option<GuestSteps>,
     /// Disks to be left out: `scsi:1`, `ide:0`, `file:*scratch*`.
     #[serde(default)]
     pub exclude_disks: Vec<String>,

@@ -13,7 +13,10 @@ use tokio::{
     time::interval,
 };
 
-use super::backup::{progress, state};
+use super::{
+    backup::{progress, state},
+    guest_steps::GuestSteps,
+};
 use crate::{
     args::{KeepRulesWithin, VMS, vm_path},
     failure::{Failure, Result, status},
@@ -49,9 +52,11 @@ pub struct Run {
     /// The longest that the guest is held still [default: 10]
     #[arg(long, value_name = "N")]
     freeze_seconds: Option<u32>,
-    /// No backup at all if the file systems cannot be held still
+    /// No backup at all if the guest cannot be treated as is wanted
     #[arg(long)]
     or_fail: bool,
+    #[command(flatten)]
+    guest: GuestSteps,
     /// Leave a disk out: scsi:1, ide:0, or file: and the name of its image's file, with * and ?; can be given again
     #[arg(long, value_name = "DISK")]
     exclude_disk: Vec<String>,
@@ -101,9 +106,12 @@ impl Run {
             repository: self.repository,
             consistency: if self.crash_consistent {
                 v1::Consistency::Crash
+            } else if self.guest.application_consistent {
+                v1::Consistency::Application
             } else {
                 v1::Consistency::FileSystem
             },
+            guest: self.guest.to_wire(),
             freeze_seconds_max: self.freeze_seconds,
             freeze_mount_points: Vec::new(),
             fail_if_inconsistent: self.or_fail,

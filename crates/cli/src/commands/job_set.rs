@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use nestling_api::v1;
 
+use super::guest_steps::GuestSteps;
 use crate::{
     args::KeepRulesWithin,
     commands::proof_run::JobProof,
@@ -154,9 +155,11 @@ struct Way {
     /// The longest that a guest is held still [default: 10]
     #[arg(long, value_name = "N")]
     freeze_seconds: Option<u32>,
-    /// No backup of a machine at all if its file systems cannot be held still
+    /// No backup of a machine at all if its guest cannot be treated as is wanted
     #[arg(long)]
     or_fail: bool,
+    #[command(flatten)]
+    guest: GuestSteps,
     /// Leave a disk out: scsi:1, ide:0, or file: and the name of its image's file, with * and ?; can be given again
     #[arg(long, value_name = "DISK")]
     exclude_disk: Vec<String>,
@@ -241,19 +244,29 @@ impl Settings {
 }
 
 impl Way {
+    /// A level that is given is without what the one before had; each part is as before where it is not given.
     fn over(&self, before: v1::JobConsistency) -> Option<v1::JobConsistency> {
-        if self.crash_consistent {
+        let level = [
+            (self.crash_consistent, v1::Consistency::Crash),
+            (self.file_system_consistent, v1::Consistency::FileSystem),
+            (self.guest.application_consistent, v1::Consistency::Application),
+        ];
+        let level = level.into_iter().find(|(is_given, _)| *is_given).map(|(_, level)| level);
+        if level == Some(v1::Consistency::Crash) {
             return Some(v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() });
         }
-        if !(self.file_system_consistent || self.or_fail || self.freeze_seconds.is_some()) {
+        if level.is_none() && !self.or_fail && self.freeze_seconds.is_none() {
             return None;
         }
         let mut after = before;
-        if self.file_system_consistent {
-            after.fail_if_inconsistent = false;
-        }
-        if self.file_system_consistent || after.level == v1::Consistency::Crash {
-            after.level = v1::Consistency::FileSystem;
+        match level {
+            Some(level) => {
+                after.level = level;
+                after.fail_if_inconsistent = false;
+                after.guest = self.guest.to_wire();
+            }
+            None if after.level == v1::Consistency::Crash => after.level = v1::Consistency::FileSystem,
+            None => {}
         }
         after.fail_if_inconsistent |= self.or_fail;
         after.freeze_seconds_max = self.freeze_seconds.or(after.freeze_seconds_max);

@@ -2,7 +2,7 @@
 
 use nestling_api::v1;
 
-use super::backup::state;
+use super::{backup::state, guest_steps};
 use crate::text::{self, Table, fields};
 
 fn listed(items: Option<&Vec<String>>) -> String {
@@ -77,6 +77,8 @@ fn consistency(wanted: &v1::JobConsistency) -> String {
         (v1::Consistency::Crash, _) => "as after a power cut".to_owned(),
         (v1::Consistency::FileSystem, true) => "file systems held still, or no backup".to_owned(),
         (v1::Consistency::FileSystem, false) => "file systems held still, or a warning".to_owned(),
+        (v1::Consistency::Application, true) => "applications ready, or no backup".to_owned(),
+        (v1::Consistency::Application, false) => "applications ready, or a warning".to_owned(),
     }
 }
 
@@ -139,6 +141,14 @@ pub fn details(job: &v1::Job) -> String {
         ("Retention", retention(set.retention.as_ref())),
         ("New points", set.keep.map(marks).unwrap_or_default()),
         ("Consistency", set.consistency.as_ref().map(consistency).unwrap_or_default()),
+        (
+            "In the guest",
+            set.consistency
+                .as_ref()
+                .and_then(|c| c.guest.as_ref())
+                .map(guest_steps::shown)
+                .unwrap_or_default(),
+        ),
         ("Disks left out", listed(set.exclude_disks.as_ref())),
         ("Reads at most", some(set.read_bytes_per_second_max, |limit| format!("{}/s", text::size(limit)))),
         ("At once", set.parallel.map(|n| text::count(n, "machine")).unwrap_or_default()),

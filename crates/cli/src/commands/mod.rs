@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod events;
 pub mod explore_worker;
 pub mod guest;
+pub mod guest_steps;
 pub mod host;
 pub mod image;
 pub mod import;

@@ -17,7 +17,7 @@ pub struct Create {
     #[arg(value_name = "VM", value_parser = vm_path)]
     vm: VmPath,
 
-    /// An image of the host's store to run: pebble, host, debian, or an imported one
+    /// An image of the host's store to run: pebble, host, debian, database, or an imported one
     #[arg(long)]
     image: Option<String>,
     /// 1 (BIOS) or 2 (UEFI) [default: the image's, or 1]

@@ -3,6 +3,7 @@
 //! They need root, run one at a time (`--test-threads=1`), and share built images. Each is to read as a
 //! story: who does what, and what is then seen.
 
+mod applications;
 mod bad_input;
 mod cmdlets;
 mod exchange;

@@ -74,8 +74,48 @@ const BESIDE: &[&str] = &[
     "util-linux",
 ];
 
-pub fn packages() -> Vec<&'static str> {
-    [INCLUDE, BESIDE].concat()
+/// What is installed besides into the guest of a recipe, and what is done with it there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    Nothing,
+    Databases,
+}
+
+impl With {
+    const fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Nothing => &[],
+            Self::Databases => &["mariadb-client", "mariadb-server", "postgresql", "postgresql-client"],
+        }
+    }
+
+    /// Into the guest before any package is configured.
+    const fn files(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Nothing => &[],
+            Self::Databases => &[
+                (
+                    "etc/mysql/mariadb.conf.d/90-nestling.cnf",
+                    include_str!("../../assets/database/mariadb.cnf"),
+                ),
+                (
+                    "etc/postgresql-common/nestling.conf",
+                    include_str!("../../assets/database/postgresql.conf"),
+                ),
+            ],
+        }
+    }
+
+    const fn customize(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Databases => Some(include_str!("../../assets/database/customize")),
+        }
+    }
+}
+
+pub fn packages(with: With) -> Vec<&'static str> {
+    [INCLUDE, BESIDE, with.packages()].concat()
 }
 
 const GRUB_EARLY: &str = include_str!("../../assets/debian/grub-early.cfg");
@@ -96,9 +136,10 @@ const FILES: &[(&str, &str)] = &[
     ("etc/systemd/system/ssh.service.d/host-keys.conf", SSH_HOST_KEYS),
 ];
 
-pub fn sources() -> Vec<&'static str> {
+pub fn sources(with: With) -> Vec<&'static str> {
     let mut sources = vec![include_str!("debian.rs"), GRUB_EARLY, CUSTOMIZE];
-    sources.extend(FILES.iter().flat_map(|(path, text)| [path, text]));
+    sources.extend(with.customize());
+    sources.extend(FILES.iter().chain(with.files()).flat_map(|(path, text)| [path, text]));
     sources
 }
 
@@ -106,10 +147,10 @@ const LABEL: &str = "nestling-debian";
 const DISK_BYTES: u64 = 8 << 30;
 const MEMORY_BYTES: u64 = 1 << 30;
 
-pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
+pub fn build(workshop: &Workshop, with: With) -> Result<Manifest, ImageError> {
     let root_path = workshop.work.join("root");
     workshop.steps.next("debian: installing the packages")?;
-    install(workshop, &root_path)?;
+    install(workshop, with, &root_path)?;
     workshop.steps.next("debian: writing the disk")?;
     let raw = workshop.work.join("disk.raw");
     let layout = boot_disk::create(&raw, DISK_BYTES, workshop.progress())?;
@@ -128,20 +169,24 @@ pub fn build(workshop: &Workshop) -> Result<Manifest, ImageError> {
     Ok(manifest)
 }
 
-fn install(workshop: &Workshop, root: &Path) -> Result<(), ImageError> {
+fn install(workshop: &Workshop, with: With, root: &Path) -> Result<(), ImageError> {
     if !rustix::process::geteuid().is_root() {
         return Err(ImageError::NeedsRoot("debian"));
     }
     let files = workshop.work.join("files");
-    for (path, text) in FILES {
+    for (path, text) in FILES.iter().chain(with.files()) {
         let full = files.join(path);
         if let Some(parent) = full.parent() {
             fs::create_dir_all(parent).at("create", parent)?;
         }
         fs::write(&full, text).at("write", &full)?;
     }
-    let customize = workshop.work.join("customize");
-    fs::write(&customize, CUSTOMIZE).at("write", &customize)?;
+    let mut hooks = Vec::new();
+    for (number, text) in with.customize().into_iter().chain([CUSTOMIZE]).enumerate() {
+        let hook = workshop.work.join(format!("customize-{number}"));
+        fs::write(&hook, text).at("write", &hook)?;
+        hooks.push(hook);
+    }
     let (suite, sources) = debian_sources(workshop.progress())?;
     let sources_path = workshop.work.join("sources.list");
     fs::write(&sources_path, sources).at("write", &sources_path)?;
@@ -153,10 +198,10 @@ fn install(workshop: &Workshop, root: &Path) -> Result<(), ImageError> {
     );
     Tool::new("mmdebstrap", "installing Debian", workshop.progress())
         .args(["--mode=root", "--variant=minbase", "--format=directory", "--skip=output/mknod"])
-        .arg(format!("--include={}", INCLUDE.join(",")))
+        .arg(format!("--include={}", [INCLUDE, with.packages()].concat().join(",")))
         .arg(format!("--setup-hook={archives}"))
         .arg(format!("--essential-hook=cp -r {}/. \"$1/\"", quote(&files)))
-        .arg(format!("--customize-hook=sh {} \"$1\"", quote(&customize)))
+        .args(hooks.iter().map(|hook| format!("--customize-hook=sh {} \"$1\"", quote(hook))))
         .arg(suite)
         .arg(root)
         .arg(&sources_path)

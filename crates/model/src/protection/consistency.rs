@@ -9,6 +9,9 @@ pub const FREEZE_SECONDS_MAX: u32 = 60;
 pub const MOUNT_POINTS_MAX: usize = 64;
 pub const MOUNT_POINT_BYTES_MAX: usize = 1024;
 pub const APPLICATIONS_MAX: usize = 16;
+/// What a guest tells of an application before the instant, and is handed back to it when its logs are cut.
+pub const NOTES_MAX: usize = 64;
+pub const NOTE_BYTES_MAX: usize = 1024;
 
 /// What happens when something could not be done as asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +53,11 @@ pub enum VssMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Application {
     PostgreSql {
-        /// The guest's directory of archived logs, from which those are removed that the backup has made needless.
+        /// Whether archived logs are removed that the backup has made needless.
+        #[serde(default)]
+        cut_logs: bool,
+        /// The guest's directory of archived logs, which are then cut in any case; `None`: the one that the server's
+        /// archive_command names.
         #[serde(default)]
         cut_archive: Option<String>,
     },
@@ -63,6 +70,12 @@ pub enum Application {
     Vss {
         #[serde(default)]
         mode: VssMode,
+    },
+    /// Each database above that runs in the guest.
+    Found {
+        /// Whether their logs are removed that the backup has made needless.
+        #[serde(default)]
+        cut_logs: bool,
     },
 }
 
@@ -117,6 +130,8 @@ pub enum ConsistencyInvalid {
     NoApplication,
     #[error("at most {APPLICATIONS_MAX} applications can be made ready, each kind once")]
     Applications,
+    #[error("applications are found by themselves or named, and not both")]
+    FoundAndNamed,
     #[error(
         "the directory of archived logs is given with its whole path, from /, without control characters"
     )]
@@ -176,7 +191,11 @@ fn validate_applications(applications: &[Application]) -> Result<(), Consistency
         if applications[..number].iter().any(|other| kind(other) == kind(application)) {
             return Err(ConsistencyInvalid::Applications);
         }
-        if let Application::PostgreSql { cut_archive: Some(directory) } = application
+        let is_found = matches!(application, Application::Found { .. });
+        if is_found && applications.len() > 1 {
+            return Err(ConsistencyInvalid::FoundAndNamed);
+        }
+        if let Application::PostgreSql { cut_archive: Some(directory), .. } = application
             && !(directory.starts_with('/') && is_path(directory))
         {
             return Err(ConsistencyInvalid::Archive);
@@ -210,7 +229,9 @@ mod tests {
             application(vec![vss(VssMode::Copy), vss(VssMode::Full)]).validate(),
             Err(ConsistencyInvalid::Applications)
         );
-        let relative = Application::PostgreSql { cut_archive: Some("wal".to_owned()) };
+        let both = vec![Application::Found { cut_logs: true }, Application::MariaDb { cut_logs: true }];
+        assert_eq!(application(both).validate(), Err(ConsistencyInvalid::FoundAndNamed));
+        let relative = Application::PostgreSql { cut_logs: true, cut_archive: Some("wal".to_owned()) };
         assert_eq!(application(vec![relative]).validate(), Err(ConsistencyInvalid::Archive));
         let freeze = Freeze { seconds_max: 61, mount_points: Vec::new() };
         let long = Consistency::FileSystem { freeze, on_failure: OnFailure::Warn };

@@ -13,6 +13,7 @@ use super::{
 
 const VERSIONS: &[&str] = &[
     include_str!("../../tests/stored/protection-1.json"),
+    include_str!("../../tests/stored/protection-2.json"),
     include_str!("../../tests/stored/protection-3.json"),
 ];
 

@@ -6,7 +6,7 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{
     VmName, VmPath,
     protection::{
-        Cause, Consistency, DiskExclude, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
+        Cause, DiskExclude, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
         policy::EXCLUDED_DISKS_MAX,
     },
 };
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     conduct::{Order, Way, conduct},
+    guest,
     marks::check_tags,
     runs::Entry,
     values::{BackupWish, RunView},
@@ -83,11 +84,7 @@ impl Node {
 
 fn check(wish: &BackupWish) -> Result<()> {
     wish.consistency.validate().map_err(PolicyInvalid::Consistency)?;
-    if matches!(wish.consistency, Consistency::Application { .. }) {
-        return Err(NodeError::invalid(
-            "applications are made ready by jobs; ask for the consistency of file systems",
-        ));
-    }
+    guest::check_possible(&wish.consistency)?;
     wish.keep.validate().map_err(PolicyInvalid::Retention)?;
     if let Some(retention) = &wish.retention {
         retention.validate().map_err(PolicyInvalid::Retention)?;

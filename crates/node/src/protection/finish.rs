@@ -1,4 +1,4 @@
-//! What is done once a point is durable: tracking counts from it, marks, the rules of what stays.
+//! What is done once a point is durable: tracking counts from it, marks, logs in the guest, the rules of what stays.
 //!
 //! The order that keeps tracking right: the point is durable; that is written down; older bitmaps go. A node that dies in
 //! between leaves older bitmaps too many, and never one too few.
@@ -13,6 +13,7 @@ use nestling_model::{
 use nestling_vault::{Identity, Job, Point, Repository, Retag, SaveReport, SnapshotId, VaultError};
 
 use super::{
+    guest::owed::Owed,
     machine::{Backup, Done, Saved},
     retention,
     saving::timestamp,
@@ -34,6 +35,7 @@ impl Backup<'_> {
         parent: Option<Point>,
         saved: Saved,
         save: Duration,
+        owed: Option<Owed>,
     ) -> Result<Done> {
         let Saved { report, whole, mut disks } = saved;
         self.entry.does(self.number, self.path, "finishing");
@@ -58,6 +60,7 @@ impl Backup<'_> {
                 report.point
             }
         };
+        warnings.extend(self.cut_logs(owed).await);
         warnings.extend(self.apply_rules(vault, vm).await);
         Ok(Done {
             point: PointId::from_bytes(point.0),

@@ -12,8 +12,8 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{
     EventKind, JobName,
     protection::{
-        After, Candidate, Consistency, CopyTo, DiskExclude, Fact, Job, JobId, JobPolicy, Keep, Known, Notice,
-        Recipient, Repository, RepositoryId, Rule, Run, Selection, Selector,
+        After, Candidate, CopyTo, DiskExclude, Fact, Job, JobId, JobPolicy, Keep, Known, Notice, Recipient,
+        Repository, RepositoryId, Rule, Run, Selection, Selector,
     },
 };
 use tokio::sync::{Mutex, Notify};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::{
     candidates::looks_at_disks,
+    guest,
     job_error::JobError,
     job_values::{JobAfter, JobCopy, JobRun, JobSettings, JobView},
     objectives,
@@ -295,11 +296,7 @@ fn check_possible(job: &Job) -> Result<()> {
             Selector::Path(_) | Selector::Id(_) => {}
         }
     }
-    if matches!(job.policy.consistency, Consistency::Application { .. }) {
-        return Err(NodeError::invalid(
-            "applications cannot be made ready yet; ask for the consistency of file systems",
-        ));
-    }
+    guest::check_possible(&job.policy.consistency)?;
     let is_told = |notice: &Notice| matches!(notice.to, Recipient::Webhook { secret: None, .. });
     if !job.policy.notices.iter().all(is_told) {
         return Err(NodeError::invalid("notices are sent to webhooks alone, and are not signed"));

@@ -107,7 +107,7 @@ impl Backup<'_> {
         self.entry.run().id
     }
 
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.entry.cancel.is_cancelled() || self.node.stopping.is_cancelled()
     }
 
@@ -152,7 +152,6 @@ impl Backup<'_> {
         let vault = self.unless_over(self.node.protection.repositories.open(self.known)).await?;
         self.entry.does(self.number, self.path, "looking at earlier points");
         let points = self.unless_over(self.points(&vault)).await?;
-        self.entry.does(self.number, self.path, "making the instant");
         let wish = CaptureWish {
             run: self.run_id(),
             repository: self.known.repository.id,
@@ -161,19 +160,18 @@ impl Backup<'_> {
             excluded: excluded_of(&self.way.excluded_disks, self.path),
             consistency: self.way.consistency.clone(),
         };
-        let seen = self.handle.ask(Operation::Modify, move |owner| Box::pin(owner.capture(wish)));
-        let seen = self.unless_over(seen).await?;
+        let (seen, owed) = self.instant(wish).await?;
         self.node.steps.reached("instant made");
         let parent = seen.point.and_then(|number| points.points.get(number)).cloned();
         let begun = Instant::now();
         match self.save(&vault, &seen, parent.clone()).await {
-            Ok(saved) => self.done(&vault, seen, parent, saved, begun.elapsed()).await,
+            Ok(saved) => self.done(&vault, seen, parent, saved, begun.elapsed(), owed).await,
             Err(error) => Err(self.gave_up(seen, error).await),
         }
     }
 
     /// Waits for something, unless the run shall end.
-    async fn unless_over<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn unless_over<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
             () = self.entry.cancel.cancelled() => Err(NodeError::Cancelled),
@@ -289,7 +287,7 @@ impl Backup<'_> {
     }
 
     /// There is no point: what was begun is given back, and the reason is found.
-    async fn gave_up(&self, seen: Seen, error: NodeError) -> NodeError {
+    pub async fn gave_up(&self, seen: Seen, error: NodeError) -> NodeError {
         let vm = || seen.vm.name.clone();
         match seen.held {
             Held::Engine(mut capture) => {

@@ -6,6 +6,7 @@
 //!    │ a run is written down                     basis: from which point it counts, pure
 //!    ▼                                               │
 //! conduct: scripts, machines, copies ────► machine ──┤ asks the machine's task (vm::capture): one instant, kept
+//!                                            │  guest: its applications are made ready before, let go after
 //!                                            │       ▼ by the engine or by servers of its images
 //!                                            │    tracking: which bitmaps began, how images lay
 //!                                            ▼
@@ -25,6 +26,7 @@ mod copies;
 pub mod description;
 mod earlier;
 mod finish;
+mod guest;
 #[cfg(test)]
 mod job_around_tests;
 mod job_error;
@@ -76,6 +78,7 @@ pub use values::{
 };
 
 use self::{
+    guest::owed::Owed,
     jobs::Jobs,
     readings::Readings,
     repositories::Repositories,
@@ -96,6 +99,7 @@ pub struct Stored {
     runs: Vec<Run>,
     jobs: Vec<Job>,
     tracking: Vec<Tracking>,
+    owed: Vec<Owed>,
 }
 
 impl Stored {
@@ -105,6 +109,7 @@ impl Stored {
             runs: store.list()?,
             jobs: store.list()?,
             tracking: store.list()?,
+            owed: store.list()?,
         })
     }
 }
@@ -120,6 +125,8 @@ pub struct Protection {
     pub readings: Readings,
     /// What a node began that died: a machine, and the run that it was for.
     left: Vec<(VmId, RunId)>,
+    /// What its guests are owed.
+    owed: Vec<Owed>,
 }
 
 impl Protection {
@@ -137,6 +144,7 @@ impl Protection {
             jobs: Jobs::new(stored.jobs),
             told: Told::default(),
             turns: Turns::default(),
+            owed: stored.owed,
             left: stored.tracking.iter().flat_map(unfinished).collect(),
             tracking: Book::new(keeper, stored.tracking),
             readings: Readings::default(),
@@ -152,6 +160,7 @@ impl Protection {
 /// Clears up after a node that died, and starts what goes on by itself. The machines have their tasks.
 pub fn start(node: &Arc<Shared>) {
     clear_left(node);
+    guest::settle_left(node);
     scheduler::start(node);
 }
 

@@ -44,5 +44,6 @@ pub use leave::Leaving;
 pub use owner::Owner;
 pub use registry::{Claim, Registry};
 pub use reopen::restore;
+pub use running::Running;
 pub use stop::RanBefore;
 pub use task::{Asked, Handle};

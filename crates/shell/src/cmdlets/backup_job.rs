@@ -2,6 +2,7 @@
 
 use nestling_api::{Client, v1};
 
+use super::backup_guest;
 use super::backup_object::{JOB_TYPE, JOB_VIEW, job};
 use super::common::{
     Asked, Call, FORCE, PASSTHRU, VM_TYPE, change_each, ends, fits, hyperv, is_pattern, property,
@@ -110,6 +111,13 @@ fn new_cmdlet() -> Cmdlet<Client> {
                 KEEP[5],
                 KEEP[6],
                 CRASH,
+                backup_guest::APPLICATION_CONSISTENT,
+                backup_guest::APPLICATION,
+                backup_guest::CUT_LOGS,
+                backup_guest::BEFORE,
+                backup_guest::AFTER,
+                backup_guest::AFTER_DURABLE,
+                backup_guest::FAIL,
                 PARALLEL,
                 SEQUENCE,
                 OBJECTIVE,
@@ -177,6 +185,13 @@ fn set_cmdlet() -> Cmdlet<Client> {
                 KEEP[5],
                 KEEP[6],
                 CRASH,
+                backup_guest::APPLICATION_CONSISTENT,
+                backup_guest::APPLICATION,
+                backup_guest::CUT_LOGS,
+                backup_guest::BEFORE,
+                backup_guest::AFTER,
+                backup_guest::AFTER_DURABLE,
+                backup_guest::FAIL,
                 PARALLEL,
                 SEQUENCE,
                 OBJECTIVE,
@@ -322,13 +337,29 @@ fn order(call: &Call<'_>) -> Option<v1::JobOrder> {
 
 /// With what there is of its other parts, where the guests are not left alone.
 fn consistency(call: &Call<'_>, before: Option<&v1::JobConsistency>) -> Option<v1::JobConsistency> {
-    let crash = call.bool("CrashConsistent")?;
-    let none = || v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() };
-    let as_before = || v1::JobConsistency {
-        level: v1::Consistency::FileSystem,
-        ..before.cloned().unwrap_or_default()
-    };
-    Some(if crash { none() } else { as_before() })
+    let (crash, guest) = (call.bool("CrashConsistent"), backup_guest::steps(call));
+    let fail_if_inconsistent = call.switch("FailIfInconsistent");
+    if crash == Some(true) && guest.is_none() {
+        return Some(v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() });
+    }
+    if crash.is_none() && guest.is_none() && !fail_if_inconsistent {
+        return None;
+    }
+    let mut after = before.cloned().unwrap_or_default();
+    match (guest, crash) {
+        (Some(guest), _) => {
+            after.level = v1::Consistency::Application;
+            after.guest = Some(guest);
+        }
+        (None, Some(_)) => {
+            after.level = v1::Consistency::FileSystem;
+            after.guest = None;
+        }
+        (None, None) if after.level == v1::Consistency::Crash => after.level = v1::Consistency::FileSystem,
+        (None, None) => {}
+    }
+    after.fail_if_inconsistent |= fail_if_inconsistent;
+    Some(after)
 }
 
 /// The jobs that are followed, each with the end that it is followed after by now.

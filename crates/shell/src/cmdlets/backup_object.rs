@@ -95,6 +95,7 @@ pub fn job(job: &v1::Job) -> Value {
         .with("KeepYearly", int(rules.yearly))
         .with("KeepWithinHours", int(rules.within_hours))
         .with("CrashConsistent", level == v1::Consistency::Crash)
+        .with("ApplicationConsistent", level == v1::Consistency::Application)
         .with("MaximumParallel", int(set.parallel.unwrap_or(1)))
         .with("Order", format!("{:?}", set.order.unwrap_or_default()))
         .with("RecoveryPointObjective", span(objective.map(|seconds| seconds.saturating_mul(1000))))

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nestling_api::{Client, ClientError, v1};
 
-use super::backup_job;
 use super::backup_object::{JOB_TYPE, RUN_TYPE, RUN_VIEW, run};
 use super::common::{Call, PASSTHRU, VM, VM_NAME, change_each, ends, hyperv, machines, property};
+use super::{backup_guest, backup_job};
 use crate::frame::{
     Category, Cmdlet, CmdletResult, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind, Parameter,
 };
@@ -50,6 +50,13 @@ fn start_cmdlet() -> Cmdlet<Client> {
                 .in_sets(&["VMName", "VMObject"]),
                 Parameter::switch("CrashConsistent", "The guest is left alone.")
                     .in_sets(&["VMName", "VMObject"]),
+                backup_guest::APPLICATION_CONSISTENT.in_sets(&["VMName", "VMObject"]),
+                backup_guest::APPLICATION.in_sets(&["VMName", "VMObject"]),
+                backup_guest::CUT_LOGS.in_sets(&["VMName", "VMObject"]),
+                backup_guest::BEFORE.in_sets(&["VMName", "VMObject"]),
+                backup_guest::AFTER.in_sets(&["VMName", "VMObject"]),
+                backup_guest::AFTER_DURABLE.in_sets(&["VMName", "VMObject"]),
+                backup_guest::FAIL.in_sets(&["VMName", "VMObject"]),
                 Parameter::switch("Full", "Everything is read, whatever is known of what changed.")
                     .in_sets(&["VMName", "VMObject"]),
                 Parameter::switch("NoWait", "Does not wait for the end."),
@@ -146,14 +153,20 @@ async fn start(call: &mut Call<'_>) -> CmdletResult {
 }
 
 fn wish(call: &Call<'_>, vm: &v1::Vm) -> v1::NewRun {
-    let crash = call.switch("CrashConsistent");
+    let guest = backup_guest::steps(call);
+    let level = match (&guest, call.switch("CrashConsistent")) {
+        (Some(_), _) => v1::Consistency::Application,
+        (None, true) => v1::Consistency::Crash,
+        (None, false) => v1::Consistency::FileSystem,
+    };
     v1::NewRun {
         vms: vec![vm.id.to_string()],
         repository: call.text("Repository"),
-        consistency: if crash { v1::Consistency::Crash } else { v1::Consistency::FileSystem },
+        consistency: level,
         freeze_seconds_max: None,
         freeze_mount_points: Vec::new(),
-        fail_if_inconsistent: false,
+        fail_if_inconsistent: call.switch("FailIfInconsistent"),
+        guest,
         exclude_disks: Vec::new(),
         full: call.switch("Full"),
         tags: Vec::new(),

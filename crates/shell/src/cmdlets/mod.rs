@@ -6,6 +6,7 @@
 mod adapter;
 mod adapter_object;
 mod address;
+mod backup_guest;
 mod backup_job;
 mod backup_object;
 mod backup_proof;
