@@ -17,3 +17,4 @@ mod network;
 mod protect;
 mod reboot;
 mod recover;
+mod torture;

@@ -21,6 +21,8 @@ pub mod basis;
 mod candidates;
 mod conduct;
 mod copies;
+#[cfg(test)]
+mod damage_tests;
 pub mod description;
 mod earlier;
 mod finish;
