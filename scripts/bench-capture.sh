@@ -10,7 +10,7 @@ CAPTURE_CHANGES=(0 $((CAPTURE_DISK_MIB * 100 / 8192)) $((CAPTURE_DISK_MIB / 8)))
 CAPTURE_SECONDS=5
 SCRIPTS=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
 
-capture_ours() { timeout 300 "$NESTLING" vm exec Capture --timeout 280 -- sh -c "$1"; }
+capture_ours() { timeout 300 "$NESTLING" vm exec --timeout 280 Capture -- sh -c "$1"; }
 capture_hand() { timeout 300 "$SCRIPTS/bench_qemu.py" exec "$WORK/hand-agent" "$1"; }
 capture_qemu() { timeout 600 "$SCRIPTS/bench_qemu.py" "$1" "$WORK/hand-qmp" "$2"; }
 

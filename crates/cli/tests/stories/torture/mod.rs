@@ -389,7 +389,8 @@ fn setting(name: &str, usual: u64) -> u64 {
 #[test]
 fn whatever_comes_over_them_points_are_what_the_guest_had() {
     let rounds = setting("NESTLING_TORTURE_ROUNDS", 3);
-    let seed = setting("NESTLING_TORTURE_SEED", 1);
+    // Its first three rounds save, write and kill in the middle of backups.
+    let seed = setting("NESTLING_TORTURE_SEED", 56);
     tell(&format!("torture: {rounds} rounds of NESTLING_TORTURE_SEED={seed}"));
     let mut torture = Torture::begin(seed);
     for _ in 0..rounds {
