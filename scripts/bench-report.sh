@@ -77,6 +77,41 @@ scale() {
 END
 }
 
+# The MiB that were changed before a backup, as the rows were measured.
+changes() { awk -F'\t' '$2 == "capture" && $4 ~ /^[0-9]+_wall_ms$/ {print $4 + 0}' "$RESULTS" | sort -nu; }
+milliseconds() { calc '%.1f' "$(of "$@") / 1000"; }
+
+capture_line() {
+  local change=$1 side=$2 label=$3 latency=
+  if of capture "$side" "${change}_p99_us" >/dev/null; then
+    latency="$(milliseconds capture "$side" alone_p99_us), $(milliseconds capture "$side" "${change}_p99_us"), $(milliseconds capture "$side" "${change}_most_us" max)"
+  fi
+  printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$label" "$change MiB" "$(spread capture "$side" "${change}_wall_ms")" \
+    "$(spread capture "$side" "${change}_cpu_ms")" "$(megabytes "$(of capture "$side" "${change}_read_bytes")")" \
+    "$(megabytes "$(of capture "$side" "${change}_written_bytes")")" "$latency"
+}
+
+capture() {
+  local change read seconds bytes
+  cat <<END
+| | changed | wall, s | CPU, s | read, MB | written, MB | p99 of a write alone, p99 meanwhile, longest meanwhile, ms |
+|---|---|---|---|---|---|---|
+END
+  for change in $(changes); do
+    capture_line "$change" ours Nestling
+    capture_line "$change" hand "QEMU's job"
+  done
+  printf '\n| goal | Nestling | |\n|---|---|---|\n'
+  for change in $(changes | grep -v '^0$'); do
+    read=$(calc '%.3f' "$(of capture ours "${change}_read_bytes" max) / ($change * 1048576)")
+    printf '| bytes read with %s MiB changed: at most 1.1 of them | %s | %s |\n' "$change" "$read" "$(goal "$read <= 1.1")"
+  done
+  seconds=$(seconds "$(of capture ours 0_wall_ms)")
+  bytes=$(of capture ours 0_written_bytes max)
+  printf '| nothing changed: under 2 s | %s s | %s |\n' "$seconds" "$(goal "$seconds < 2")"
+  printf '| nothing changed: under 200 KB written | %s KB | %s |\n' "$(calc '%.1f' "$bytes / 1000")" "$(goal "$bytes < 200000")"
+}
+
 # How often each figure was measured.
 runs() {
   awk -F'\t' '!/\tfacts?\t|_facts\t/ {n[$2 FS $3 FS $4]++} END {
@@ -104,7 +139,7 @@ END
 while IFS= read -r line; do
   case $line in
     @@ABOUT@@) about ;;
-    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@ | @@VAULT_*@@)
+    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@ | @@CAPTURE@@ | @@VAULT_*@@)
       row=${line//@/}
       if measured "${row,,}"; then "${row,,}"; else echo "Not measured in this run."; fi
       ;;

@@ -379,11 +379,13 @@ scale() {
   done
 }
 
+. "$(dirname "$0")/bench-capture.sh"
+
 touch "$WORK/results"
 # A node that would start while something is timed is started now.
 nestling host >/dev/null
 node_pid >"$WORK/node-pid"
-for row in nested network; do
+for row in nested network capture; do
   case ,$ROWS, in *,$row,*) $row ;; esac
 done
 nestling --json host | jq -r 'if .engine then "\(.engine): \(.engine_reason)" else "not asked" end' >"$WORK/engine"

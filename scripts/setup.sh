@@ -34,7 +34,7 @@ need_root() {
   [ "$(id -u)" = 0 ] && return
   command -v sudo >/dev/null || die "this needs root: it makes network namespaces; run it as root or install sudo"
   say "Root is needed for network namespaces: going on through sudo"
-  exec sudo --preserve-env=PATH,HOME,CARGO_TARGET_DIR,FUZZ_SECONDS "$0" "$@"
+  exec sudo --preserve-env=PATH,HOME,CARGO_TARGET_DIR,FUZZ_SECONDS,NESTLING_TORTURE_ROUNDS,NESTLING_TORTURE_SEED "$0" "$@"
 }
 
 install_packages() {

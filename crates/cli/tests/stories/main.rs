@@ -20,3 +20,4 @@ mod proof;
 mod protect;
 mod reboot;
 mod recover;
+mod torture;

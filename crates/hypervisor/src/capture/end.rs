@@ -73,13 +73,19 @@ impl Captures {
         self.state().active.as_ref().is_some_and(|active| active.disks.contains(&disk))
     }
 
-    /// Whether this one is still under way.
+    /// Whether this one is still under way. One that its machine is taking down is not: what fails for a reader then,
+    /// fails for that.
     pub(super) fn check(&self, number: u64) -> Result<(), CaptureError> {
-        if self.state().active.as_ref().is_some_and(|active| active.number == number) {
-            return Ok(());
+        match self.why_ended(number) {
+            Some(why) => Err(CaptureError::Ended { why }),
+            None if self.is_held(number) => Ok(()),
+            None => Err(CaptureError::Ended { why: "its machine was found again".to_owned() }),
         }
-        let why = self.why_ended(number).unwrap_or_else(|| "its machine was found again".to_owned());
-        Err(CaptureError::Ended { why })
+    }
+
+    /// Whether something of this one may be left in the engine.
+    fn is_held(&self, number: u64) -> bool {
+        self.state().active.as_ref().is_some_and(|active| active.number == number)
     }
 
     fn forget(&self, number: u64) {
@@ -115,7 +121,7 @@ async fn give_back(
 ) -> Result<(), CaptureError> {
     let captures = machine.captures();
     let _turn = captures.turn().await;
-    if captures.check(number).is_ok() {
+    if captures.is_held(number) {
         tear_down(machine).await?;
         captures.state().active = None;
     }
@@ -263,4 +269,22 @@ async fn remove_nodes(machine: &Machine, nodes: &[Node]) -> Result<(), CaptureEr
 
 pub(super) async fn delete(machine: &Machine, node: &str) -> Result<(), CaptureError> {
     Ok(machine.execute("blockdev-del", json!({"node-name": node})).await.map(drop)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_that_its_machine_takes_down_is_over_before_it_is_gone() {
+        let captures = Captures::default();
+        let number = captures.activate(Vec::new());
+        captures.check(number).unwrap();
+        captures.state().ended = Some((number, "the virtual machine was saved".to_owned()));
+        let over = captures.check(number).unwrap_err();
+        assert!(matches!(&over, CaptureError::Ended { why } if why.contains("saved")), "{over}");
+        assert!(captures.is_held(number), "what it made is still to be removed");
+        assert_eq!(captures.activate(Vec::new()), number + 1);
+        captures.check(number + 1).unwrap();
+    }
 }

@@ -23,6 +23,8 @@ mod candidates;
 mod catalogues;
 mod conduct;
 mod copies;
+#[cfg(test)]
+mod damage_tests;
 pub mod description;
 mod earlier;
 mod finish;

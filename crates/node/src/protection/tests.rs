@@ -98,7 +98,7 @@ pub(crate) fn bitmaps(image: &Path) -> usize {
 }
 
 /// A byte of the newest point's disk.
-async fn saved_byte(node: &Node, offset: u64) -> u8 {
+pub(super) async fn saved_byte(node: &Node, offset: u64) -> u8 {
     let known = node.protection.repositories.find("R").unwrap();
     let vault = node.protection.repositories.open(&known).await.unwrap();
     tokio::task::spawn_blocking(move || {
