@@ -35,8 +35,10 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(not_parsed(&error)),
     };
     // Before anything else: what it is to give up is everything that the others need.
-    if matches!(cli.command, Some(Command::ExploreWorker)) {
-        return ExitCode::from(commands::explore_worker::run());
+    match cli.command {
+        Some(Command::ExploreWorker) => return ExitCode::from(commands::explore_worker::run()),
+        Some(Command::ExploreMachine) => return ExitCode::from(commands::explore_worker::run_in_machine()),
+        _ => {}
     }
     let printer = Printer::new(cli.global.json);
     ExitCode::from(match run(cli, printer) {

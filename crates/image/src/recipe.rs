@@ -4,6 +4,7 @@
 mod debian;
 mod host;
 mod pebble;
+mod reader;
 
 use crate::error::IoContext;
 use crate::image::{Image, Manifest};
@@ -29,6 +30,7 @@ pub enum Recipe {
     Pebble,
     Host,
     Debian,
+    Reader,
 }
 
 /// What a recipe works with. Everything it writes goes below `work` (removed afterwards) or `out` (the image).
@@ -48,7 +50,7 @@ impl<'a> Workshop<'a> {
 }
 
 impl Recipe {
-    pub const ALL: [Self; 3] = [Self::Pebble, Self::Host, Self::Debian];
+    pub const ALL: [Self; 4] = [Self::Pebble, Self::Host, Self::Debian, Self::Reader];
 
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|recipe| recipe.name() == name)
@@ -59,6 +61,7 @@ impl Recipe {
             Self::Pebble => "pebble",
             Self::Host => "host",
             Self::Debian => "debian",
+            Self::Reader => "reader",
         }
     }
 
@@ -68,6 +71,7 @@ impl Recipe {
             Self::Pebble => "the smallest guest: kernel, busybox, network tools, guest agent",
             Self::Host => "a small Debian that is a Nestling host itself",
             Self::Debian => "a usual server: systemd, ssh, guest agent, cloud-init",
+            Self::Reader => "reads files of XFS, btrfs, LVM, arrays and encrypted disks out of recovery points",
         }
     }
 
@@ -76,6 +80,7 @@ impl Recipe {
             Self::Pebble => pebble::PACKAGES.to_vec(),
             Self::Host => host::PACKAGES.to_vec(),
             Self::Debian => debian::packages(),
+            Self::Reader => reader::PACKAGES.to_vec(),
         }
     }
 
@@ -88,7 +93,7 @@ impl Recipe {
 
     pub(crate) fn step_count(self) -> u32 {
         match self {
-            Self::Pebble => 4,
+            Self::Pebble | Self::Reader => 4,
             Self::Host | Self::Debian => 6,
         }
     }
@@ -99,6 +104,7 @@ impl Recipe {
             Self::Pebble => pebble::SOURCES.to_vec(),
             Self::Host => host::SOURCES.to_vec(),
             Self::Debian => debian::sources(),
+            Self::Reader => reader::SOURCES.to_vec(),
         };
         sources.extend(CODE);
         sources
@@ -106,7 +112,7 @@ impl Recipe {
 
     /// The program that goes into the image, checked before anything is fetched.
     pub(crate) fn binary(self, options: &BuildOptions) -> Result<Option<PathBuf>, ImageError> {
-        if self != Self::Host {
+        if !matches!(self, Self::Host | Self::Reader) {
             return Ok(None);
         }
         let bad = |path: &Path, reason: &str| ImageError::Binary {
@@ -131,6 +137,8 @@ impl Recipe {
             (Self::Pebble, ..) => pebble::build(workshop),
             (Self::Host, Some(binary), Some(pebble)) => host::build(workshop, binary, pebble),
             (Self::Debian, ..) => debian::build(workshop),
+            (Self::Reader, Some(binary), _) => reader::build(workshop, binary),
+            (Self::Reader, None, _) => Err(ImageError::NotFound("nestling".to_owned())),
             (Self::Host, ..) => Err(ImageError::NotFound("pebble".to_owned())),
         }
     }

@@ -49,7 +49,7 @@ pub use protection::{
     RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets,
 };
 pub use recovery::{
-    FileView, FilesAt, FilesView, InstantDisk, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
+    FileView, FilesAt, FilesView, InstantDisk, UnlockView, InstantView, RecoveredDisk, RecoveryProgress, RecoveryView,
     RecoveryWish, SwitchMapping, VolumeView, Whereto,
 };
 pub use values::*;

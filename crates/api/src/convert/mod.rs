@@ -12,6 +12,7 @@ mod protection;
 mod recovery;
 mod vm;
 
+pub(crate) use files::unhex;
 pub(crate) use host::ipv4;
 
 use std::str::FromStr;

@@ -74,6 +74,7 @@ fn some_body(operation: &Value) -> Value {
         Some("NewVm") => json!({"name": "x"}),
         Some("NewRepository") => json!({"name": "x", "location": "/x", "password": "x"}),
         Some("NewRecovery") => json!({"point": "x@newest"}),
+        Some("UnlockVolumes") => json!({"key": "00"}),
         Some("NewJob") => json!({"name": "x"}),
         Some("NewRun") => json!({"vms": ["x"]}),
         _ => json!({}),

@@ -22,6 +22,7 @@ pub mod prompt;
 pub mod recover;
 pub mod recover_boot;
 pub mod recover_files;
+pub mod recover_key;
 pub mod recover_runs;
 pub mod recover_vm;
 pub mod recover_write;

@@ -11,6 +11,7 @@ mod firmware;
 mod guide;
 mod jobs;
 mod life;
+mod mounted;
 mod nest;
 mod nested;
 mod network;

@@ -7,7 +7,7 @@ use nestling_explore::{FileKind, FileName, FilePath, FileSystem, Place, Result, 
 pub struct FilesAt {
     pub point: String,
     pub repository: Option<String>,
-    /// Such as `scsi:0/2:/etc`; empty for the point itself.
+    /// Such as `scsi:0/2:/etc` or `lvm/data/files:/etc`; empty for the point itself.
     pub place: String,
 }
 
@@ -23,6 +23,15 @@ pub struct VolumeView {
     pub size_bytes: u64,
     pub is_readable: bool,
     pub problem: Option<String>,
+}
+
+/// What a key opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnlockView {
+    /// Encrypted volumes that are open now.
+    pub opened: u32,
+    /// Those that need another key.
+    pub locked: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,17 +62,20 @@ pub struct FilesView {
     pub damage: Vec<String>,
 }
 
-/// What can be asked for again.
-fn place_text(disk: &str, place: &Place) -> String {
-    format!("{}/{place}", disk.replacen('-', ":", 1))
+/// What can be asked for again. A volume that is put together from several disks is on none of them.
+fn place_text(disk: Option<&str>, place: &Place) -> String {
+    match disk {
+        Some(disk) => format!("{}/{place}", disk.replacen('-', ":", 1)),
+        None => place.to_string(),
+    }
 }
 
 impl VolumeView {
-    pub(super) fn new(disk: &str, at: &Place, volume: Volume) -> Self {
+    pub(super) fn new(disk: Option<&str>, at: &Place, volume: Volume) -> Self {
         let is_readable = volume.is_readable();
         let content = volume.content.as_ref();
         Self {
-            place: place_text(disk, &at.volume(volume.number)),
+            place: place_text(disk, &at.volume(volume.id.clone())),
             content: content.map(|content| content.kind.to_string()).unwrap_or_default(),
             label: content.map(|content| content.label.clone()).unwrap_or_default(),
             is_readable,
@@ -73,10 +85,10 @@ impl VolumeView {
         }
     }
 
-    /// A disk of which nothing more can be told.
-    pub(super) fn unreadable(disk: &str, problem: String) -> Self {
+    /// A disk, or all disks, of which nothing more can be told.
+    pub(super) fn unreadable(disk: Option<&str>, problem: String) -> Self {
         Self {
-            place: disk.replacen('-', ":", 1),
+            place: disk.map(|disk| disk.replacen('-', ":", 1)).unwrap_or_default(),
             content: String::new(),
             label: String::new(),
             name: String::new(),
@@ -90,7 +102,7 @@ impl VolumeView {
 impl FileView {
     pub(super) fn new(
         fs: &dyn FileSystem,
-        disk: &str,
+        disk: Option<&str>,
         place: &Place,
         name: Option<FileName>,
         path: &FilePath,
@@ -118,7 +130,7 @@ impl FileView {
 
     /// One of which no more could be read.
     pub(super) fn unknown(
-        disk: &str,
+        disk: Option<&str>,
         place: &Place,
         name: FileName,
         path: &FilePath,

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Or the new machine's disks are overlays on exports of the point (`instant`, `export`), and are brought over while it runs
-//! (`finish`). Files come out one by one (`files`).
+//! (`finish`). Files come out one by one (`files`, `files_open`), also of what only a machine of ours mounts (`reader`, `scratch`).
 //!
 //! What must never happen: that a machine starts on a disk that is half written (`unfinished` remembers those, and the
 //! machine's task refuses); that change tracking is believed of a disk that was written here; that a disk gets a name before
@@ -27,13 +27,17 @@ mod conduct;
 mod define;
 mod export;
 mod files;
+mod files_open;
 mod files_values;
+mod files_volumes;
 mod finish;
 mod in_place;
 mod instant;
 #[cfg(test)]
 mod instant_tests;
+mod reader;
 mod recoveries;
+mod scratch;
 mod source;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -46,7 +50,7 @@ use std::{sync::Arc, time::Duration};
 use nestling_model::{EventKind, Vm};
 use nestling_store::Store;
 
-pub use files_values::{FileView, FilesAt, FilesView, VolumeView};
+pub use files_values::{FileView, FilesAt, FilesView, UnlockView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
 pub use source::SourceDisk;
@@ -81,6 +85,7 @@ pub struct RecoveryState {
     pub unfinished: Unfinished,
     pub instant: Arc<InstantBoots>,
     pub files: files::OpenVolumes,
+    pub readers: reader::Readers,
 }
 
 impl RecoveryState {
@@ -90,6 +95,7 @@ impl RecoveryState {
             unfinished: Unfinished::new(keeper.clone(), stored.unfinished),
             instant: Arc::new(InstantBoots::new(keeper, stored.instant)),
             files: files::OpenVolumes::default(),
+            readers: reader::Readers::default(),
         })
     }
 
@@ -97,6 +103,7 @@ impl RecoveryState {
     pub async fn close(&self) {
         self.recoveries.settle(END_PATIENCE).await;
         self.files.close();
+        self.readers.close();
         let instant = Arc::clone(&self.instant);
         // What does not end in time ends with the process.
         let _ = tokio::task::spawn_blocking(move || instant.close()).await;

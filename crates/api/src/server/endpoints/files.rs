@@ -10,8 +10,9 @@ use utoipa::IntoParams;
 
 use super::{Answer, App, Caller, OpenApiRouter, list, routes};
 use crate::{
+    convert::unhex,
     server::{
-        input::{Asked, At},
+        input::{Asked, At, Input},
         problem::Problem,
     },
     v1,
@@ -21,7 +22,7 @@ use crate::{
 const PAGE_ENTRIES: usize = 500;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(volumes)).routes(routes!(files)).routes(routes!(content))
+    OpenApiRouter::new().routes(routes!(volumes)).routes(routes!(files)).routes(routes!(content)).routes(routes!(unlock))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -104,4 +105,19 @@ async fn content(
     let at = FilesAt { point, repository: content.repository, place: content.place };
     let bytes = node.point_bytes(&caller, at, content.offset, content.length).await?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// Open encrypted volumes of a recovery point with a key, for as long as somebody looks into them
+#[utoipa::path(post, path = "/v1/points/{point}/unlock", tag = "recovery", params(("point" = String, Path)),
+    request_body = v1::UnlockVolumes,
+    responses((status = 200, description = "What it opened", body = v1::UnlockedVolumes)))]
+async fn unlock(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Input(with): Input<v1::UnlockVolumes>,
+) -> Answer<v1::UnlockedVolumes> {
+    let key = unhex(&with.key)?;
+    let at = FilesAt { point, repository: with.repository, place: with.place };
+    Ok(Json(node.point_unlock(&caller, at, key).await?.into()))
 }
