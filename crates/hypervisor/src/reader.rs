@@ -36,8 +36,8 @@ use crate::{
 /// The user `nobody`, and its group, on every Linux.
 const NOBODY: u32 = 65534;
 const CPU_SECONDS_MAX: u64 = 4 * 3600;
-/// Besides what hangs, what goes wrong ends the machine: what it reads is not to be trusted any further.
-const APPEND: &str = "oops=panic softlockup_panic=1";
+/// What goes wrong in its kernel ends the machine: what it says from then on is not to be trusted.
+const APPEND: &str = "oops=panic";
 
 /// What such a machine is made of.
 #[derive(Debug)]

@@ -43,7 +43,7 @@ mkfs.btrfs -q /dev/vdb1 && fill btrfs btrfs /dev/vdb1
 lvm pvcreate -q /dev/vda2 /dev/vdb2 && lvm vgcreate -q data /dev/vda2 /dev/vdb2
 lvm lvcreate -q -y -i 2 -l 100%FREE -n my-files data && mkfs.xfs -q /dev/data/my-files
 fill lvm xfs /dev/data/my-files 9000000
-mdadm --create /dev/md/backup --run --level=1 --raid-devices=2 --homehost=any /dev/vda3 /dev/vdb3
+mdadm --create /dev/md/backup --run --level=1 --raid-devices=2 --homehost=guest /dev/vda3 /dev/vdb3
 mke2fs -q /dev/md/backup && fill md ext4 /dev/md/backup
 printf 'a good key' > /key
 cryptsetup luksFormat --type luks2 --batch-mode --pbkdf-memory 32768 --pbkdf-force-iterations 4 /dev/vda4 /key

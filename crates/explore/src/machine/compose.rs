@@ -27,20 +27,22 @@ pub(super) struct Composer {
 impl Composer {
     pub fn compose(&mut self, key: Option<&Key>) -> Result<Composed> {
         let mut problems = Vec::new();
+        let (mut tried, mut locked) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS_MAX {
             let before = devices();
             if before != self.looked_with {
-                problems.clear();
-                problems.extend(assemble(&before)?);
+                // What was not there the last time may be now.
+                problems = assemble(&before)?;
                 self.looked_with.clone_from(&before);
             }
             if let Some(key) = key {
-                problems.extend(unlock(&devices(), key)?);
+                locked.extend(unlock(&devices(), key, &mut tried)?);
             }
             if devices() == before {
                 break;
             }
         }
+        problems.extend(locked);
         problems.truncate(PROBLEMS_MAX);
         let all = devices();
         let opened = all.iter().filter(|device| matches!(device.is, Is::Opened(_))).count() as u32;
@@ -133,10 +135,14 @@ fn freeze_arrays() {
     }
 }
 
-/// Tries the key on all that is encrypted and not open. What it does not open.
-fn unlock(all: &[Device], key: &Key) -> Result<Vec<String>> {
+/// Tries the key on all that is encrypted and not open, once on each. What it does not open.
+fn unlock(all: &[Device], key: &Key, tried: &mut Vec<String>) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for device in all.iter().filter(is_locked) {
+        if tried.contains(&device.name) {
+            continue;
+        }
+        tried.push(device.name.clone());
         tools::load(&["dm-mod", "dm-crypt"])?;
         let (path, name) = (device.path(), format!("{OPENED}{}", device.name));
         let said = open_with(&path, &name, key.bytes())?;

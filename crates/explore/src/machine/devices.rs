@@ -128,7 +128,8 @@ fn lvm_names(name: &str) -> Option<(String, String)> {
 fn array_name(map: &str, device: &str) -> Option<String> {
     let line = map.lines().find(|line| line.split(' ').next() == Some(device))?;
     let path = line.split(' ').nth(3)?;
-    path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+    // The host that made it may stand before its name.
+    path.rsplit(['/', ':']).next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -152,9 +153,10 @@ mod tests {
 
     #[test]
     fn names_of_arrays_come_from_mdadm() {
-        let map = "md127 1.2 5c3f0a11:1:2:3 /dev/md/backup\nmd126 1.2 x /dev/md126\n";
+        let map = "md127 1.2 5c3f0a11:1:2:3 /dev/md/backup\nmd126 1.2 x /dev/md126\nmd125 1.2 y /dev/md/web:data\n";
         assert_eq!(array_name(map, "md127").as_deref(), Some("backup"));
         assert_eq!(array_name(map, "md126").as_deref(), Some("md126"));
+        assert_eq!(array_name(map, "md125").as_deref(), Some("data"));
         assert_eq!(array_name(map, "md12"), None);
         assert_eq!(array_name("md1 x", "md1"), None);
     }

@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc};
 
 use nestling_block::nbd::NbdServer;
 use nestling_explore::{
-    ErrorKind, FileSystem, Kind, Place, VolumeId,
+    ErrorKind, ExploreError, FileSystem, Kind, Place, VolumeId,
     client::{Mount, Worker, WorkerProgram},
 };
 
@@ -206,6 +206,10 @@ fn look(
         FoundDisk::Mounted => return Ok(Found::Mounted),
     };
     match worker.detect().map_err(failed)?.kind {
+        kind if kind.is_part() => Err(failed(ExploreError::Told {
+            kind: ErrorKind::Unsupported,
+            what: format!("holds {kind}; list the recovery point to see the volumes on it"),
+        })),
         kind if !needs_machine(kind) => {
             Ok(Found::Read(Arc::new(worker).open().map_err(failed)?, server))
         }

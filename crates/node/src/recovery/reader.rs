@@ -18,7 +18,7 @@ use std::{
 };
 
 use nestling_block::{
-    BlockSource,
+    BlockError, BlockSource,
     nbd::{Export, NbdAddress, NbdServer, ServerLimits},
 };
 use nestling_explore::{client::Worker, machine::{DISK_SERIAL, PORT}};
@@ -54,7 +54,7 @@ pub struct Reading {
     used: Mutex<Instant>,
     // In this order: the machine ends before what it reads from.
     _server: NbdServer,
-    _below: Below,
+    below: Below,
 }
 
 /// What a machine reads from, which lives as long as it.
@@ -68,7 +68,7 @@ pub struct Below {
 impl Reading {
     pub fn touch(&self) {
         *lock(&self.used) = Instant::now();
-        if let Some(below) = &self._below.machine {
+        if let Some(below) = &self.below.machine {
             below.touch();
         }
     }
@@ -165,7 +165,7 @@ impl Node {
             }
             let (machine, server) = start(&bench, disks, &below.source)?;
             let (machine, used) = (Arc::new(machine), Mutex::new(Instant::now()));
-            Ok(Arc::new(Reading { key: (point, place), machine, used, _server: server, _below: below }))
+            Ok(Arc::new(Reading { key: (point, place), machine, used, _server: server, below }))
         })
         .await?;
         readers.put(Arc::clone(&reading));
@@ -193,7 +193,7 @@ fn start(bench: &Bench, disks: Vec<Arc<dyn BlockSource>>, source: &Source) -> Re
         Ok(Export::writable(&format!("{DISK_SERIAL}{number}"), Arc::new(disk)))
     };
     let count = disks.len();
-    let exports: std::result::Result<Vec<Export>, _> = disks.into_iter().enumerate().map(export).collect();
+    let exports: std::result::Result<Vec<Export>, BlockError> = disks.into_iter().enumerate().map(export).collect();
     let limits = ServerLimits { handshake: HANDSHAKE_TIMEOUT, ..ServerLimits::default() };
     let server =
         NbdServer::start(&NbdAddress::Unix(path.clone()), exports.map_err(served)?, limits).map_err(served)?;
