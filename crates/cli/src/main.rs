@@ -100,7 +100,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Host(host) => on_one_thread(host.run(&session)),
         Command::Events(events) => on_one_thread(events.run(&session)),
         Command::Vault(vault) => vault.run(&session),
-        Command::ExploreWorker => Err(Failure::Told(status::USAGE)),
+        Command::ExploreWorker | Command::ExploreMachine => Err(Failure::Told(status::USAGE)),
     }
 }
 

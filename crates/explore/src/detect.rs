@@ -66,7 +66,7 @@ impl Kind {
     /// Whether a machine of ours mounts it.
     #[must_use]
     pub fn is_mounted(self) -> bool {
-        matches!(self, Self::Xfs | Self::Btrfs | Self::F2fs | Self::Iso9660 | Self::Squashfs)
+        matches!(self, Self::Xfs | Self::Btrfs | Self::Iso9660 | Self::Squashfs)
     }
 
     /// Whether volumes are put together from what is there.

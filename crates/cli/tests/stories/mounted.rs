@@ -67,13 +67,14 @@ fn maker(dir: &Path) -> (PathBuf, PathBuf) {
     fs::create_dir_all(dir.join("more")).expect("a directory");
     fs::write(dir.join("more/init"), MAKER).expect("written");
     fs::set_permissions(dir.join("more/init"), PermissionsExt::from_mode(0o755)).expect("a mode");
-    tool(
-        dir,
-        "cd more; mkdir -p usr/sbin usr/lib/x86_64-linux-gnu
+    let script = "cd more; mkdir -p usr/sbin usr/lib/x86_64-linux-gnu
          for program in mkfs.xfs mkfs.btrfs; do cp \"$(command -v $program || echo /sbin/$program)\" usr/sbin/; done
-         ldd usr/sbin/mkfs.xfs usr/sbin/mkfs.btrfs | awk '$2 == \"=>\" {print $3}' | sort -u | xargs -I {} cp -L {} usr/lib/x86_64-linux-gnu/
-         find . | cpio --quiet -o -H newc > ../more.cpio",
-    );
+         cpio --quiet -t < \"$READER\" > ../have
+         ldd usr/sbin/mkfs.xfs usr/sbin/mkfs.btrfs | awk '$2 == \"=>\" {print $3}' | sort -u | while read -r library; do
+             grep -q \"/${library##*/}$\" ../have || cp -L \"$library\" usr/lib/x86_64-linux-gnu/
+         done
+         find . | cpio --quiet -o -H newc > ../more.cpio";
+    tool(dir, &format!("READER={}/initrd.cpio; {script}", image.display()));
     let initrd = dir.join("maker.cpio");
     let mut out = File::create(&initrd).expect("made");
     for part in [image.join("initrd.cpio"), dir.join("more.cpio")] {
@@ -95,7 +96,7 @@ fn make(dir: &Path) -> BTreeMap<String, String> {
     let (kernel, initrd) = maker(dir);
     let disk = |name: &str| format!("if=virtio,format=raw,cache=unsafe,file={}", dir.join(name).display());
     let mut guest = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg", "-machine", "q35", "-cpu", "EPYC-v1,-svm", "-m", "1024", "-nodefaults", "-display", "none"])
+        .args(["-accel", "tcg", "-machine", "q35", "-cpu", "EPYC-v1,-svm", "-m", "2048", "-nodefaults", "-display", "none"])
         .args(["-no-reboot", "-serial", "stdio", "-append"])
         .arg("console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check nokaslr pci=lastbus=0 random.trust_cpu=on")
         .args(["-drive", &disk("a.raw"), "-drive", &disk("b.raw"), "-kernel"])
@@ -204,7 +205,8 @@ fn what_only_linux_reads_comes_out_of_a_backup() {
     let machine = machine_pid(&fs::read_to_string(home.join("node.log")).expect("a log"));
     tool(&home, &format!("test -e /proc/{machine} && kill -9 {}", nest.node_pid()));
     let end = Instant::now() + Duration::from_secs(10);
-    while Path::new(&format!("/proc/{machine}")).exists() {
+    // One that nobody collected has no command line any more.
+    while !fs::read(format!("/proc/{machine}/cmdline")).unwrap_or_default().is_empty() {
         assert!(Instant::now() < end, "the machine outlives the node");
         std::thread::sleep(Duration::from_millis(50));
     }

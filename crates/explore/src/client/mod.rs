@@ -177,6 +177,8 @@ impl Worker {
         let volume = |found: ComposedVolume| ComposedVolume { volume: harmless_volume(found.volume), ..found };
         Ok(Composed {
             volumes: found.volumes.into_iter().take(COMPOSED_MAX).map(volume).collect(),
+            opened: found.opened,
+            locked: found.locked,
             problems: found.problems.iter().take(COMPOSED_MAX).map(|problem| harmless(problem)).collect(),
         })
     }

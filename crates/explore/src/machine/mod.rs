@@ -25,6 +25,8 @@ use std::{
     fs::{self, OpenOptions},
     path::PathBuf,
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,8 @@ pub const PORT: &str = "org.nestling.reader.0";
 pub const DISK_SERIAL: &str = "disk";
 /// A passphrase or the whole content of a key file.
 pub const KEY_BYTES_MAX: usize = 8 << 10;
+const PORT_TIMEOUT: Duration = Duration::from_secs(10);
+const PORT_INTERVAL: Duration = Duration::from_millis(20);
 /// Volumes that are mounted at once. The client opens few.
 const MOUNTED_MAX: usize = 64;
 
@@ -100,14 +104,25 @@ pub fn serve() -> Result<()> {
     converse(&port, &port, |request| machine.answer(request))
 }
 
+/// The kernel names its ports a moment after it was given their driver.
 fn port() -> Result<PathBuf> {
-    let failed = |what: String| ExploreError::WorkerStart { volume: "the disks".to_owned(), what };
-    let ports = fs::read_dir("/sys/class/virtio-ports").map_err(|e| failed(format!("no port: {e}")))?;
-    let ours = ports.flatten().find(|port| {
-        fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == PORT)
-    });
-    let ours = ours.ok_or_else(|| failed("this is no machine that was started to read".to_owned()))?;
-    Ok(PathBuf::from("/dev").join(ours.file_name()))
+    let end = Instant::now() + PORT_TIMEOUT;
+    loop {
+        let ports = fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten();
+        let is_ours = |port: &fs::DirEntry| {
+            fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == PORT)
+        };
+        if let Some(ours) = ports.into_iter().find(is_ours) {
+            return Ok(PathBuf::from("/dev").join(ours.file_name()));
+        }
+        if Instant::now() > end {
+            return Err(ExploreError::WorkerStart {
+                volume: "the disks".to_owned(),
+                what: "this is no machine that was started to read".to_owned(),
+            });
+        }
+        thread::sleep(PORT_INTERVAL);
+    }
 }
 
 struct Machine {

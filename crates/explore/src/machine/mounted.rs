@@ -59,7 +59,6 @@ fn ways(kind: Kind) -> Option<(&'static str, &'static str, &'static [Way])> {
                 (c"subvolid=5,rescue=all", Some("it is damaged, and read as far as it goes")),
             ],
         ),
-        Kind::F2fs => ("f2fs", "f2fs", &[(c"", None), (c"norecovery", Some(LOG))]),
         Kind::Iso9660 => ("isofs", "iso9660", &[(c"", None)]),
         Kind::Squashfs => ("squashfs", "squashfs", &[(c"", None)]),
         _ => return None,

@@ -30,7 +30,6 @@ const PROGRAMS: &[(&str, &str)] = &[
 const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "xfs", "btrfs", "dm-mod", "dm-crypt"];
 /// Those that this kernel has.
 const MORE_MODULES: &[&str] = &[
-    "f2fs",
     "isofs",
     "squashfs",
     "dm-cache",
@@ -55,7 +54,6 @@ const MORE_MODULES: &[&str] = &[
     "blake2b_generic",
     "camellia_generic",
     "cbc",
-    "crc32_generic",
     "crc32c_generic",
     "crc32c-intel",
     "ecb",

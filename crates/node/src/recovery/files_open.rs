@@ -159,7 +159,7 @@ impl Node {
         let of = Arc::clone(source);
         let inside = blocking(move || machine.mount_disk(at).map_err(|error| unreadable(&of.point, error)));
         let inside = inside.await.inspect_err(|error| self.end_if_dead(&reading, error))?;
-        let below = Below { source: Arc::clone(source), server: None, machine: Some(reading) };
+        let below = Below { source: Arc::clone(source), _server: None, machine: Some(reading) };
         self.reader(context(None, &place.disk()), vec![inside], below).await
     }
 
@@ -172,7 +172,7 @@ impl Node {
         worker: &Arc<Worker>,
         server: NbdServer,
     ) -> Result<Arc<Reading>> {
-        let below = Below { source: Arc::clone(source), server: Some(server), machine: None };
+        let below = Below { source: Arc::clone(source), _server: Some(server), machine: None };
         self.reader(context(Some(disk), &place.disk()), vec![worker.disk()], below).await
     }
 }

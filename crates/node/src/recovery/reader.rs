@@ -61,7 +61,7 @@ pub struct Reading {
 pub struct Below {
     pub source: Arc<Source>,
     /// Of the reader's process that opened the disk inside a disk.
-    pub server: Option<NbdServer>,
+    pub _server: Option<NbdServer>,
     pub machine: Option<Arc<Reading>>,
 }
 
@@ -140,7 +140,7 @@ impl Node {
             Ok(Arc::new(bytes) as Arc<dyn BlockSource>)
         });
         let disks: Vec<Arc<dyn BlockSource>> = disks.collect::<Result<_>>()?;
-        let below = Below { source: Arc::clone(source), server: None, machine: None };
+        let below = Below { source: Arc::clone(source), _server: None, machine: None };
         self.reader(String::new(), disks, below).await
     }
 
