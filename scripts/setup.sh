@@ -12,6 +12,7 @@ PACKAGES=(
   nftables iproute2 dnsmasq-base kmod          # networks
   mmdebstrap busybox-static cpio lz4 zstd xz-utils fdisk e2fsprogs dosfstools mtools  # guest images
   ntfs-3g exfatprogs exfat-fuse fuse3 gdisk parted  # file systems and partitions, for the tests of our readers
+  xfsprogs btrfs-progs                         # those of others, for the machine that mounts them
   libnbd-bin nbdkit                            # other people's NBD, for the tests of ours
   iputils-ping socat python3 python3-venv restic  # what the tests, the stories and the demo look with
   gcc libc6-dev binutils make curl ca-certificates git    # to build

@@ -94,6 +94,9 @@ pub enum Command {
     /// Read file systems for the program that started this; no command for people
     #[command(hide = true)]
     ExploreWorker,
+    /// Mount volumes inside a machine that was started for nothing else; no command for people
+    #[command(hide = true)]
+    ExploreMachine,
 }
 
 /// The command with its help complete.

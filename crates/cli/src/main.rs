@@ -35,8 +35,10 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(not_parsed(&error)),
     };
     // Before anything else: what it is to give up is everything that the others need.
-    if matches!(cli.command, Some(Command::ExploreWorker)) {
-        return ExitCode::from(commands::explore_worker::run());
+    match cli.command {
+        Some(Command::ExploreWorker) => return ExitCode::from(commands::explore_worker::run()),
+        Some(Command::ExploreMachine) => return ExitCode::from(commands::explore_worker::run_in_machine()),
+        _ => {}
     }
     let printer = Printer::new(cli.global.json);
     ExitCode::from(match run(cli, printer) {
@@ -100,7 +102,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Host(host) => on_one_thread(host.run(&session)),
         Command::Events(events) => on_one_thread(events.run(&session)),
         Command::Vault(vault) => vault.run(&session),
-        Command::ExploreWorker => Err(Failure::Told(status::USAGE)),
+        Command::ExploreWorker | Command::ExploreMachine => Err(Failure::Told(status::USAGE)),
     }
 }
 

@@ -62,6 +62,18 @@ impl Kind {
         use Kind::{Exfat, Ext2, Ext3, Ext4, Fat12, Fat16, Fat32, Ntfs};
         matches!(self, Ext2 | Ext3 | Ext4 | Ntfs | Fat12 | Fat16 | Fat32 | Exfat)
     }
+
+    /// Whether a machine of ours mounts it.
+    #[must_use]
+    pub fn is_mounted(self) -> bool {
+        matches!(self, Self::Xfs | Self::Btrfs | Self::Iso9660 | Self::Squashfs)
+    }
+
+    /// Whether volumes are put together from what is there.
+    #[must_use]
+    pub fn is_part(self) -> bool {
+        matches!(self, Self::Lvm | Self::Md)
+    }
 }
 
 impl fmt::Display for Kind {

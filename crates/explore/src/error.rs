@@ -21,7 +21,7 @@ pub enum ExploreError {
     #[error("{volume}: {what}")]
     Unsupported { volume: String, what: String },
     /// A file system of no kind that a reader here knows.
-    #[error("{volume}: holds {found}, which no reader here reads; a helper machine can mount it")]
+    #[error("{volume}: holds {found}, which no reader here reads")]
     Unreadable { volume: String, found: String },
     /// What was asked for would need more than a reader may take.
     #[error("{volume}: {what}: more than the limit of {limit}")]

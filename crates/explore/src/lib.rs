@@ -7,7 +7,8 @@
 //! It must never write; never believe a size, a place or a name on the disk; never follow anything round a circle;
 //! never take more than 128 MiB, whatever the volume is; never use a name from a disk as a path. Because a reader can
 //! still have a fault, programs read disks of others in a process of its own: [`client`] starts it, [`worker`] is
-//! what runs in it.
+//! what runs in it. What only Linux reads is mounted inside a virtual machine: [`machine`] is what runs there, and
+//! [`client`] speaks with it, too.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ mod fs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod kept;
+pub mod machine;
 mod name;
 mod nest;
 mod ntfs;
@@ -32,6 +34,7 @@ mod path;
 mod pattern;
 mod place;
 mod volume;
+mod volume_id;
 mod walk;
 pub mod worker;
 
@@ -50,7 +53,9 @@ pub use name::FileName;
 pub use nest::{Volume, Volumes, enter, volumes};
 pub use path::{FilePath, find, follow};
 pub use pattern::NamePattern;
+pub use machine::{Composed, ComposedVolume};
 pub use place::{DEPTH_MAX as PLACE_DEPTH_MAX, InVolume, Place};
+pub use volume_id::{ComposedId, VolumeId};
 pub use walk::{Found, Walk, WalkLimits};
 
 /// Opens the file system of a volume, in this process. Volumes of others are opened with [`client`].

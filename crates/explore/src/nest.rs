@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Content, ErrorKind, ExploreError, FileKind, FileName, FilePath, FileSource, FileSystem, Kind, Place,
-    Result, detect, follow, open, place::InVolume,
+    Result, VolumeId, detect, follow, open, place::InVolume,
 };
 
 /// No more of a disk's volumes are told.
@@ -27,8 +27,7 @@ const VOLUMES_MAX: usize = 256;
 /// A volume of a disk, as a list of them says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// As partitions are counted; 0 is the whole disk.
-    pub number: u32,
+    pub id: VolumeId,
     /// Only GPT has names of partitions.
     pub name: String,
     pub size_bytes: u64,
@@ -64,7 +63,13 @@ pub fn volumes(disk: &Arc<dyn BlockSource>) -> Result<Volumes> {
             Err(error) => (None, Some(error.to_string())),
         };
         let size_bytes = partition.range.end - partition.range.start;
-        Volume { number: partition.number, name: partition.name.clone(), size_bytes, content, problem }
+        Volume {
+            id: VolumeId::Number(partition.number),
+            name: partition.name.clone(),
+            size_bytes,
+            content,
+            problem,
+        }
     };
     let volumes = table.partitions.iter().take(VOLUMES_MAX).map(about).collect();
     Ok(Volumes { volumes, problems })
@@ -74,10 +79,10 @@ pub fn volumes(disk: &Arc<dyn BlockSource>) -> Result<Volumes> {
 pub fn enter(disk: &Arc<dyn BlockSource>, place: &Place) -> Result<Arc<dyn BlockSource>> {
     let mut disk = Arc::clone(disk);
     for image in place.images() {
-        disk = image_disk(open(volume(&disk, image.volume)?)?, image)?;
+        disk = image_disk(open(volume(&disk, &image.volume)?)?, image)?;
     }
     match place.last() {
-        Some(last) => volume(&disk, last.volume),
+        Some(last) => volume(&disk, &last.volume),
         None => Ok(disk),
     }
 }
@@ -86,7 +91,13 @@ fn table(disk: &Arc<dyn BlockSource>) -> Result<PartitionTable> {
     PartitionTable::read(disk, None).map_err(|source| below(disk.name(), source))
 }
 
-fn volume(disk: &Arc<dyn BlockSource>, number: u32) -> Result<Arc<dyn BlockSource>> {
+fn volume(disk: &Arc<dyn BlockSource>, id: &VolumeId) -> Result<Arc<dyn BlockSource>> {
+    let VolumeId::Number(number) = *id else {
+        return Err(ExploreError::Unreadable {
+            volume: disk.name().to_owned(),
+            found: format!("{id}, which is put together from others"),
+        });
+    };
     if number == 0 {
         return Ok(Arc::clone(disk));
     }
@@ -100,7 +111,7 @@ fn volume(disk: &Arc<dyn BlockSource>, number: u32) -> Result<Arc<dyn BlockSourc
 }
 
 /// The disk in an image. Its format is told by its first bytes: whoever wrote them owns all that they can name.
-fn image_disk(fs: Arc<dyn FileSystem>, image: &InVolume) -> Result<Arc<dyn BlockSource>> {
+pub(crate) fn image_disk(fs: Arc<dyn FileSystem>, image: &InVolume) -> Result<Arc<dyn BlockSource>> {
     let files = VolumeFiles { fs };
     let path = as_path(&image.path);
     let failed = |source| below(&image.path.to_string(), source);
@@ -165,9 +176,14 @@ impl ImageFiles for VolumeFiles {
 }
 
 impl Volume {
-    /// Whether it can be gone into.
+    /// Whether it can be gone into, by a reader here or by a machine that mounts it.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.content.as_ref().is_some_and(|content| Kind::is_readable(content.kind))
+        self.kind().is_some_and(|kind| kind.is_readable() || kind.is_mounted())
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        self.content.as_ref().map(|content| content.kind)
     }
 }

@@ -1,13 +1,13 @@
 //! Where something is on a disk, through volumes and disk images, to any depth.
 //!
-//! As text: a volume's number, `:`, a path in it; where the file there is a disk image, `//` and the same again for the disk
+//! As text: a volume ([`VolumeId`]), `:`, a path in it; where the file there is a disk image, `//` and the same again for the disk
 //! inside: `2:/home/l2.qcow2//1:/etc/hostname`. A text that ends with `//`, or is empty, means the disk itself. Names are
 //! escaped as in every path (`name.rs`), and are never empty, so that `//` cannot be in one. A place is only text until the
 //! reader's process goes there: it says nothing about what is there.
 
 use std::{fmt, str::FromStr};
 
-use crate::{ExploreError, FilePath, Result};
+use crate::{ExploreError, FilePath, Result, VolumeId};
 
 /// Images inside each other. Deeper nests than these do not run.
 pub const DEPTH_MAX: usize = 8;
@@ -16,8 +16,7 @@ const TEXT_BYTES_MAX: usize = 32 << 10;
 /// A path in one of a disk's volumes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InVolume {
-    /// As partitions are counted; 0 is the whole disk.
-    pub volume: u32,
+    pub volume: VolumeId,
     pub path: FilePath,
 }
 
@@ -41,16 +40,41 @@ impl Place {
         self.last.as_ref()
     }
 
+    /// The outermost volume on the way; none where the outermost disk itself is meant.
+    #[must_use]
+    pub fn outermost(&self) -> Option<&InVolume> {
+        self.images.first().or(self.last.as_ref())
+    }
+
+    /// The root of the volume that it is in; the disk itself where there is none.
+    #[must_use]
+    pub fn volume_only(&self) -> Self {
+        self.at(FilePath::default())
+    }
+
+    /// The disk that `last` is in.
+    #[must_use]
+    pub fn disk(&self) -> Self {
+        self.with(None)
+    }
+
+    /// The outermost image, and the place in it.
+    #[must_use]
+    pub fn in_image(&self) -> Option<(&InVolume, Self)> {
+        let (first, rest) = self.images.split_first()?;
+        Some((first, Self { images: rest.to_vec(), last: self.last.clone() }))
+    }
+
     /// The root of a volume of the innermost disk.
     #[must_use]
-    pub fn volume(&self, volume: u32) -> Self {
+    pub fn volume(&self, volume: VolumeId) -> Self {
         self.with(Some(InVolume { volume, path: FilePath::default() }))
     }
 
     /// Another path in the same volume; the place itself where there is none.
     #[must_use]
     pub fn at(&self, path: FilePath) -> Self {
-        self.with(self.last.as_ref().map(|last| InVolume { volume: last.volume, path }))
+        self.with(self.last.as_ref().map(|last| InVolume { volume: last.volume.clone(), path }))
     }
 
     fn with(&self, last: Option<InVolume>) -> Self {
@@ -69,10 +93,7 @@ impl FromStr for InVolume {
 
     fn from_str(text: &str) -> Result<Self> {
         let (volume, path) = text.split_once(':').unwrap_or((text, ""));
-        let is_number = !volume.is_empty() && volume.bytes().all(|byte| byte.is_ascii_digit());
-        let volume = volume.parse().ok().filter(|_| is_number).ok_or_else(|| {
-            ExploreError::invalid(text, "a place in a disk is a volume's number and a path, such as 2:/etc")
-        })?;
+        let volume = volume.parse()?;
         Ok(Self { volume, path: path.parse()? })
     }
 }
@@ -110,7 +131,7 @@ mod tests {
 
     #[test]
     fn every_place_comes_back_from_its_text() {
-        for text in ["", "0:/", "2:/a b/c", "2:/a//", "2:/x.qcow2//1:/y\\x2fz.vhdx//5:/etc:1/é"] {
+        for text in ["", "0:/", "2:/a b/c", "2:/a//", "2:/x.qcow2//1:/y\\x2fz.vhdx//5:/etc:1/é", "lvm/a/b:/c//md/d:/"] {
             let place: Place = text.parse().expect(text);
             assert_eq!(place.to_string(), text);
         }
@@ -119,8 +140,12 @@ mod tests {
         same("2:", "2:/");
         same("2:a/b/", "2:/a/b");
         let place: Place = "2:/a//".parse().expect("a place");
-        assert_eq!(place.volume(3).to_string(), "2:/a//3:/");
-        assert_eq!(place.volume(3).at("/x".parse().expect("a path")).to_string(), "2:/a//3:/x");
+        assert_eq!(place.volume(VolumeId::Number(3)).to_string(), "2:/a//3:/");
+        let inside = place.volume(VolumeId::Number(3)).at("/x".parse().expect("a path"));
+        assert_eq!((inside.to_string().as_str(), inside.disk().to_string().as_str()), ("2:/a//3:/x", "2:/a//"));
+        let (image, rest) = inside.in_image().expect("an image");
+        assert_eq!((image.to_string(), rest.to_string()), ("2:/a".to_owned(), "3:/x".to_owned()));
+        assert_eq!(rest.outermost(), rest.last());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use nestling_block::{
-    BlockSource, RawDisk,
+    BlockSource, MemoryDisk, RawDisk,
     nbd::{Export, NbdAddress, NbdServer, ServerLimits},
 };
 use nestling_explore::{
@@ -40,6 +40,9 @@ const TESTS: &[(&str, fn())] = &[
     ("a_process_ends_with_its_client", a_process_ends_with_its_client),
     ("a_program_that_is_not_there_is_told", a_program_that_is_not_there_is_told),
     ("memory_stays_small", memory_stays_small),
+    ("a_process_outlives_the_thread_that_started_it", a_process_outlives_the_thread_that_started_it),
+    ("a_disk_is_read_through_a_process", a_disk_is_read_through_a_process),
+    ("a_machine_that_dies_is_an_error_with_its_last_words", a_machine_that_dies_is_an_error_with_its_last_words),
 ];
 
 fn main() -> ExitCode {
@@ -215,6 +218,48 @@ fn file_at(served: &Served, place: &str) -> Result<Vec<u8>> {
     let place: Place = place.parse()?;
     let node = find(&*fs, &place.last().expect("a path").path)?;
     Ok(content(&*fs, node, b""))
+}
+
+fn a_process_outlives_the_thread_that_started_it() {
+    let served = served(Arc::new(MemoryDisk::from_bytes("volume", &[7; 4096])));
+    let worker = std::thread::scope(|scope| {
+        scope.spawn(|| served.start("serve", PATIENCE).expect("started")).join().expect("no panic")
+    });
+    assert_eq!(worker.detect().expect("it lives").kind, Kind::Unknown);
+}
+
+fn a_disk_is_read_through_a_process() {
+    let bytes: Vec<u8> = noise(3, 9 << 20);
+    let served = served(Arc::new(MemoryDisk::from_bytes("volume", &bytes)));
+    let worker = Arc::new(served.start("serve", PATIENCE).expect("started").enter(&Place::default()).expect("there"));
+    let disk = worker.disk();
+    assert_eq!(disk.size_bytes(), bytes.len() as u64);
+    let mut read = vec![0; bytes.len() - 1];
+    disk.read_at(&mut read, 1).expect("read");
+    assert!(read == bytes[1..], "the bytes are the disk's");
+    assert!(disk.read_at(&mut read, 2).is_err());
+    assert_eq!(disk.extents(0..4096).expect("mapped").iter().map(|extent| extent.length).sum::<u64>(), 4096);
+}
+
+fn a_machine_that_dies_is_an_error_with_its_last_words() {
+    let (control, port) = UnixStream::pair().expect("sockets");
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "echo 'Kernel panic - not syncing: \u{1b}[31m an oops' >&2"])
+        .stdout(std::os::fd::OwnedFd::from(port));
+    let error = Worker::start_machine(command, control, "disks", PATIENCE).err().expect("it died");
+    assert_eq!(error.kind(), ErrorKind::Worker);
+    let told = error.to_string();
+    assert!(told.contains("Kernel panic - not syncing:") && !told.contains('\u{1b}'), "{told}");
+    // One that is silent is ended.
+    let (control, port) = UnixStream::pair().expect("sockets");
+    let mut command = std::process::Command::new("sleep");
+    command.arg("600").stdout(std::os::fd::OwnedFd::from(port));
+    let begun = Instant::now();
+    let error =
+        Worker::start_machine(command, control, "disks", Duration::from_millis(200)).err().expect("silent");
+    assert!(matches!(error, ExploreError::WorkerSilent { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 /// ext4 on a GPT disk in a differencing qcow2, in ext4 on a GPT disk in a VHDX, in ext4 on a GPT disk.

@@ -18,6 +18,7 @@ mod machine;
 pub mod probe;
 mod qemu;
 pub mod qmp;
+mod reader;
 mod spec;
 
 pub use agent::{Agent, AgentError};
@@ -29,4 +30,5 @@ pub use machine::{
     StateFileError, StreamState, Usage,
 };
 pub use qemu::{Firmware, Qemu, QemuError, Version};
+pub use reader::{ReaderDisk, ReaderSpec, reader_command};
 pub use spec::{LaunchSpec, RunDir, Slots};

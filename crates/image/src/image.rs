@@ -25,6 +25,8 @@ pub enum ImageKind {
     Host,
     /// A usual Debian server with systemd, ssh and cloud-init.
     Debian,
+    /// Reads disks of others for a node; no image for machines of users.
+    Reader,
     /// Brought in by the user.
     Imported,
 }

@@ -78,6 +78,19 @@ impl<'a, 'b> Kernel<'a, 'b> {
         Ok(())
     }
 
+    /// Adds the names by which the kernel asks for these modules.
+    pub fn add_aliases(&self, archive: &mut Archive, files: &BTreeSet<String>) -> Result<(), ImageError> {
+        let path = format!("usr/lib/modules/{}/modules.alias", self.release);
+        let text = self.quarry.read(PACKAGE, &path)?;
+        let names: BTreeSet<String> = files.iter().map(|file| module_name(file)).collect();
+        let is_ours =
+            |line: &&str| line.rsplit(' ').next().is_some_and(|module| names.contains(&module.replace('-', "_")));
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().filter(is_ours).collect();
+        archive.file(&path, 0o644, lines.join("\n") + "\n");
+        Ok(())
+    }
+
     /// Copies the modules below `root` and indexes them with depmod, so that the kernel can ask for them.
     pub fn add_to_root(&self, root: &Path, files: &BTreeSet<String>) -> Result<(), ImageError> {
         let dir = format!("usr/lib/modules/{}", self.release);

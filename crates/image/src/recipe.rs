@@ -4,6 +4,7 @@
 mod debian;
 mod host;
 mod pebble;
+mod reader;
 
 use self::debian::With;
 use crate::error::IoContext;
@@ -31,6 +32,7 @@ pub enum Recipe {
     Host,
     Debian,
     Database,
+    Reader,
 }
 
 /// What a recipe works with. Everything it writes goes below `work` (removed afterwards) or `out` (the image).
@@ -50,7 +52,7 @@ impl<'a> Workshop<'a> {
 }
 
 impl Recipe {
-    pub const ALL: [Self; 4] = [Self::Pebble, Self::Host, Self::Debian, Self::Database];
+    pub const ALL: [Self; 5] = [Self::Pebble, Self::Host, Self::Debian, Self::Database, Self::Reader];
 
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|recipe| recipe.name() == name)
@@ -62,6 +64,7 @@ impl Recipe {
             Self::Host => "host",
             Self::Debian => "debian",
             Self::Database => "database",
+            Self::Reader => "reader",
         }
     }
 
@@ -72,6 +75,7 @@ impl Recipe {
             Self::Host => "a small Debian that is a Nestling host itself",
             Self::Debian => "a usual server: systemd, ssh, guest agent, cloud-init",
             Self::Database => "the same with PostgreSQL and MariaDB, to try backups of applications",
+            Self::Reader => "reads files of XFS, btrfs, LVM, arrays and encrypted disks out of recovery points",
         }
     }
 
@@ -81,6 +85,7 @@ impl Recipe {
             Self::Host => host::PACKAGES.to_vec(),
             Self::Debian => debian::packages(With::Nothing),
             Self::Database => debian::packages(With::Databases),
+            Self::Reader => reader::PACKAGES.to_vec(),
         }
     }
 
@@ -93,7 +98,7 @@ impl Recipe {
 
     pub(crate) fn step_count(self) -> u32 {
         match self {
-            Self::Pebble => 4,
+            Self::Pebble | Self::Reader => 4,
             Self::Host | Self::Debian | Self::Database => 6,
         }
     }
@@ -105,6 +110,7 @@ impl Recipe {
             Self::Host => host::SOURCES.to_vec(),
             Self::Debian => debian::sources(With::Nothing),
             Self::Database => debian::sources(With::Databases),
+            Self::Reader => reader::SOURCES.to_vec(),
         };
         sources.extend(CODE);
         sources
@@ -112,7 +118,7 @@ impl Recipe {
 
     /// The program that goes into the image, checked before anything is fetched.
     pub(crate) fn binary(self, options: &BuildOptions) -> Result<Option<PathBuf>, ImageError> {
-        if self != Self::Host {
+        if !matches!(self, Self::Host | Self::Reader) {
             return Ok(None);
         }
         let bad = |path: &Path, reason: &str| ImageError::Binary {
@@ -138,6 +144,8 @@ impl Recipe {
             (Self::Host, Some(binary), Some(pebble)) => host::build(workshop, binary, pebble),
             (Self::Debian, ..) => debian::build(workshop, With::Nothing),
             (Self::Database, ..) => debian::build(workshop, With::Databases),
+            (Self::Reader, Some(binary), _) => reader::build(workshop, binary),
+            (Self::Reader, None, _) => Err(ImageError::NotFound("nestling".to_owned())),
             (Self::Host, ..) => Err(ImageError::NotFound("pebble".to_owned())),
         }
     }

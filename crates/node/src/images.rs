@@ -9,7 +9,7 @@ use std::{
 use ipnet::Ipv4Net;
 use nestling_identity::{Action, Identity};
 use nestling_image::{
-    Addressing, BuildOptions, Image, ImageError, ImportOptions, Progress, Recipe, SeedNetwork, SeedUser,
+    Addressing, BuildOptions, Image, ImageError, ImageKind, ImportOptions, Progress, Recipe, SeedNetwork, SeedUser,
     Silent,
 };
 use nestling_model::{DiskFormat, EventKind, Generation, MacAddress};
@@ -85,6 +85,17 @@ impl Node {
             let _ = steps.blocking_send(last);
         });
         Ok(receiver)
+    }
+
+    /// An image for a machine of a user.
+    pub(crate) async fn bootable_image(&self, name: &str) -> Result<Image> {
+        let image = self.image(name).await?;
+        if image.kind == ImageKind::Reader {
+            return Err(NodeError::Invalid(format!(
+                "'{name}' is what this node reads recovery points with, and of no use to a machine"
+            )));
+        }
+        Ok(image)
     }
 
     pub(crate) async fn image(&self, name: &str) -> Result<Image> {

@@ -56,6 +56,7 @@ pub use protection::{
 };
 pub use recovery::{
     Change, ChangedFile, Comparison, FileBytes, FileView, FilesAt, FilesView, FoundFiles, InstantDisk,
-    InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, VolumeView, Whereto,
+    InstantView, RecoveredDisk, RecoveryProgress, RecoveryView, RecoveryWish, SwitchMapping, UnlockView,
+    VolumeView, Whereto,
 };
 pub use values::*;

@@ -2,7 +2,9 @@ use bytes::Bytes;
 use http::Method;
 
 use super::{Client, ClientError, Result, json_body, segment};
-use crate::v1::{FoundFiles, PointComparison, RecoveryFiles, RecoveryVolume, RecoveryZeroes};
+use crate::v1::{
+    FoundFiles, PointComparison, RecoveryFiles, RecoveryVolume, RecoveryZeroes, UnlockVolumes, UnlockedVolumes,
+};
 
 const NOTHING: Option<&()> = None;
 
@@ -41,6 +43,18 @@ impl Client {
     /// The volumes of all disks, of one, or of a disk inside it.
     pub async fn point_volumes(&self, at: FilesAt<'_>) -> Result<Vec<RecoveryVolume>> {
         self.json(Method::GET, &at.path("volumes"), NOTHING).await
+    }
+
+    /// Opens encrypted volumes with a key.
+    pub async fn unlock_point(&self, at: FilesAt<'_>, key: &[u8]) -> Result<UnlockedVolumes> {
+        let mut digits = String::with_capacity(key.len() * 2);
+        key.iter().for_each(|byte| digits.push_str(&format!("{byte:02x}")));
+        let with = UnlockVolumes {
+            repository: at.repository.map(str::to_owned),
+            place: at.place.to_owned(),
+            key: digits,
+        };
+        self.json(Method::POST, &format!("points/{}/unlock", segment(at.point)), Some(&with)).await
     }
 
     /// A file or directory, and a page of what is in a directory.

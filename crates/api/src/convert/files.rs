@@ -73,6 +73,23 @@ impl From<node::Comparison> for v1::PointComparison {
     }
 }
 
+impl From<node::UnlockView> for v1::UnlockedVolumes {
+    fn from(view: node::UnlockView) -> Self {
+        let node::UnlockView { opened, locked } = view;
+        Self { opened, locked }
+    }
+}
+
+/// The bytes that pairs of hexadecimal digits stand for.
+pub fn unhex(text: &str) -> Result<Vec<u8>, node::NodeError> {
+    let wrong = || node::NodeError::Invalid("the key is not written as pairs of hexadecimal digits".to_owned());
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return Err(wrong());
+    }
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).map_err(|_| wrong())).collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string cannot fail.

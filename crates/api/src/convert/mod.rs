@@ -15,6 +15,7 @@ mod proof;
 mod recovery;
 mod vm;
 
+pub(crate) use files::unhex;
 pub(crate) use host::ipv4;
 
 use std::str::FromStr;

@@ -76,6 +76,7 @@ fn some_body(operation: &Value) -> Value {
         Some("ExportVm") => json!({"folder": "/x"}),
         Some("NewImport") => json!({"path": "/x"}),
         Some("NewRecovery") => json!({"point": "x@newest"}),
+        Some("UnlockVolumes") => json!({"key": "00"}),
         Some("NewJob") => json!({"name": "x"}),
         Some("NewRun") => json!({"vms": ["x"]}),
         _ => json!({}),

@@ -56,6 +56,35 @@ pub struct RecoveryFile {
     pub attributes: Vec<RecoveryFileAttribute>,
 }
 
+/// What opens encrypted volumes of a recovery point.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnlockVolumes {
+    /// In this repository; in all of them when absent.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// The disk that they are on, or one inside it; all disks of the point when empty.
+    #[serde(default)]
+    pub place: String,
+    /// A passphrase, or the content of a key file: two hexadecimal digits for each byte.
+    pub key: String,
+}
+
+/// What a key opened. It stays open for as long as somebody looks into it, and a minute more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnlockedVolumes {
+    /// Encrypted volumes that are open now.
+    pub opened: u32,
+    /// Those that need another key.
+    pub locked: u32,
+}
+
+/// Never shown.
+impl std::fmt::Debug for UnlockVolumes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnlockVolumes").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
 /// Since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecoveryFileTime {

@@ -36,6 +36,7 @@
 //! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/points/{point}/find ?place=&name=  /v1/points/{point}/compare ?place=&with=
+//! POST   /v1/points/{point}/unlock (UnlockVolumes)  its encrypted volumes
 //! GET    /v1/recoveries                      POST (NewRecovery)      /{recovery}: GET    POST /{recovery}/cancel
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
 //! GET    /v1/proofs                          POST (NewProof)         /{proof}: GET        POST /{proof}/cancel

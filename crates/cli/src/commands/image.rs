@@ -28,7 +28,7 @@ enum Command {
 /// Build images from the distribution's packages; what is built already is kept
 #[derive(Debug, Args)]
 struct Build {
-    #[arg(value_name = "IMAGE", required = true, help = "pebble, host, debian, database")]
+    #[arg(value_name = "IMAGE", required = true, help = "pebble, host, debian, database, reader")]
     names: Vec<String>,
     /// Build them even when nothing that they are made of has changed
     #[arg(long)]

@@ -28,6 +28,7 @@ pub mod recover_boot;
 pub mod recover_export;
 pub mod recover_files;
 pub mod recover_find;
+pub mod recover_key;
 pub mod recover_runs;
 pub mod recover_vm;
 pub mod recover_write;

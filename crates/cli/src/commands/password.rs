@@ -1,7 +1,7 @@
 //! Where a password comes from: a file, the environment or the terminal, never an argument, which everybody on the host
 //! could read. It is wiped after use and must never reach a message.
 
-use std::{fs::File, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs::{File, Metadata}, os::unix::fs::PermissionsExt, path::Path};
 
 use nestling_api::v1::ErrorCode;
 use nestling_vault::{PASSWORD_BYTES_MAX, Password, PasswordError, first_line};
@@ -25,18 +25,21 @@ pub fn of_environment(variable: &str) -> Option<Password> {
 pub fn read_file(printer: Printer, path: &Path) -> Result<Password> {
     let failed = |e: std::io::Error| Failure::file("read the password from", path, &e);
     let file = File::open(path).map_err(failed)?;
-    let about = file.metadata().map_err(failed)?;
-    // Mounted secrets are readable by others on purpose, so it is told and not refused.
-    if about.is_file() && about.permissions().mode() & 0o044 != 0 {
-        printer.warning(&format!(
-            "others can read the password in {}; `chmod 600` keeps it from them",
-            path.display()
-        ));
-    }
+    warn_of_others(printer, path, &file.metadata().map_err(failed)?, "password");
     first_line(file).map_err(|error| match error {
         PasswordError::Io(error) => failed(error),
         other => Failure::new(ErrorCode::Invalid, format!("{}: {other}", path.display())),
     })
+}
+
+/// Mounted secrets are readable by others on purpose, so it is told and not refused.
+pub fn warn_of_others(printer: Printer, path: &Path, about: &Metadata, what: &str) {
+    if about.is_file() && about.permissions().mode() & 0o044 != 0 {
+        printer.warning(&format!(
+            "others can read the {what} in {}; `chmod 600` keeps it from them",
+            path.display()
+        ));
+    }
 }
 
 pub fn ask_twice(printer: Printer, prompt: &str) -> Result<Password> {

@@ -10,6 +10,7 @@ use nestling_api::{
 
 use super::{
     recover::{POINT, REPOSITORY},
+    recover_key::read_key,
     recover_write::{Folder, Refused},
 };
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 };
 
 const PLACE: &str = "Where it is, as `recover ls` shows it: scsi:0/2:/etc, or in a disk inside the disk scsi:0/2:/vms/a.vhdx//1:/etc";
+const KEY_FILE: &str =
+    "Open encrypted volumes (LUKS) with the key or passphrase in this file; - is standard input";
 /// Of a file, asked for at once.
 const CHUNK_BYTES: u32 = 4 << 20;
 /// Directories inside each other.
@@ -27,7 +30,8 @@ const DEPTH_MAX: usize = 128;
 
 /// List what is in a recovery point: its volumes, or the files in one of them
 ///
-/// A disk image found as a file is a disk again: put // behind it, and its volumes are listed.
+/// A disk image found as a file is a disk again: put // behind it, and its volumes are listed. Volumes of LVM and arrays are
+/// listed as lvm/GROUP/VOLUME and md/ARRAY. For them, XFS, btrfs and encrypted volumes a machine of the image `reader` is started.
 #[derive(Debug, Args)]
 pub struct Ls {
     #[arg(value_name = "POINT", help = POINT)]
@@ -36,6 +40,8 @@ pub struct Ls {
     place: String,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
+    #[arg(long, value_name = "FILE", help = KEY_FILE)]
+    key_file: Option<PathBuf>,
 }
 
 /// Take files and directories out of a recovery point
@@ -58,6 +64,8 @@ pub struct Get {
     target: PathBuf,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
+    #[arg(long, value_name = "FILE", help = KEY_FILE)]
+    key_file: Option<PathBuf>,
     /// Replace files that are there already
     #[arg(long)]
     force: bool,
@@ -67,6 +75,9 @@ impl Ls {
     pub async fn run(self, session: &Session) -> Result {
         let (client, printer) = (session.client().await?, session.printer);
         let at = FilesAt { point: &self.point, repository: self.repository.as_deref(), place: &self.place };
+        if let Some(path) = &self.key_file {
+            unlock(&client, printer, at, &read_key(printer, path)?).await?;
+        }
         if is_disk(&self.place) {
             return printer.list(&client.point_volumes(at).await?, volumes);
         }
@@ -100,6 +111,15 @@ async fn pages(
             None => return Ok((all, damage)),
         }
     }
+}
+
+/// Opens what is encrypted.
+async fn unlock(client: &Client, printer: Printer, at: FilesAt<'_>, key: &[u8]) -> Result {
+    let unlocked = client.unlock_point(at, key).await?;
+    if unlocked.locked > 0 {
+        printer.talk(&format!("{} still need another key", text::count(unlocked.locked, "encrypted volume")));
+    }
+    Ok(())
 }
 
 /// Whether a place is a disk, and no path in a volume.
@@ -164,7 +184,11 @@ impl Get {
             taken: 0,
             failed: 0,
         };
+        let key = self.key_file.as_deref().map(|path| read_key(session.printer, path)).transpose()?;
         for place in &self.places {
+            if let Some(key) = &key {
+                unlock(&taking.client, taking.printer, taking.at(place), key).await?;
+            }
             taking.take(&target, place.clone(), 0).await?;
         }
         taking.printer.talk(&format!(
@@ -337,7 +361,7 @@ mod tests {
         for disk in ["", "scsi:0", "scsi:0/", "scsi:0/2:/a//"] {
             assert!(is_disk(disk), "{disk}");
         }
-        for path in ["scsi:0/2", "scsi:0/2:/", "scsi:0/2:/a", "scsi:0/2:/a//1:/"] {
+        for path in ["lvm/data/files", "lvm/data/files:/", "scsi:0/2", "scsi:0/2:/", "scsi:0/2:/a", "scsi:0/2:/a//1:/"] {
             assert!(!is_disk(path), "{path}");
         }
     }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use nestling_block::BlockSource;
 
-use crate::{Content, Cursor, ErrorKind, FileName, Kind, Node, Page, StreamInfo, Volumes};
+use crate::{
+    Composed, ComposedVolume, Content, Cursor, ErrorKind, FileName, Kind, Node, Page, StreamInfo, Volume, VolumeId,
+    Volumes,
+};
 
 use super::{
     protocol::{ANSWER_BYTES_MAX, Answer, DATA_BYTES_MAX, REQUEST_BYTES_MAX, Request, receive, send},
@@ -56,7 +59,14 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
             Request::Volumes,
             Request::Enter { place: "0:/sub/a//1:/".to_owned() },
             Request::Enter { place: "0:/".to_owned() },
+            Request::ReadDisk { offset: 0, length: 9 },
+            Request::DiskExtents { start: 0, end: 9 },
             Request::Open,
+        ]),
+        encode(&[
+            Request::Version,
+            Request::Compose { key: None },
+            Request::Mount { disk: 0, place: "lvm/a/b:/".to_owned() },
         ]),
         encode(&[Request::Attach { export: "x".to_owned(), name: "y".to_owned() }]),
     ]
@@ -65,6 +75,19 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
 pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
     let name = FileName::from(&b"a\xff"[..]);
     let content = Content { kind: Kind::Xfs, label: "label".to_owned(), uuid: None };
+    let volume = Volume {
+        id: VolumeId::Number(1),
+        name: String::new(),
+        size_bytes: 7,
+        content: Some(content.clone()),
+        problem: None,
+    };
+    let composed = Composed {
+        volumes: vec![ComposedVolume { disk: Some(1), volume }],
+        opened: 1,
+        locked: 0,
+        problems: vec!["lacks a disk".to_owned()],
+    };
     let stream = StreamInfo { name: name.clone(), size_bytes: 1, allocated_bytes: 2 };
     vec![
         encode(&[
@@ -72,6 +95,8 @@ pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
             Answer::Entered { size_bytes: 7 },
             Answer::Volumes(Volumes::default()),
             Answer::Detected(content),
+            Answer::Version(1),
+            Answer::Composed(composed),
             Answer::Found(Some(Node(3))),
         ]),
         encode(&[

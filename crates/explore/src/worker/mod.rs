@@ -8,7 +8,7 @@ mod confine;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
 pub(crate) mod protocol;
-mod session;
+pub(crate) mod session;
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! What a reader's process and its client say to each other.
+//! What a reader's process and its client say to each other, and a machine that reads and its client.
 //!
 //! A message is two lengths, JSON, and bytes that are none of it (what a file holds, values). Each side takes the
 //! other for hostile, and takes nothing longer than its limits. Questions are answered one by one, in order.
@@ -11,7 +11,9 @@ use std::{
 use nestling_block::{Extent, ExtentKind, ExtentList};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Content, Cursor, ErrorKind, FileName, Node, Page, Stat, StreamInfo, Summary, Volumes};
+use crate::{
+    Composed, Content, Cursor, ErrorKind, FileName, Node, Page, Stat, StreamInfo, Summary, Volumes, machine::Key,
+};
 
 const HEAD_BYTES: usize = 8;
 pub(crate) const REQUEST_BYTES_MAX: u32 = 64 << 10;
@@ -35,6 +37,26 @@ pub(crate) enum Request {
     Volumes,
     Detect,
     Open,
+    /// Bytes of the disk or volume that it is in.
+    ReadDisk {
+        offset: u64,
+        length: u32,
+    },
+    DiskExtents {
+        start: u64,
+        end: u64,
+    },
+    /// Of this protocol. To a machine, the first one.
+    Version,
+    /// To a machine: puts volumes together, opens what is encrypted if there is a key, and says what came of it.
+    Compose {
+        key: Option<Key>,
+    },
+    /// To a machine: from now on all questions are about this place of the disk that is the machine's so-and-so-many-th.
+    Mount {
+        disk: u32,
+        place: String,
+    },
     Lookup {
         directory: Node,
         name: FileName,
@@ -85,6 +107,11 @@ impl Request {
             Self::Volumes => "which volumes there are",
             Self::Detect => "what the volume holds",
             Self::Open => "to open the file system",
+            Self::ReadDisk { .. } => "to read a disk",
+            Self::DiskExtents { .. } => "for the map of a disk",
+            Self::Version => "to start",
+            Self::Compose { .. } => "to put volumes together",
+            Self::Mount { .. } => "to mount a volume",
             Self::Lookup { .. } => "to look up a name",
             Self::List { .. } => "to list a directory",
             Self::Stat { .. } => "about a file",
@@ -108,6 +135,8 @@ pub(crate) enum Answer {
         size_bytes: u64,
     },
     Volumes(Volumes),
+    Version(u64),
+    Composed(Composed),
     Detected(Content),
     Opened {
         summary: Summary,
@@ -139,6 +168,22 @@ pub(crate) enum Answer {
 pub(crate) struct Message<T> {
     pub(crate) body: T,
     pub(crate) data: Vec<u8>,
+}
+
+/// Told apart are versions of this program: what both sides say is written down in these files.
+pub(crate) fn version() -> u64 {
+    const FILES: &[&str] = &[
+        include_str!("protocol.rs"),
+        include_str!("../fs.rs"),
+        include_str!("../detect.rs"),
+        include_str!("../nest.rs"),
+        include_str!("../place.rs"),
+        include_str!("../volume_id.rs"),
+        include_str!("../machine/mod.rs"),
+    ];
+    // FNV-1a: they are no forgeries.
+    let bytes = FILES.iter().flat_map(|file| file.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[derive(Debug, thiserror::Error)]

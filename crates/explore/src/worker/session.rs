@@ -1,20 +1,24 @@
 //! Questions of one client, answered.
 
-use std::{io::BufReader, os::unix::net::UnixStream, sync::Arc};
+use std::{
+    io::{BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    sync::Arc,
+};
 
 use nestling_block::{
     BlockSource,
     nbd::{NbdClient, NbdOptions},
 };
 
-use crate::{ErrorKind, ExploreError, FileSystem, Result, detect, enter, open, volumes};
+use crate::{ErrorKind, ExploreError, FileSystem, Place, Result, detect, enter, open, volumes};
 
 use super::protocol::{
     Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, ProtocolError, REQUEST_BYTES_MAX, Request,
-    pack_extents, receive, send,
+    pack_extents, receive, send, version,
 };
 
-pub(super) struct Session {
+pub(crate) struct Session {
     /// Until it is attached.
     socket: Option<UnixStream>,
     /// That it is attached to.
@@ -29,6 +33,25 @@ impl Session {
         Self { socket: Some(disk), disk: None, source: None, fs: None }
     }
 
+    /// Without a disk of its own.
+    pub(crate) fn nowhere() -> Self {
+        Self { socket: None, disk: None, source: None, fs: None }
+    }
+
+    /// From now on all questions are about this disk.
+    pub(crate) fn go_to(&mut self, disk: Arc<dyn BlockSource>, place: &Place) -> Result<(Answer, Vec<u8>)> {
+        self.disk = Some(disk);
+        self.enter(place)
+    }
+
+    /// From now on all questions are about this file system.
+    pub(crate) fn go_into(&mut self, fs: Arc<dyn FileSystem>) -> Answer {
+        (self.disk, self.source) = (None, None);
+        let answer = Answer::Opened { summary: fs.summary().clone(), root: fs.root() };
+        self.fs = Some(fs);
+        answer
+    }
+
     /// With a volume that is attached already.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn over(source: Arc<dyn BlockSource>) -> Self {
@@ -36,24 +59,14 @@ impl Session {
     }
 
     pub(super) fn run(mut self, control: &UnixStream) -> Result<()> {
-        let lost = |error: ProtocolError| ExploreError::WorkerProtocol {
-            volume: "a disk".to_owned(),
-            what: format!("its client: {error}"),
-        };
-        let mut from = BufReader::new(control);
-        let mut to = control;
-        while let Some(Message { body, .. }) = receive(&mut from, REQUEST_BYTES_MAX, 0).map_err(lost)? {
-            let (answer, data) = self.answer(body).unwrap_or_else(|error| refusal(&error));
-            send(&mut to, &answer, &data).map_err(lost)?;
-        }
-        Ok(())
+        converse(control, control, |request| self.answer(request))
     }
 
     pub(crate) fn answer(&mut self, request: Request) -> Result<(Answer, Vec<u8>)> {
         let plain = |answer| Ok((answer, Vec::new()));
         match request {
             Request::Attach { export, name } => self.attach(&export, &name),
-            Request::Enter { place } => self.enter(&place),
+            Request::Enter { place } => self.enter(&place.parse()?),
             Request::Volumes => plain(Answer::Volumes(volumes(self.source()?)?)),
             Request::Detect => plain(Answer::Detected(detect(self.source()?)?)),
             Request::Open => {
@@ -61,6 +74,21 @@ impl Session {
                 let answer = Answer::Opened { summary: fs.summary().clone(), root: fs.root() };
                 self.fs = Some(fs);
                 plain(answer)
+            }
+            Request::ReadDisk { offset, length } => {
+                let mut bytes = vec![0; length.min(DATA_BYTES_MAX) as usize];
+                let source = self.source()?;
+                source.read_at(&mut bytes, offset).map_err(|error| of_disk(source, error))?;
+                Ok((Answer::Bytes, bytes))
+            }
+            Request::DiskExtents { start, end } => {
+                let source = self.source()?;
+                let extents = source.extents(start..end).map_err(|error| of_disk(source, error))?;
+                plain(Answer::Extents(pack_extents(&extents)))
+            }
+            Request::Version => plain(Answer::Version(version())),
+            Request::Compose { .. } | Request::Mount { .. } => {
+                Err(out_of_turn("volumes are put together and mounted by a machine"))
             }
             Request::Lookup { directory, name } => {
                 plain(Answer::Found(self.fs()?.lookup(directory, name.as_bytes())?))
@@ -108,9 +136,9 @@ impl Session {
         Ok((Answer::Attached { size_bytes }, Vec::new()))
     }
 
-    fn enter(&mut self, place: &str) -> Result<(Answer, Vec<u8>)> {
+    fn enter(&mut self, place: &Place) -> Result<(Answer, Vec<u8>)> {
         let disk = self.disk.as_ref().ok_or_else(|| out_of_turn("it has no disk yet"))?;
-        let source = enter(disk, &place.parse()?)?;
+        let source = enter(disk, place)?;
         let size_bytes = source.size_bytes();
         self.source = Some(source);
         self.fs = None;
@@ -124,6 +152,28 @@ impl Session {
     fn fs(&self) -> Result<&dyn FileSystem> {
         self.fs.as_deref().ok_or_else(|| out_of_turn("no file system was opened"))
     }
+}
+
+/// Answers until the other side closes.
+pub(crate) fn converse(
+    from: impl Read,
+    mut to: impl Write,
+    mut answer: impl FnMut(Request) -> Result<(Answer, Vec<u8>)>,
+) -> Result<()> {
+    let lost = |error: ProtocolError| ExploreError::WorkerProtocol {
+        volume: "a disk".to_owned(),
+        what: format!("its client: {error}"),
+    };
+    let mut from = BufReader::new(from);
+    while let Some(Message { body, .. }) = receive(&mut from, REQUEST_BYTES_MAX, 0).map_err(lost)? {
+        let (answer, data) = answer(body).unwrap_or_else(|error| refusal(&error));
+        send(&mut to, &answer, &data).map_err(lost)?;
+    }
+    Ok(())
+}
+
+fn of_disk(source: &Arc<dyn BlockSource>, error: nestling_block::BlockError) -> ExploreError {
+    ExploreError::Disk { volume: source.name().to_owned(), source: error }
 }
 
 fn out_of_turn(what: &str) -> ExploreError {

@@ -13,13 +13,16 @@
 use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use nestling_block::nbd::{Export, NbdAddress, NbdServer, ServerLimits};
 use nestling_explore::{
-    Cursor, Entry, ErrorKind, ExploreError, FileKind, FilePath, FileSystem, Place,
+    ComposedId, Cursor, Entry, ErrorKind, ExploreError, FileKind, FilePath, FileSystem, Place, VolumeId,
     client::{Disk, Worker, WorkerProgram},
     find,
 };
@@ -29,17 +32,19 @@ use nestling_vault::{Job, Point};
 use uuid::Uuid;
 
 use super::{
-    files_values::{FileBytes, FileView, FilesAt, FilesView, VolumeView},
+    files_open::OpenedFs,
+    files_values::{FileBytes, FileView, FilesAt, FilesView},
+    reader::Reading,
     readers::{IDLE, Key, Seated},
     source::Source,
 };
 use crate::{
-    Node, NodeError, blocking::blocking, error::Result, home::remove_file,
+    Node, NodeError, blocking::blocking, error::Result, home::remove_file, node::Shared,
     protection::repositories::Known,
 };
 
 /// For one answer of a reader, what it reads from the repository included.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Of a file, in one answer.
 const CHUNK_BYTES_MAX: u32 = 4 << 20;
 const PAGE_ENTRIES_MAX: usize = 1000;
@@ -48,51 +53,16 @@ const PAGE_ENTRIES_MAX: usize = 1000;
 pub struct Opened {
     /// What it is of, for messages and for whoever asks again.
     point: Point,
+    /// None: the volume is put together from several disks.
+    pub(super) disk: Option<String>,
     pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) machine: Option<Arc<Reading>>,
     // In this order: the reader ends before what it reads from.
-    _server: NbdServer,
+    _server: Option<NbdServer>,
     _source: Arc<Source>,
 }
 
 impl Node {
-    /// The volumes of a point's disks, of one of them, or of a disk inside it.
-    pub async fn point_volumes(&self, who: &Identity, at: FilesAt) -> Result<Vec<VolumeView>> {
-        self.authorize_files(who)?;
-        let (disk, place) = take_apart(&at.place)?;
-        if place.last().is_some() {
-            return Err(NodeError::invalid("this is a place in a volume, and no disk"));
-        }
-        let (known, point) = self.choose_point(&at.point, at.repository.as_deref()).await?;
-        let source = self.open_source(&known, &point, disk.as_deref()).await?;
-        let (wanted, is_one): (Vec<String>, bool) = match disk {
-            Some(disk) => (vec![disk], true),
-            None => (source.disks.iter().map(|disk| disk.name.clone()).collect(), false),
-        };
-        let (socket, program) = (self.socket(), self.program()?);
-        // One after the other, so that one place is enough for all.
-        let seat = self.recovery.files.seat(ANSWER_TIMEOUT).await?;
-        blocking(move || {
-            let _seat = seat;
-            let mut views = Vec::new();
-            for disk in wanted {
-                let found = start(&source, &disk, &place, &program, &socket).and_then(|(worker, server)| {
-                    let found = worker.volumes().map_err(|error| unreadable(&point, error));
-                    drop(worker);
-                    server.stop();
-                    found
-                });
-                match found {
-                    Ok(found) => views.extend(VolumeView::all(&disk, &place, found)),
-                    // The others may be whole.
-                    Err(error) if !is_one => views.push(VolumeView::unreadable(&disk, error.message())),
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(views)
-        })
-        .await
-    }
-
     /// A file or directory, and a page of what is in a directory.
     pub async fn point_files(
         &self,
@@ -102,7 +72,8 @@ impl Node {
         limit: usize,
     ) -> Result<FilesView> {
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
-        self.ask(who, &at, move |opened, disk, place, path| {
+        self.ask(who, &at, move |opened, place, path| {
+            let disk = opened.disk.as_deref();
             let fs = &*opened.fs;
             let node = find(fs, path)?;
             let stat = fs.stat(node)?;
@@ -148,7 +119,7 @@ impl Node {
         length: u32,
     ) -> Result<FileBytes> {
         let length = length.min(CHUNK_BYTES_MAX);
-        self.ask(who, &at, move |opened, _, _, path| {
+        self.ask(who, &at, move |opened, _, path| {
             let fs = &*opened.fs;
             FileBytes::read(fs, find(fs, path)?, offset, length)
         })
@@ -159,27 +130,29 @@ impl Node {
         &self,
         who: &Identity,
         at: &FilesAt,
-        question: impl FnOnce(&Opened, &str, &Place, &FilePath) -> nestling_explore::Result<T> + Send + 'static,
+        question: impl FnOnce(&Opened, &Place, &FilePath) -> nestling_explore::Result<T> + Send + 'static,
     ) -> Result<T> {
         self.authorize_files(who)?;
         let (disk, place) = take_apart(&at.place)?;
-        let (Some(disk), Some(last)) = (disk, place.last().cloned()) else {
+        let Some(last) = place.last().cloned() else {
             return Err(NodeError::invalid(
                 "this is a disk; a place in one of its volumes is such as scsi:0/1:/etc",
             ));
         };
-        let volume = place.volume(last.volume);
-        let key = (at.point.clone(), at.repository.clone(), disk.clone(), volume.to_string());
+        let volume = place.volume(last.volume.clone());
+        let key = (at.point.clone(), at.repository.clone(), disk, volume.to_string());
         let opened = match self.recovery.files.get(&key) {
             Some(opened) => opened,
             None => self.open_volume(key, volume).await?,
         };
+        opened.machine.iter().for_each(|machine| machine.touch());
         let shared = self.shared();
         blocking(move || {
-            question(&opened, &disk, &place, &last.path).map_err(|error| {
+            question(&opened, &place, &last.path).map_err(|error| {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
                     shared.recovery.files.end(&opened);
+                    opened.machine.iter().for_each(|machine| shared.recovery.machines.end(machine));
                 }
                 unreadable(&opened.point, error)
             })
@@ -198,24 +171,21 @@ impl Node {
         if let Some(opened) = readers.get(&key) {
             return Ok(opened);
         }
-        let source = self.open_source(&known, &point, Some(&key.2)).await?;
-        let (socket, program, disk) = (self.socket(), self.program()?, key.2.clone());
+        let source = self.open_source(&known, &point, key.2.as_deref()).await?;
         let seat = readers.seat(ANSWER_TIMEOUT).await?;
-        let (opened, seat) = blocking(move || {
-            let (worker, server) = start(&source, &disk, &volume, &program, &socket)?;
-            let fs = Arc::new(worker).open().map_err(|error| unreadable(&point, error))?;
-            Ok((Opened { point, fs, _server: server, _source: source }, seat))
-        })
-        .await?;
-        let (opened, is_only) = readers.keep(key, opened, seat);
-        if is_only {
-            self.watch_idle();
-        }
+        let OpenedFs { fs, server, machine } =
+            self.open_place(&source, key.2.as_deref(), &volume).await?;
+        let disk = key.2.clone();
+        let opened = readers.keep(key, Opened { point, disk, fs, machine, _server: server, _source: source }, seat);
+        self.watch_idle();
         Ok(opened)
     }
 
     /// Until nothing is open any more.
-    fn watch_idle(&self) {
+    pub(super) fn watch_idle(&self) {
+        if self.recovery.files_watched.swap(true, SeqCst) {
+            return;
+        }
         let shared = self.shared();
         tokio::spawn(async move {
             loop {
@@ -223,17 +193,20 @@ impl Node {
                     () = tokio::time::sleep(IDLE / 4) => {}
                     () = shared.stopping.cancelled() => return,
                 }
-                let shared = Arc::clone(&shared);
                 // An end waits for processes.
-                let left = tokio::task::spawn_blocking(move || shared.recovery.files.end_idle()).await;
-                if !left.unwrap_or(false) {
+                if end_idle(&shared).await {
+                    continue;
+                }
+                shared.recovery.files_watched.store(false, SeqCst);
+                // Something may have come after the look and before anybody else could watch it.
+                if !end_idle(&shared).await || shared.recovery.files_watched.swap(true, SeqCst) {
                     return;
                 }
             }
         });
     }
 
-    async fn open_source(&self, known: &Known, point: &Point, disk: Option<&str>) -> Result<Arc<Source>> {
+    pub(super) async fn open_source(&self, known: &Known, point: &Point, disk: Option<&str>) -> Result<Arc<Source>> {
         let vault = self.protection.repositories.open(known).await?;
         let (known, point) = (known.clone(), point.clone());
         let source = blocking(move || Source::read(known, vault, point, &Job::default())).await?;
@@ -253,7 +226,7 @@ impl Node {
         Ok(())
     }
 
-    fn program(&self) -> Result<WorkerProgram> {
+    pub(super) fn program(&self) -> Result<WorkerProgram> {
         let program = self.settings.nestling_binary.clone().ok_or_else(|| {
             NodeError::Engine("the program that reads file systems is not known to this node".to_owned())
         })?;
@@ -261,29 +234,47 @@ impl Node {
     }
 
     /// Used once: the reader's connection is made before anybody else could know of it.
-    fn socket(&self) -> PathBuf {
+    pub(super) fn read_socket(&self) -> PathBuf {
         let name: String = Uuid::new_v4().simple().to_string().chars().take(12).collect();
         self.home.read().join(format!("f{name}"))
     }
 }
 
-/// `scsi:0/2:/etc`: the disk as points call it, and the place in it.
-fn take_apart(text: &str) -> Result<(Option<String>, Place)> {
+/// Whether anything is left.
+async fn end_idle(shared: &Arc<Shared>) -> bool {
+    let shared = Arc::clone(shared);
+    let ending = tokio::task::spawn_blocking(move || {
+        // Both, and files first: they hold machines.
+        let (files, machines) = (shared.recovery.files.end_idle(), shared.recovery.machines.end_idle());
+        files || machines
+    });
+    ending.await.unwrap_or(false)
+}
+
+/// `scsi:0/2:/etc`: the disk as points call it, and the place in it. What is put together from several disks is on none:
+/// `lvm/data/files:/etc`.
+pub(super) fn take_apart(text: &str) -> Result<(Option<String>, Place)> {
     let invalid =
         |why: String| NodeError::invalid(format!("{text:?} is no place in a recovery point: {why}"));
     if text.is_empty() {
         return Ok((None, Place::default()));
     }
+    if ComposedId::is_meant(text) {
+        return Ok((None, text.parse().map_err(|error: ExploreError| invalid(error.to_string()))?));
+    }
     let (disk, place) = text.split_once('/').unwrap_or((text, ""));
     let Ok(DiskSelector::Place { .. }) = disk.parse() else {
         return Err(invalid("it begins with a disk, such as scsi:0".to_owned()));
     };
-    let place = place.parse().map_err(|error: ExploreError| invalid(error.to_string()))?;
+    let place: Place = place.parse().map_err(|error: ExploreError| invalid(error.to_string()))?;
+    if place.outermost().is_some_and(|outer| matches!(outer.volume, VolumeId::Composed(_))) {
+        return Err(invalid("a volume that is put together from disks stands without a disk".to_owned()));
+    }
     Ok((Some(disk.to_lowercase().replacen(':', "-", 1)), place))
 }
 
 /// A reader that has gone to what `place` is in.
-fn start(
+pub(super) fn start(
     source: &Source,
     disk: &str,
     place: &Place,
@@ -303,7 +294,7 @@ fn start(
     Ok((worker.map_err(|error| unreadable(&source.point, error))?, server))
 }
 
-fn unreadable(point: &Point, error: ExploreError) -> NodeError {
+pub(super) fn unreadable(point: &Point, error: ExploreError) -> NodeError {
     NodeError::Files { point: point.short_id(), vm: point.name.to_string(), source: Box::new(error) }
 }
 
@@ -321,8 +312,9 @@ mod tests {
         let apart = |text: &str| take_apart(text).ok().map(|(disk, place)| (disk, place.to_string()));
         assert_eq!(apart(""), Some((None, String::new())));
         assert_eq!(apart("scsi:0"), Some((Some("scsi-0".to_owned()), String::new())));
+        assert_eq!(apart("lvm/a/b:/c"), Some((None, "lvm/a/b:/c".to_owned())));
         assert_eq!(apart("ide:1/2:/a//0:/b"), Some((Some("ide-1".to_owned()), "2:/a//0:/b".to_owned())));
-        for text in ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0"] {
+        for text in ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0", "lvm/a", "scsi:0/lvm/a/b:/"] {
             assert_eq!(apart(text), None, "{text}");
         }
     }

@@ -2,7 +2,7 @@
 
 use nestling_block::{Extent, ExtentKind};
 use nestling_explore::{
-    FileKind, FileName, FilePath, FileSystem, Node, Place, Result, Stat, Timestamp, Volume, Volumes,
+    FileKind, FileName, FilePath, FileSystem, Node, Place, Result, Stat, Timestamp, Volume,
 };
 
 /// Where: a point, and a place in it.
@@ -10,7 +10,7 @@ use nestling_explore::{
 pub struct FilesAt {
     pub point: String,
     pub repository: Option<String>,
-    /// Such as `scsi:0/2:/etc`; empty for the point itself.
+    /// Such as `scsi:0/2:/etc` or `lvm/data/files:/etc`; empty for the point itself.
     pub place: String,
 }
 
@@ -26,6 +26,15 @@ pub struct VolumeView {
     pub size_bytes: u64,
     pub is_readable: bool,
     pub problem: Option<String>,
+}
+
+/// What a key opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnlockView {
+    /// Encrypted volumes that are open now.
+    pub opened: u32,
+    /// Those that need another key.
+    pub locked: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,26 +106,25 @@ fn zeroes(extents: &[Extent], from: u64) -> u64 {
     end - from
 }
 
-/// What can be asked for again.
-fn place_text(disk: &str, place: &Place) -> String {
-    format!("{}/{place}", disk.replacen('-', ":", 1))
+/// What can be asked for again. A volume that is put together from several disks is on none of them.
+fn place_text(disk: Option<&str>, place: &Place) -> String {
+    match disk {
+        Some(disk) => format!("{}/{place}", disk.replacen('-', ":", 1)),
+        None => place.to_string(),
+    }
 }
 
 impl VolumeView {
-    /// What a disk is divided into; what is wrong with how it is divided comes last, as of the disk.
-    pub(super) fn all(disk: &str, at: &Place, found: Volumes) -> Vec<Self> {
-        let mut views: Vec<Self> =
-            found.volumes.into_iter().map(|volume| Self::new(disk, at, volume)).collect();
-        let of_disk = |problem| Self { place: place_text(disk, at), ..Self::unreadable(disk, problem) };
-        views.extend(found.problems.into_iter().map(of_disk));
-        views
+    /// A disk of which it is told what is wrong with how it is divided.
+    pub(super) fn of_disk(disk: Option<&str>, at: &Place, problem: String) -> Self {
+        Self { place: place_text(disk, at), ..Self::unreadable(disk, problem) }
     }
 
-    fn new(disk: &str, at: &Place, volume: Volume) -> Self {
+    pub(super) fn new(disk: Option<&str>, at: &Place, volume: Volume) -> Self {
         let is_readable = volume.is_readable();
         let content = volume.content.as_ref();
         Self {
-            place: place_text(disk, &at.volume(volume.number)),
+            place: place_text(disk, &at.volume(volume.id.clone())),
             content: content.map(|content| content.kind.to_string()).unwrap_or_default(),
             label: content.map(|content| content.label.clone()).unwrap_or_default(),
             is_readable,
@@ -126,10 +134,10 @@ impl VolumeView {
         }
     }
 
-    /// A disk of which nothing more can be told.
-    pub(super) fn unreadable(disk: &str, problem: String) -> Self {
+    /// A disk, or all disks, of which nothing more can be told.
+    pub(super) fn unreadable(disk: Option<&str>, problem: String) -> Self {
         Self {
-            place: disk.replacen('-', ":", 1),
+            place: disk.map(|disk| disk.replacen('-', ":", 1)).unwrap_or_default(),
             content: String::new(),
             label: String::new(),
             name: String::new(),
@@ -143,7 +151,7 @@ impl VolumeView {
 impl FileView {
     pub(super) fn new(
         fs: &dyn FileSystem,
-        disk: &str,
+        disk: Option<&str>,
         place: &Place,
         name: Option<FileName>,
         path: &FilePath,
@@ -171,7 +179,7 @@ impl FileView {
 
     /// One of which no more could be read.
     pub(super) fn unknown(
-        disk: &str,
+        disk: Option<&str>,
         place: &Place,
         name: FileName,
         path: &FilePath,
@@ -277,12 +285,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_partition_table_is_shown_with_its_disk() {
-        let volume =
-            Volume { number: 2, name: String::new(), size_bytes: 9, content: None, problem: None };
-        let found = Volumes { volumes: vec![volume], problems: vec!["the table at the end is damaged".into()] };
-        let views = VolumeView::all("scsi-0", &Place::default(), found);
-        let shown: Vec<_> = views.iter().map(|view| (view.place.as_str(), view.problem.as_deref())).collect();
-        assert_eq!(shown, [("scsi:0/2", None), ("scsi:0/", Some("the table at the end is damaged"))]);
-        assert!(!views[1].is_readable);
+        let of = |disk| VolumeView::of_disk(disk, &Place::default(), "the table at the end is damaged".into());
+        let view = of(Some("scsi-0"));
+        assert_eq!((view.place.as_str(), view.is_readable), ("scsi:0/", false));
+        assert_eq!(view.problem.as_deref(), Some("the table at the end is damaged"));
+        assert_eq!(of(None).place, "");
     }
 }

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Or the new machine's disks are overlays on exports of the point (`instant`, `export`), and are brought over while it runs
-//! (`finish`). Files come out one by one (`files`).
+//! (`finish`). Files come out one by one (`files`, `files_open`), also of what only a machine of ours mounts (`reader`, `scratch`).
 //!
 //! What must never happen: that a machine starts on a disk that is half written (`unfinished` remembers those, and the
 //! machine's task refuses); that change tracking is believed of a disk that was written here; that a disk gets a name before
@@ -28,14 +28,18 @@ mod conduct;
 pub mod define;
 mod export;
 mod files;
+mod files_open;
 mod files_values;
+mod files_volumes;
 mod finish;
 mod in_place;
 mod instant;
 #[cfg(test)]
 mod instant_tests;
+mod reader;
 mod readers;
 mod recoveries;
+mod scratch;
 mod search;
 mod source;
 #[cfg(test)]
@@ -45,13 +49,16 @@ pub mod unfinished;
 mod values;
 mod write;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use nestling_model::{EventKind, Vm};
 use nestling_store::Store;
 
 pub use book::Entry as RecoveryEntry;
-pub use files_values::{FileBytes, FileView, FilesAt, FilesView, VolumeView};
+pub use files_values::{FileBytes, FileView, FilesAt, FilesView, UnlockView, VolumeView};
 pub use finish::{InstantView, follow_all};
 pub use instant::{InstantBoot, InstantDisk};
 pub use search::{Change, ChangedFile, Comparison, FoundFiles};
@@ -94,6 +101,9 @@ pub struct RecoveryState {
     pub unfinished: Unfinished,
     pub instant: Arc<InstantBoots>,
     pub files: Readers<files::Opened>,
+    /// Somebody ends those that nobody asks any more.
+    pub files_watched: AtomicBool,
+    pub machines: reader::Machines,
 }
 
 impl RecoveryState {
@@ -110,6 +120,8 @@ impl RecoveryState {
             unfinished: Unfinished::new(keeper.clone(), stored.unfinished),
             instant: Arc::new(InstantBoots::new(keeper, stored.instant)),
             files: Readers::default(),
+            files_watched: AtomicBool::new(false),
+            machines: reader::Machines::default(),
         })
     }
 
@@ -117,6 +129,7 @@ impl RecoveryState {
     pub async fn close(&self) {
         self.recoveries.settle(END_PATIENCE).await;
         self.files.close();
+        self.readers.close();
         let instant = Arc::clone(&self.instant);
         // What does not end in time ends with the process.
         let _ = tokio::task::spawn_blocking(move || instant.close()).await;

@@ -23,9 +23,9 @@ pub const READERS_MAX: usize = 4;
 /// A reader that nobody asked for so long ends.
 pub const IDLE: Duration = Duration::from_secs(60);
 
-/// What was asked for: digits of the point's id, the repository, the disk and what is opened in it. To find the point again for
-/// each question would read the list of all points.
-pub type Key = (String, Option<String>, String, String);
+/// What was asked for: digits of the point's id, the repository, the disk if it is on one, and what is opened in it. To find
+/// the point again for each question would read the list of all points.
+pub type Key = (String, Option<String>, Option<String>, String);
 
 /// A reader's place.
 pub type Seat = OwnedSemaphorePermit;
@@ -109,12 +109,10 @@ impl<T: Send + Sync + 'static> Readers<T> {
         Some(kept.swap_remove(oldest).reader)
     }
 
-    /// Keeps a reader. Whether it is the only one.
-    pub fn keep(&self, key: Key, reader: T, seat: Seat) -> (Arc<Seated<T>>, bool) {
+    pub fn keep(&self, key: Key, reader: T, seat: Seat) -> Arc<Seated<T>> {
         let reader = Arc::new(Seated { reader, _seat: seat });
-        let mut kept = lock(&self.kept);
-        kept.push(Kept { key, used: Instant::now(), reader: Arc::clone(&reader) });
-        (reader, kept.len() == 1)
+        lock(&self.kept).push(Kept { key, used: Instant::now(), reader: Arc::clone(&reader) });
+        reader
     }
 
     /// Whether any is left. Waits for processes.
@@ -140,6 +138,14 @@ impl<T: Send + Sync + 'static> Readers<T> {
         drop(ended);
     }
 
+    /// Those of a kind are asked no more. Waits for processes.
+    pub fn end_where(&self, is: impl Fn(&T) -> bool) {
+        let (ended, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut *lock(&self.kept)).into_iter().partition(|kept| is(&kept.reader));
+        lock(&self.kept).extend(left);
+        drop(ended);
+    }
+
     /// The node ends.
     pub fn close(&self) {
         let all = std::mem::take(&mut *lock(&self.kept));
@@ -155,7 +161,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn key(volume: usize) -> Key {
-        ("aaaa".to_owned(), None, "scsi-0".to_owned(), volume.to_string())
+        ("aaaa".to_owned(), None, Some("scsi-0".to_owned()), volume.to_string())
     }
 
     async fn full() -> (Readers<usize>, Vec<Arc<Seated<usize>>>) {
@@ -163,7 +169,7 @@ mod tests {
         let mut used = Vec::new();
         for volume in 0..READERS_MAX {
             let seat = readers.seat(SOON).await.unwrap();
-            used.push(readers.keep(key(volume), volume, seat).0);
+            used.push(readers.keep(key(volume), volume, seat));
         }
         (readers, used)
     }

@@ -85,21 +85,23 @@ impl Node {
         let pattern: NamePattern =
             pattern.parse().map_err(|error: ExploreError| NodeError::invalid(error.to_string()))?;
         let pattern = pattern.ignoring_case();
-        self.ask(who, &at, move |opened, disk, place, path| search(&*opened.fs, disk, place, path, pattern))
+        self.ask(who, &at, move |opened, place, path| {
+            search(&*opened.fs, opened.disk.as_deref(), place, path, pattern)
+        })
             .await
     }
 
     /// What differs below a place of one point and of another: by kind, size, time, permissions and owner.
     pub async fn compare_points(&self, who: &Identity, at: FilesAt, with: FilesAt) -> Result<Comparison> {
-        let before = self.ask(who, &at, |opened, _, _, path| tree(&*opened.fs, path)).await?;
-        let after = self.ask(who, &with, |opened, _, _, path| tree(&*opened.fs, path)).await?;
+        let before = self.ask(who, &at, |opened, _, path| tree(&*opened.fs, path)).await?;
+        let after = self.ask(who, &with, |opened, _, path| tree(&*opened.fs, path)).await?;
         Ok(compared(before, &after))
     }
 }
 
 fn search(
     fs: &dyn FileSystem,
-    disk: &str,
+    disk: Option<&str>,
     place: &Place,
     path: &FilePath,
     pattern: NamePattern,

@@ -57,7 +57,7 @@ impl Node {
         let id = self.vms.free_id();
         let _name = self.vms.claim_name(&new.name, id)?;
         let image = match &new.image {
-            Some(name) => Some(self.image(name).await?),
+            Some(name) => Some(self.bootable_image(name).await?),
             None => None,
         };
         let plugged = match &new.switch {

@@ -10,8 +10,9 @@ use utoipa::IntoParams;
 
 use super::{Answer, App, Caller, OpenApiRouter, list, routes};
 use crate::{
+    convert::unhex,
     server::{
-        input::{Asked, At},
+        input::{Asked, At, Input},
         problem::Problem,
     },
     v1,
@@ -27,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(content))
         .routes(routes!(find_files))
         .routes(routes!(compare_points))
+        .routes(routes!(unlock))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -163,4 +165,19 @@ async fn compare_points(
     let at = FilesAt { point, repository: repository.clone(), place: place.clone() };
     let with = FilesAt { point: other.with, repository, place };
     Ok(Json(node.compare_points(&caller, at, with).await?.into()))
+}
+
+/// Open encrypted volumes of a recovery point with a key, for as long as somebody looks into them
+#[utoipa::path(post, path = "/v1/points/{point}/unlock", tag = "recovery", params(("point" = String, Path)),
+    request_body = v1::UnlockVolumes,
+    responses((status = 200, description = "What it opened", body = v1::UnlockedVolumes)))]
+async fn unlock(
+    State(node): State<Node>,
+    Extension(caller): Caller,
+    At(point): At<String>,
+    Input(with): Input<v1::UnlockVolumes>,
+) -> Answer<v1::UnlockedVolumes> {
+    let key = unhex(&with.key)?;
+    let at = FilesAt { point, repository: with.repository, place: with.place };
+    Ok(Json(node.point_unlock(&caller, at, key).await?.into()))
 }

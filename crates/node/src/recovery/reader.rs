@@ -1,0 +1,226 @@
+//! Machines of ours that read what no reader here reads: XFS, btrfs, LVM, arrays, encrypted volumes.
+//!
+//! ```text
+//! disks of a point, or a disk inside one ── scratch ── NBD ──► QEMU ── its kernel mounts, read-only
+//!                                                                │ a port
+//! files_open ◄── nestling_explore::client ◄──────────────────────┘
+//! ```
+//!
+//! One is started when it is needed, kept for whoever asks for more, and ended when nobody did for a while, or when this
+//! node ends, in whatever way: it lives no longer than this process. What must never happen: that this host's kernel looks
+//! at what a guest wrote; that an answer is waited for without a deadline; that a key outlives the machine it was given to.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use nestling_block::{
+    BlockError, BlockSource,
+    nbd::{Export, NbdAddress, NbdServer, ServerLimits},
+};
+use nestling_explore::{client::Worker, machine::{DISK_SERIAL, PORT}};
+use nestling_hypervisor::{Qemu, ReaderDisk, ReaderSpec, probe::Engine, reader_command};
+use nestling_image::Image;
+
+use super::{
+    files::{Opened, unreadable},
+    scratch::{Allowance, Scratch},
+    source::Source,
+};
+use crate::{
+    Node, NodeError,
+    blocking::blocking,
+    error::Result,
+    home::remove_file,
+    locked::lock,
+};
+
+/// For one answer of a machine, its start and all that it reads from the repository included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// For QEMU to come to its disks, on a host where everything is slow.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(60);
+/// Machines at once. Each takes up to 1.5 GiB.
+const MACHINES_MAX: usize = 2;
+
+/// A machine that reads.
+pub struct Reading {
+    /// The point's whole id, and the place of the disk in it; an empty place is all disks.
+    key: (String, String),
+    pub machine: Arc<Worker>,
+    used: Mutex<Instant>,
+    // In this order: the machine ends before what it reads from.
+    _server: NbdServer,
+    below: Below,
+}
+
+/// What a machine reads from, which lives as long as it.
+pub struct Below {
+    pub source: Arc<Source>,
+    /// Of the reader's process that opened the disk inside a disk.
+    pub _server: Option<NbdServer>,
+    pub machine: Option<Arc<Reading>>,
+}
+
+impl Reading {
+    pub fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+        if let Some(below) = &self.below.machine {
+            below.touch();
+        }
+    }
+
+    fn idle(&self) -> Duration {
+        lock(&self.used).elapsed()
+    }
+}
+
+#[derive(Default)]
+pub struct Machines {
+    all: Mutex<Vec<Arc<Reading>>>,
+    /// Held while one is started, so that two questions start one machine.
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl Machines {
+    pub fn get(&self, point: &str, place: &str) -> Option<Arc<Reading>> {
+        let all = lock(&self.all);
+        let found = all.iter().find(|reading| (reading.key.0.as_str(), reading.key.1.as_str()) == (point, place))?;
+        found.touch();
+        Some(Arc::clone(found))
+    }
+
+    /// Makes room: those that nobody used for longest go. One that another reads from ends with that.
+    fn make_room(&self) -> Vec<Arc<Reading>> {
+        let mut all = lock(&self.all);
+        all.sort_by_key(|reading| reading.idle());
+        let keep = all.len().min(MACHINES_MAX - 1);
+        all.split_off(keep)
+    }
+
+    fn put(&self, reading: Arc<Reading>) {
+        lock(&self.all).push(reading);
+    }
+
+    /// It is dead, or what it says is of no use.
+    pub fn end(&self, reading: &Arc<Reading>) {
+        lock(&self.all).retain(|other| !Arc::ptr_eq(other, reading));
+    }
+
+    /// Whether any is left.
+    pub fn end_idle(&self) -> bool {
+        let mut all = lock(&self.all);
+        all.retain(|reading| reading.idle() < IDLE);
+        !all.is_empty()
+    }
+
+    /// The node ends.
+    pub fn close(&self) {
+        lock(&self.all).clear();
+    }
+}
+
+/// All that a machine is started with, besides its disks.
+struct Bench {
+    qemu: Qemu,
+    engine: Engine,
+    image: Image,
+    socket: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Node {
+    /// The machine that reads all disks of a point.
+    pub(super) async fn reader_of_point(&self, source: &Arc<Source>) -> Result<Arc<Reading>> {
+        let disks = source.disks.iter().map(|disk| {
+            let bytes = source.disk(&disk.name).map_err(|error| source.failed(error))?;
+            Ok(Arc::new(bytes) as Arc<dyn BlockSource>)
+        });
+        let disks: Vec<Arc<dyn BlockSource>> = disks.collect::<Result<_>>()?;
+        let below = Below { source: Arc::clone(source), _server: None, machine: None };
+        self.reader(String::new(), disks, below).await
+    }
+
+    /// The machine that reads disks: one that is there, or a new one.
+    pub(super) async fn reader(
+        &self,
+        place: String,
+        disks: Vec<Arc<dyn BlockSource>>,
+        below: Below,
+    ) -> Result<Arc<Reading>> {
+        let point = below.source.point.id.to_string();
+        let readers = &self.recovery.machines;
+        let _one = readers.starting.lock().await;
+        if let Some(reading) = readers.get(&point, &place) {
+            return Ok(reading);
+        }
+        let bench = self.bench().await?;
+        let shared = self.shared();
+        let reading = blocking(move || {
+            for ending in shared.recovery.machines.make_room() {
+                let reads = |opened: &Opened| opened.machine.as_ref().is_some_and(|of| Arc::ptr_eq(of, &ending));
+                shared.recovery.files.end_where(reads);
+            }
+            let (machine, server) = start(&bench, disks, &below.source)?;
+            let (machine, used) = (Arc::new(machine), Mutex::new(Instant::now()));
+            Ok(Arc::new(Reading { key: (point, place), machine, used, _server: server, below }))
+        })
+        .await?;
+        readers.put(Arc::clone(&reading));
+        self.watch_idle();
+        Ok(reading)
+    }
+
+    async fn bench(&self) -> Result<Bench> {
+        Ok(Bench {
+            image: self.image("reader").await?,
+            qemu: self.engines.qemu().await?,
+            engine: self.engines.get(false).await?,
+            socket: self.read_socket(),
+            scratch: self.home.read(),
+        })
+    }
+}
+
+fn start(bench: &Bench, disks: Vec<Arc<dyn BlockSource>>, source: &Source) -> Result<(Worker, NbdServer)> {
+    let begun = Instant::now();
+    let (path, written) = (bench.socket.clone(), Arc::new(Allowance::default()));
+    let served = |error| NodeError::Export { path: path.clone(), source: error };
+    let export = |(number, disk)| {
+        let disk = Scratch::new(disk, &bench.scratch, Arc::clone(&written))?;
+        Ok(Export::writable(&format!("{DISK_SERIAL}{number}"), Arc::new(disk)))
+    };
+    let count = disks.len();
+    let exports: std::result::Result<Vec<Export>, BlockError> = disks.into_iter().enumerate().map(export).collect();
+    let limits = ServerLimits { handshake: HANDSHAKE_TIMEOUT, ..ServerLimits::default() };
+    let server =
+        NbdServer::start(&NbdAddress::Unix(path.clone()), exports.map_err(served)?, limits).map_err(served)?;
+    let connect = |number: usize| {
+        let name = format!("{DISK_SERIAL}{number}");
+        Ok(ReaderDisk { socket: UnixStream::connect(&path)?, serial: name.clone(), export: name })
+    };
+    let connected: std::io::Result<Vec<ReaderDisk>> = (0..count).map(connect).collect();
+    remove_file(&path)?;
+    let disks = connected.map_err(NodeError::io("connect to", &path))?;
+    let (control, port) = UnixStream::pair().map_err(NodeError::io("connect to", &path))?;
+    let missing = || NodeError::ImageNotBuilt(bench.image.name.clone());
+    let spec = ReaderSpec {
+        engine: bench.engine.clone(),
+        kernel: bench.image.kernel.clone().ok_or_else(missing)?,
+        initrd: bench.image.initrd.clone().ok_or_else(missing)?,
+        append: bench.image.append.clone(),
+        memory_bytes: bench.image.default_memory_bytes,
+        port: (PORT, port),
+        disks,
+    };
+    let command =
+        reader_command(&bench.qemu, spec).map_err(|error| NodeError::Engine(format!("the machine that reads: {error}")))?;
+    let machine = Worker::start_machine(command, control, "the point's disks", ANSWER_TIMEOUT)
+        .map_err(|error| unreadable(&source.point, error))?;
+    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(pid = machine.process_id(), disks = count, millis, "a machine that reads is ready");
+    Ok((machine, server))
+}
