@@ -257,7 +257,9 @@ pub fn place(input: &[u8]) -> bool {
 
 #[must_use]
 pub fn place_seeds() -> Vec<Vec<u8>> {
-    ["", "2:/a b/c", "1:/x.qcow2//5:/y\\x2fz.vhdx//0:/etc", "7", "lvm/a/b:/c//md/d/1:/e"].map(|text| text.as_bytes().to_vec()).to_vec()
+    ["", "2:/a b/c", "1:/x.qcow2//5:/y\\x2fz.vhdx//0:/etc", "7", "lvm/a/b:/c//md/d/1:/e"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
 }
 
 /// A worker's bytes to its client.

@@ -49,11 +49,11 @@ pub use fs::{
     Attributes, Cursor, Entry, ExtendedAttribute, FileKind, FileSystem, Node, PAGE_ENTRIES_MAX, Page,
     ReparsePoint, Stat, StreamInfo, Summary, Times, Timestamp,
 };
+pub use machine::{Composed, ComposedVolume};
 pub use name::FileName;
 pub use nest::{Volume, Volumes, enter, volumes};
 pub use path::{FilePath, find, follow};
 pub use pattern::NamePattern;
-pub use machine::{Composed, ComposedVolume};
 pub use place::{DEPTH_MAX as PLACE_DEPTH_MAX, InVolume, Place};
 pub use volume_id::{ComposedId, VolumeId};
 pub use walk::{Found, Walk, WalkLimits};

@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn every_place_comes_back_from_its_text() {
-        for text in ["", "0:/", "2:/a b/c", "2:/a//", "2:/x.qcow2//1:/y\\x2fz.vhdx//5:/etc:1/é", "lvm/a/b:/c//md/d:/"] {
+        for text in
+            ["", "0:/", "2:/a b/c", "2:/a//", "2:/x.qcow2//1:/y\\x2fz.vhdx//5:/etc:1/é", "lvm/a/b:/c//md/d:/"]
+        {
             let place: Place = text.parse().expect(text);
             assert_eq!(place.to_string(), text);
         }
@@ -142,7 +144,10 @@ mod tests {
         let place: Place = "2:/a//".parse().expect("a place");
         assert_eq!(place.volume(VolumeId::Number(3)).to_string(), "2:/a//3:/");
         let inside = place.volume(VolumeId::Number(3)).at("/x".parse().expect("a path"));
-        assert_eq!((inside.to_string().as_str(), inside.disk().to_string().as_str()), ("2:/a//3:/x", "2:/a//"));
+        assert_eq!(
+            (inside.to_string().as_str(), inside.disk().to_string().as_str()),
+            ("2:/a//3:/x", "2:/a//")
+        );
         let (image, rest) = inside.in_image().expect("an image");
         assert_eq!((image.to_string(), rest.to_string()), ("2:/a".to_owned(), "3:/x".to_owned()));
         assert_eq!(rest.outermost(), rest.last());

@@ -112,8 +112,20 @@ mod tests {
         for text in ["0", "7", "lvm/data/files", "lvm/a-b/c_d.e+f", "md/0", "md/backup/1"] {
             assert_eq!(text.parse::<VolumeId>().expect(text).to_string(), text);
         }
-        for text in ["", "+1", "x", "lvm", "lvm/", "lvm/a", "lvm/a/", "lvm/a/b/c", "lvm/../b", "lvm/a b/c", "md/", "md/a/b/c"]
-        {
+        for text in [
+            "",
+            "+1",
+            "x",
+            "lvm",
+            "lvm/",
+            "lvm/a",
+            "lvm/a/",
+            "lvm/a/b/c",
+            "lvm/../b",
+            "lvm/a b/c",
+            "md/",
+            "md/a/b/c",
+        ] {
             assert!(text.parse::<VolumeId>().is_err(), "{text}");
         }
         assert_eq!(ComposedId::md("host:a b", None).expect("a name").to_string(), "md/host_a_b");

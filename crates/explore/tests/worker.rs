@@ -42,7 +42,10 @@ const TESTS: &[(&str, fn())] = &[
     ("memory_stays_small", memory_stays_small),
     ("a_process_outlives_the_thread_that_started_it", a_process_outlives_the_thread_that_started_it),
     ("a_disk_is_read_through_a_process", a_disk_is_read_through_a_process),
-    ("a_machine_that_dies_is_an_error_with_its_last_words", a_machine_that_dies_is_an_error_with_its_last_words),
+    (
+        "a_machine_that_dies_is_an_error_with_its_last_words",
+        a_machine_that_dies_is_an_error_with_its_last_words,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -231,7 +234,8 @@ fn a_process_outlives_the_thread_that_started_it() {
 fn a_disk_is_read_through_a_process() {
     let bytes: Vec<u8> = noise(3, 9 << 20);
     let served = served(Arc::new(MemoryDisk::from_bytes("volume", &bytes)));
-    let worker = Arc::new(served.start("serve", PATIENCE).expect("started").enter(&Place::default()).expect("there"));
+    let worker =
+        Arc::new(served.start("serve", PATIENCE).expect("started").enter(&Place::default()).expect("there"));
     let disk = worker.disk();
     assert_eq!(disk.size_bytes(), bytes.len() as u64);
     let mut read = vec![0; bytes.len() - 1];

@@ -22,7 +22,8 @@ use rustix::{
     process::{Gid, Resource, Rlimit, Signal, Uid, geteuid, set_parent_process_death_signal, setrlimit},
     stdio::{dup2_stdout, stderr},
     thread::{
-        UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+        UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+        unshare_unsafe,
     },
 };
 use serde_json::json;
@@ -221,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_is_not_there_is_named() {
-        let refused = reader_command(&Qemu::fixed(crate::Firmware::default()), spec(0)).expect_err("no kernel");
+        let refused =
+            reader_command(&Qemu::fixed(crate::Firmware::default()), spec(0)).expect_err("no kernel");
         assert!(refused.to_string().contains("/images/vmlinux"), "{refused}");
     }
 }

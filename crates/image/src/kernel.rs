@@ -83,8 +83,9 @@ impl<'a, 'b> Kernel<'a, 'b> {
         let path = format!("usr/lib/modules/{}/modules.alias", self.release);
         let text = self.quarry.read(PACKAGE, &path)?;
         let names: BTreeSet<String> = files.iter().map(|file| module_name(file)).collect();
-        let is_ours =
-            |line: &&str| line.rsplit(' ').next().is_some_and(|module| names.contains(&module.replace('-', "_")));
+        let is_ours = |line: &&str| {
+            line.rsplit(' ').next().is_some_and(|module| names.contains(&module.replace('-', "_")))
+        };
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter(is_ours).collect();
         archive.file(&path, 0o644, lines.join("\n") + "\n");

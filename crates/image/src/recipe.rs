@@ -75,7 +75,9 @@ impl Recipe {
             Self::Host => "a small Debian that is a Nestling host itself",
             Self::Debian => "a usual server: systemd, ssh, guest agent, cloud-init",
             Self::Database => "the same with PostgreSQL and MariaDB, to try backups of applications",
-            Self::Reader => "reads files of XFS, btrfs, LVM, arrays and encrypted disks out of recovery points",
+            Self::Reader => {
+                "reads files of XFS, btrfs, LVM, arrays and encrypted disks out of recovery points"
+            }
         }
     }
 

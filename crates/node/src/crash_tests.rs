@@ -18,11 +18,11 @@ use rustix::process::{Signal, getpid, kill_process};
 use crate::{
     NewVm, NewVmDisk, Node, Seed, Settings,
     exchange::tests::{domain, imported, wish as import_of},
+    proof::tests::{nothing_left, of, proven},
     protection::{
         job_tests::{MINUTE, T0, all, clock_at, named},
         tests::{MIB, backed_up, image, prepare, wish, write},
     },
-    proof::tests::{nothing_left, of, proven},
     recovery::{
         RecoveryWish, Whereto,
         tests::{as_new, bytes, in_place, recovered},

@@ -40,9 +40,16 @@ impl HomeDir {
         let root = fs::canonicalize(root).map_err(NodeError::io("open", root))?;
         let lock = lock(&root)?;
         let home = Self { root, _lock: lock };
-        for dir in
-            [home.disks(), home.images(), home.vms(), home.runs(), home.secrets(), home.read(), home.logs(), home.proofs()]
-        {
+        for dir in [
+            home.disks(),
+            home.images(),
+            home.vms(),
+            home.runs(),
+            home.secrets(),
+            home.read(),
+            home.logs(),
+            home.proofs(),
+        ] {
             builder.create(&dir).map_err(NodeError::io("create", dir))?;
         }
         Ok(home)

@@ -9,8 +9,8 @@ use std::{
 use ipnet::Ipv4Net;
 use nestling_identity::{Action, Identity};
 use nestling_image::{
-    Addressing, BuildOptions, Image, ImageError, ImageKind, ImportOptions, Progress, Recipe, SeedNetwork, SeedUser,
-    Silent,
+    Addressing, BuildOptions, Image, ImageError, ImageKind, ImportOptions, Progress, Recipe, SeedNetwork,
+    SeedUser, Silent,
 };
 use nestling_model::{DiskFormat, EventKind, Generation, MacAddress};
 use sha_crypt::{PasswordHasher, ShaCrypt};

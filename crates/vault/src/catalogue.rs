@@ -96,7 +96,8 @@ impl Catalogue {
     fn arrange(&mut self) {
         let entries = || self.all.values().flatten();
         let replaced = replaced(entries().map(|entry| &entry.version));
-        let mut current: Vec<&PointEntry> = entries().filter(|entry| !replaced.contains(&entry.id())).collect();
+        let mut current: Vec<&PointEntry> =
+            entries().filter(|entry| !replaced.contains(&entry.id())).collect();
         current.sort_unstable_by_key(|entry| (entry.time(), entry.id()));
         self.current = current.into_iter().map(PointEntry::id).collect();
     }
@@ -200,7 +201,8 @@ mod tests {
         for number in 0..100_000_u64 {
             let machine = number % 1000;
             let mut snapshot = like.clone();
-            snapshot.time = Timestamp::from_unix_nanoseconds(i64::try_from(number).unwrap() * 900_000_000_000);
+            snapshot.time =
+                Timestamp::from_unix_nanoseconds(i64::try_from(number).unwrap() * 900_000_000_000);
             snapshot.paths = vec![format!("/machine-{machine:03}")];
             snapshot.tags.extend([
                 format!("vm=00000000-0000-4000-8000-{machine:012}"),

@@ -128,7 +128,8 @@ impl Version {
 /// The snapshots in whose place another one stands: left by a change of tags that was cut off, or that did not want to
 /// disturb a prune. A snapshot can only name what was there before it, so of any versions one counts.
 pub(crate) fn replaced<'a>(versions: impl Iterator<Item = &'a Version> + Clone) -> HashSet<SnapshotId> {
-    let by_id: HashMap<SnapshotId, &Version> = versions.clone().map(|version| (version.id, version)).collect();
+    let by_id: HashMap<SnapshotId, &Version> =
+        versions.clone().map(|version| (version.id, version)).collect();
     versions.flat_map(|version| version.replaced(&by_id)).collect()
 }
 

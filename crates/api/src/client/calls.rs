@@ -292,8 +292,12 @@ impl Client {
         limit: Option<u32>,
     ) -> Result<Points> {
         let (skip, limit) = (skip.to_string(), limit.map(|limit| limit.to_string()));
-        let asked =
-            [("vm", vm), ("repository", repository), ("skip", Some(skip.as_str())), ("limit", limit.as_deref())];
+        let asked = [
+            ("vm", vm),
+            ("repository", repository),
+            ("skip", Some(skip.as_str())),
+            ("limit", limit.as_deref()),
+        ];
         self.json(Method::GET, &asking("points", &asked), NOTHING).await
     }
 

@@ -3,7 +3,8 @@ use http::Method;
 
 use super::{Client, ClientError, Result, json_body, segment};
 use crate::v1::{
-    FoundFiles, PointComparison, RecoveryFiles, RecoveryVolume, RecoveryZeroes, UnlockVolumes, UnlockedVolumes,
+    FoundFiles, PointComparison, RecoveryFiles, RecoveryVolume, RecoveryZeroes, UnlockVolumes,
+    UnlockedVolumes,
 };
 
 const NOTHING: Option<&()> = None;

@@ -82,7 +82,8 @@ impl From<node::UnlockView> for v1::UnlockedVolumes {
 
 /// The bytes that pairs of hexadecimal digits stand for.
 pub fn unhex(text: &str) -> Result<Vec<u8>, node::NodeError> {
-    let wrong = || node::NodeError::Invalid("the key is not written as pairs of hexadecimal digits".to_owned());
+    let wrong =
+        || node::NodeError::Invalid("the key is not written as pairs of hexadecimal digits".to_owned());
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return Err(wrong());
     }

@@ -10,8 +10,8 @@ mod host;
 mod image;
 mod jobs;
 mod network;
-mod protection;
 mod proof;
+mod protection;
 mod recovery;
 mod vm;
 

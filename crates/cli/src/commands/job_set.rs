@@ -253,7 +253,10 @@ impl Way {
         ];
         let level = level.into_iter().find(|(is_given, _)| *is_given).map(|(_, level)| level);
         if level == Some(v1::Consistency::Crash) {
-            return Some(v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() });
+            return Some(v1::JobConsistency {
+                level: v1::Consistency::Crash,
+                ..v1::JobConsistency::default()
+            });
         }
         if level.is_none() && !self.or_fail && self.freeze_seconds.is_none() {
             return None;

@@ -112,7 +112,9 @@ fn tests(proof: &v1::JobProof) -> String {
     match (proof.enabled, proof.every_hours) {
         (false, _) => String::new(),
         (true, None) => format!("each new point, by {}", super::proof::signs(&proof.signs)),
-        (true, Some(hours)) => format!("each machine every {hours} hours, by {}", super::proof::signs(&proof.signs)),
+        (true, Some(hours)) => {
+            format!("each machine every {hours} hours, by {}", super::proof::signs(&proof.signs))
+        }
     }
 }
 

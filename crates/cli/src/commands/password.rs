@@ -1,7 +1,11 @@
 //! Where a password comes from: a file, the environment or the terminal, never an argument, which everybody on the host
 //! could read. It is wiped after use and must never reach a message.
 
-use std::{fs::{File, Metadata}, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs::{File, Metadata},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use nestling_api::v1::ErrorCode;
 use nestling_vault::{PASSWORD_BYTES_MAX, Password, PasswordError, first_line};

@@ -60,7 +60,9 @@ impl Proof {
             Command::Run(run) => run.run(session).await,
             Command::List => printer.list(&session.client().await?.proofs().await?, table),
             Command::Show { proof } => printer.show(&session.client().await?.proof(&proof).await?, details),
-            Command::Cancel { proof } => printer.changed(&session.client().await?.cancel_proof(&proof).await?),
+            Command::Cancel { proof } => {
+                printer.changed(&session.client().await?.cancel_proof(&proof).await?)
+            }
             Command::Screen(screen) => screen.run(session).await,
         }
     }
@@ -171,7 +173,8 @@ mod tests {
     fn what_is_waited_for_is_told_in_words() {
         let program = v1::ProofProgram { program: "/bin/x".into(), arguments: Vec::new(), seconds_max: None };
         assert_eq!(signs(&v1::ProofSigns::default()), "its agent or a login prompt");
-        let both = v1::ProofSigns { console: Some("up".into()), on_host: Some(program), ..Default::default() };
+        let both =
+            v1::ProofSigns { console: Some("up".into()), on_host: Some(program), ..Default::default() };
         assert_eq!(signs(&both), "\"up\" on its console, /bin/x on the host");
         assert_eq!(seconds(7390), "7.3 s");
     }

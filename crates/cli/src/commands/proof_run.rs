@@ -9,11 +9,7 @@ use nestling_api::{
 };
 use tokio::time::interval;
 
-use super::{
-    backup::state,
-    backup_run::Signals,
-    proof::seconds,
-};
+use super::{backup::state, backup_run::Signals, proof::seconds};
 use crate::{
     failure::{Failure, Result, status},
     printer::Printer,
@@ -145,7 +141,9 @@ impl Run {
         let proof = client.start_proof(&self.into_wire()).await?;
         if detach {
             let number = proof.number;
-            printer.talk(&format!("proof {number} has begun; `nestling proof show {number}` tells how far it is"));
+            printer.talk(&format!(
+                "proof {number} has begun; `nestling proof show {number}` tells how far it is"
+            ));
             return printer.changed(&proof);
         }
         let proof = watch(printer, &client, proof, signals).await?;
@@ -195,7 +193,9 @@ async fn watch(
             }
         }
         let ended = proof.points.iter().filter(|point| point.ended_at_ms.is_some()).count();
-        if let Some((point, stage)) = proof.points.iter().find_map(|point| Some((point, point.stage.as_ref()?))) {
+        if let Some((point, stage)) =
+            proof.points.iter().find_map(|point| Some((point, point.stage.as_ref()?)))
+        {
             #[expect(clippy::cast_precision_loss, reason = "a share of a bar")]
             let share = ended as f64 / proof.points.len().max(1) as f64;
             let words = format!("{}: {stage} ({ended} of {} done)", point.vm, proof.points.len());
@@ -248,6 +248,9 @@ mod tests {
     #[test]
     fn a_program_is_split_at_blanks() {
         let split = program(" /usr/bin/pg_isready  -q ");
-        assert_eq!((split.program.as_str(), split.arguments.as_slice()), ("/usr/bin/pg_isready", &["-q".to_owned()][..]));
+        assert_eq!(
+            (split.program.as_str(), split.arguments.as_slice()),
+            ("/usr/bin/pg_isready", &["-q".to_owned()][..])
+        );
     }
 }

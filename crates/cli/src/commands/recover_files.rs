@@ -361,7 +361,14 @@ mod tests {
         for disk in ["", "scsi:0", "scsi:0/", "scsi:0/2:/a//"] {
             assert!(is_disk(disk), "{disk}");
         }
-        for path in ["lvm/data/files", "lvm/data/files:/", "scsi:0/2", "scsi:0/2:/", "scsi:0/2:/a", "scsi:0/2:/a//1:/"] {
+        for path in [
+            "lvm/data/files",
+            "lvm/data/files:/",
+            "scsi:0/2",
+            "scsi:0/2:/",
+            "scsi:0/2:/a",
+            "scsi:0/2:/a//1:/",
+        ] {
             assert!(!is_disk(path), "{path}");
         }
     }

@@ -143,7 +143,8 @@ fn what_only_linux_reads_comes_out_of_a_backup() {
     // What lies on both disks is listed as what it is together.
     let begun = Instant::now();
     let said = run(&["--json", "recover", "ls", "P@newest"]).ok();
-    let volumes: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let volumes: Vec<Value> =
+        said.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
     let content = |place: &str| {
         volumes.iter().find(|volume| volume["place"] == place).map(|volume| volume["content"].to_string())
     };

@@ -178,6 +178,10 @@ fn a_backup_that_does_not_boot_is_told_of() {
     // A job does all of that by itself, and fails with what does not boot.
     run(&["job", "create", "Nightly", "--vm", "C", "--crash-consistent", "--prove"]).ok();
     let said = run(&["job", "run", "Nightly"]);
-    assert!(said.status == 1 && said.stderr.contains("the recovery points of C do not boot"), "{}", said.stderr);
+    assert!(
+        said.status == 1 && said.stderr.contains("the recovery points of C do not boot"),
+        "{}",
+        said.stderr
+    );
     story.nothing_left();
 }

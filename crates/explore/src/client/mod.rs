@@ -20,7 +20,8 @@ use std::{
 use nestling_block::BlockSource;
 
 use crate::{
-    Composed, ComposedVolume, Content, ErrorKind, ExploreError, FileSystem, Place, Result, Summary, Volume, Volumes,
+    Composed, ComposedVolume, Content, ErrorKind, ExploreError, FileSystem, Place, Result, Summary, Volume,
+    Volumes,
     machine::Key,
     worker::protocol::{Answer, Message, Request, version},
 };
@@ -97,13 +98,21 @@ impl Worker {
 
     /// Starts a machine in which [`machine::serve`](crate::machine::serve) runs, and waits until it answers. `control` is
     /// the other end of its port; nobody but the command may have that.
-    pub fn start_machine(command: Command, control: UnixStream, name: &str, timeout: Duration) -> Result<Self> {
-        let failed = |e: io::Error| ExploreError::WorkerStart { volume: name.to_owned(), what: e.to_string() };
+    pub fn start_machine(
+        command: Command,
+        control: UnixStream,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let failed =
+            |e: io::Error| ExploreError::WorkerStart { volume: name.to_owned(), what: e.to_string() };
         let process = Mutex::new(Process::start(command, control).map_err(failed)?);
         let machine = Self { name: name.to_owned(), size_bytes: 0, timeout, process };
-        let another = || ExploreError::WorkerStart {
+        let another = || {
+            ExploreError::WorkerStart {
             volume: name.to_owned(),
             what: "the image of the machine that reads is of another version of this program; build it again: nestling image build reader".to_owned(),
+        }
         };
         match machine.ask(None, &Request::Version) {
             Ok(Message { body: Answer::Version(theirs), .. }) if theirs == version() => Ok(machine),
@@ -174,7 +183,8 @@ impl Worker {
         let timeout = if key.is_some() { KEY_TIMEOUT.max(self.timeout) } else { self.timeout };
         let asked = self.ask_within(None, &Request::Compose { key: key.cloned() }, timeout)?;
         let Answer::Composed(found) = asked.body else { return Err(self.unexpected()) };
-        let volume = |found: ComposedVolume| ComposedVolume { volume: harmless_volume(found.volume), ..found };
+        let volume =
+            |found: ComposedVolume| ComposedVolume { volume: harmless_volume(found.volume), ..found };
         Ok(Composed {
             volumes: found.volumes.into_iter().take(COMPOSED_MAX).map(volume).collect(),
             opened: found.opened,
@@ -220,7 +230,12 @@ impl Worker {
     }
 
     /// Asks about what `at` names, after the machine was told so.
-    fn ask_within(&self, at: Option<&Mount>, request: &Request, timeout: Duration) -> Result<Message<Answer>> {
+    fn ask_within(
+        &self,
+        at: Option<&Mount>,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Message<Answer>> {
         let mut process = self.process();
         if let Some(mount) = at
             && process.at.as_ref() != Some(mount)
@@ -232,7 +247,12 @@ impl Worker {
         self.ask_process(&mut process, request, timeout)
     }
 
-    fn ask_process(&self, process: &mut Process, request: &Request, timeout: Duration) -> Result<Message<Answer>> {
+    fn ask_process(
+        &self,
+        process: &mut Process,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Message<Answer>> {
         if let Some(end) = &process.ended {
             return Err(self.error(end));
         }

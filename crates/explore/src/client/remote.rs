@@ -6,8 +6,8 @@ use nestling_block::{BlockError, BlockSource, Extent, check_range};
 
 use super::{Mount, Worker, harmless};
 use crate::{
-    Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page, ReparsePoint, Result, Stat,
-    StreamInfo, Summary,
+    Cursor, ErrorKind, ExploreError, ExtendedAttribute, FileName, FileSystem, Node, Page, ReparsePoint,
+    Result, Stat, StreamInfo, Summary,
     worker::protocol::{Answer, DATA_BYTES_MAX, Message, PAGE_ENTRIES_MAX, Request, unpack_extents},
 };
 

@@ -32,7 +32,10 @@ pub(super) struct Device {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Is {
     /// A disk of the client or a partition of it.
-    Part { disk: u32, number: u32 },
+    Part {
+        disk: u32,
+        number: u32,
+    },
     Composed(ComposedId),
     /// What was encrypted on the device of this name.
     Opened(String),
@@ -153,7 +156,8 @@ mod tests {
 
     #[test]
     fn names_of_arrays_come_from_mdadm() {
-        let map = "md127 1.2 5c3f0a11:1:2:3 /dev/md/backup\nmd126 1.2 x /dev/md126\nmd125 1.2 y /dev/md/web:data\n";
+        let map =
+            "md127 1.2 5c3f0a11:1:2:3 /dev/md/backup\nmd126 1.2 x /dev/md126\nmd125 1.2 y /dev/md/web:data\n";
         assert_eq!(array_name(map, "md127").as_deref(), Some("backup"));
         assert_eq!(array_name(map, "md126").as_deref(), Some("md126"));
         assert_eq!(array_name(map, "md125").as_deref(), Some("data"));

@@ -98,9 +98,11 @@ pub struct ComposedVolume {
 /// Answers on the machine's port until the client closes it.
 pub fn serve() -> Result<()> {
     let port = port()?;
-    let failed = |e| ExploreError::WorkerStart { volume: "the disks".to_owned(), what: format!("the port: {e}") };
+    let failed =
+        |e| ExploreError::WorkerStart { volume: "the disks".to_owned(), what: format!("the port: {e}") };
     let port = OpenOptions::new().read(true).write(true).open(port).map_err(failed)?;
-    let mut machine = Machine { session: Session::nowhere(), composer: Composer::default(), open: HashMap::new() };
+    let mut machine =
+        Machine { session: Session::nowhere(), composer: Composer::default(), open: HashMap::new() };
     converse(&port, &port, |request| machine.answer(request))
 }
 

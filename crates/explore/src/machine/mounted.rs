@@ -94,7 +94,11 @@ pub(super) fn mount(device: &Device, content: &Content) -> Result<Arc<dyn FileSy
         }
     }
     Err(ExploreError::Told {
-        kind: if matches!(last, Errno::NODEV | Errno::OPNOTSUPP) { ErrorKind::Unsupported } else { ErrorKind::Damaged },
+        kind: if matches!(last, Errno::NODEV | Errno::OPNOTSUPP) {
+            ErrorKind::Unsupported
+        } else {
+            ErrorKind::Damaged
+        },
         what: format!("{} cannot be mounted: {}", content.kind, std::io::Error::from(last)),
     })
 }
@@ -188,11 +192,15 @@ fn told(volume: &str, what: &str, error: Errno) -> ExploreError {
         Errno::NOTDIR | Errno::LOOP => {
             ExploreError::WrongKind { volume, what: what.to_owned(), wanted: "a directory" }
         }
-        Errno::NAMETOOLONG => ExploreError::Limit { volume, what: "the length of a path".to_owned(), limit: 4096 },
+        Errno::NAMETOOLONG => {
+            ExploreError::Limit { volume, what: "the length of a path".to_owned(), limit: 4096 }
+        }
         Errno::IO | Errno::BADMSG | Errno::UCLEAN => {
             ExploreError::Damaged { volume, what: format!("{what}: {}", std::io::Error::from(error)) }
         }
-        error => ExploreError::Unsupported { volume, what: format!("{what}: {}", std::io::Error::from(error)) },
+        error => {
+            ExploreError::Unsupported { volume, what: format!("{what}: {}", std::io::Error::from(error)) }
+        }
     }
 }
 

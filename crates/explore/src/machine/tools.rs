@@ -13,7 +13,11 @@ const SAID_BYTES_MAX: u64 = 4096;
 
 /// Runs a program with `input`, and gives what it complained about if it failed. It has no deadline of its own: whoever
 /// asked the machine has one, and ends the machine.
-pub(super) fn run(program: &str, arguments: &[&str], input: &[u8]) -> Result<std::result::Result<(), String>> {
+pub(super) fn run(
+    program: &str,
+    arguments: &[&str],
+    input: &[u8],
+) -> Result<std::result::Result<(), String>> {
     let failed = |e: std::io::Error| ExploreError::WorkerStart {
         volume: "the disks".to_owned(),
         what: format!("{program}: {e}"),

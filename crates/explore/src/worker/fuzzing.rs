@@ -5,8 +5,8 @@ use std::sync::Arc;
 use nestling_block::BlockSource;
 
 use crate::{
-    Composed, ComposedVolume, Content, Cursor, ErrorKind, FileName, Kind, Node, Page, StreamInfo, Volume, VolumeId,
-    Volumes,
+    Composed, ComposedVolume, Content, Cursor, ErrorKind, FileName, Kind, Node, Page, StreamInfo, Volume,
+    VolumeId, Volumes,
 };
 
 use super::{

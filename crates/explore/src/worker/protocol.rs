@@ -12,7 +12,8 @@ use nestling_block::{Extent, ExtentKind, ExtentList};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Composed, Content, Cursor, ErrorKind, FileName, Node, Page, Stat, StreamInfo, Summary, Volumes, machine::Key,
+    Composed, Content, Cursor, ErrorKind, FileName, Node, Page, Stat, StreamInfo, Summary, Volumes,
+    machine::Key,
 };
 
 const HEAD_BYTES: usize = 8;

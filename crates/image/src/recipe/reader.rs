@@ -27,7 +27,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mdadm", "usr/sbin/mdadm"),
 ];
 
-const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "xfs", "btrfs", "dm-mod", "dm-crypt"];
+const MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "virtio_console", "xfs", "btrfs", "dm-mod", "dm-crypt"];
 /// Those that this kernel has.
 const MORE_MODULES: &[&str] = &[
     "isofs",

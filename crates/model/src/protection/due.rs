@@ -374,7 +374,10 @@ mod tests {
         };
         let timed = cut(1, Cause::Schedule { time_ms: MONDAY });
         let causes = |job: &Job, runs: &[Run], hours| -> Vec<Cause> {
-            due(std::slice::from_ref(job), runs, MONDAY + hours * HOUR).into_iter().flat_map(|d| d.causes).collect()
+            due(std::slice::from_ref(job), runs, MONDAY + hours * HOUR)
+                .into_iter()
+                .flat_map(|d| d.causes)
+                .collect()
         };
         let begins = |text: &str, runs: &[Run], hours| !causes(&scheduled(1, text), runs, hours).is_empty();
         let one = std::slice::from_ref(&timed);
@@ -385,7 +388,10 @@ mod tests {
         assert!(!begins("daily at 00:00 missed within 2 hours", one, 3));
         assert!(!begins("daily at 00:00 during 22:00-06:00", one, 12), "it waits for its window");
         assert!(begins("daily at 00:00 during 22:00-06:00", one, 22));
-        assert!(!begins("daily at 00:00 except 00:30-02:00", one, 1), "these are hours in which nothing runs");
+        assert!(
+            !begins("daily at 00:00 except 00:30-02:00", one, 1),
+            "these are hours in which nothing runs"
+        );
 
         let twice = [timed.clone(), cut(2, again)];
         assert!(!begins("daily at 00:00", &twice, 1), "no more than once");

@@ -66,7 +66,9 @@ pub fn find(path: &Path, more: &[PathBuf]) -> Result<Found> {
     let (kind, path) = match about.is_dir() {
         true => in_folder(path)?,
         // To open anything else may wait for ever, or do something.
-        false if !about.is_file() => return Err(NodeError::Invalid(format!("{} is no file", path.display()))),
+        false if !about.is_file() => {
+            return Err(NodeError::Invalid(format!("{} is no file", path.display())));
+        }
         false => (of_file(path)?, path.to_owned()),
     };
     let refused = |source| NodeError::from(ExchangeFailed::Description { path: path.clone(), source });

@@ -21,9 +21,7 @@ mod teller;
 pub(crate) mod tests;
 mod values;
 
-pub use describe::{
-    KERNEL_ONLY_FOR_LIBVIRT, describe, disk as describe_disk, write as write_descriptions,
-};
+pub use describe::{KERNEL_ONLY_FOR_LIBVIRT, describe, disk as describe_disk, write as write_descriptions};
 pub use error::ExchangeFailed;
 pub use folder::{NewFolder, UnfinishedFolder};
 pub use values::{ExchangeStep, ExportWish, ImportWish};

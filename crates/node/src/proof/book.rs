@@ -276,9 +276,12 @@ fn note(verdicts: &mut Verdicts, run: &ProofRun) {
 fn message(number: u64, point: &PointProof) -> Message {
     let text = |message: &Option<Message>| message.as_ref().map(ToString::to_string).unwrap_or_default();
     match point.ready_ms.filter(|_| point.state.is_success()) {
-        Some(ms) => {
-            Message::from(format!("proof {number}: up after {}.{} s: {}", ms / 1000, ms % 1000 / 100, text(&point.seen)))
-        }
+        Some(ms) => Message::from(format!(
+            "proof {number}: up after {}.{} s: {}",
+            ms / 1000,
+            ms % 1000 / 100,
+            text(&point.seen)
+        )),
         None => Message::from(format!("proof {number}: {}", text(&point.reason))),
     }
 }

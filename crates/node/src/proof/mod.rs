@@ -32,11 +32,11 @@ use std::{sync::Arc, time::Duration};
 use nestling_model::{EventKind, VmId, protection::ProofRun};
 use nestling_store::Store;
 
+use self::book::Proofs;
 pub use self::{
     proofs::Cause,
     values::{ProofProgress, ProofView, ProofWish},
 };
-use self::book::Proofs;
 use crate::{error::Result, home::HomeDir, keeper::Keeper, node::Shared};
 
 /// For proofs under way to give back what they hold when the node ends.

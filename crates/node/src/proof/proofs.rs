@@ -141,7 +141,8 @@ impl Node {
     fn proof_view(&self, entry: &Entry) -> ProofView {
         let run = entry.run();
         let known = self.protection.repositories.get(run.repository);
-        let repository = known.map_or_else(|| run.repository.0.to_string(), |k| k.repository.name.to_string());
+        let repository =
+            known.map_or_else(|| run.repository.0.to_string(), |k| k.repository.name.to_string());
         let job = run.job.map(|id| {
             let job = self.protection.jobs.find(&id.0.to_string());
             job.map_or_else(|_| id.0.to_string(), |job| job.name.to_string())

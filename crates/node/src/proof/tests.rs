@@ -134,7 +134,10 @@ fn a_guest_that_shows_nothing_and_a_proof_that_is_cancelled_leave_nothing() {
         let notes = node.vm(&ME, "proof-vm-2-1").await.unwrap().vm.notes;
         assert!(notes.starts_with("Runs for proof 2 of recovery point"), "{notes}");
         assert_eq!(node.candidates(false).await.len(), 2);
-        assert_eq!(node.finish_instant_boot(&ME, "proof-vm-2-1").await.unwrap_err().code(), ErrorKind::Invalid);
+        assert_eq!(
+            node.finish_instant_boot(&ME, "proof-vm-2-1").await.unwrap_err().code(),
+            ErrorKind::Invalid
+        );
         node.cancel_proof(&ME, &begun).await.unwrap();
         let run = ended(&node, 2).await;
         assert_eq!((run.state, run.points[0].state), (RunState::Cancelled, RunState::Cancelled));

@@ -187,7 +187,8 @@ fn end(run: &mut Run, is_whole: bool, is_stopping: bool, now_ms: u64) {
         outcome => outcome,
     };
     if !is_whole && run.reason.is_none() {
-        run.reason = Some("it was ended before its copies and programs were done; its recovery points stay".into());
+        run.reason =
+            Some("it was ended before its copies and programs were done; its recovery points stay".into());
     }
     take(run.step(step, now_ms));
 }

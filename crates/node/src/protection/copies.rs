@@ -17,9 +17,7 @@ use nestling_vault::{
 };
 use tokio::time::timeout;
 
-use super::{
-    conduct::Order, marks::vm_of, repositories::Known, retention, runs::Entry, saving::timestamp,
-};
+use super::{conduct::Order, marks::vm_of, repositories::Known, retention, runs::Entry, saving::timestamp};
 use crate::{
     NodeError,
     clock::now_ms,
@@ -105,7 +103,8 @@ impl Copying<'_> {
         let (report, has_made) = self.watch(&job, work).await?;
         let name = &self.known.repository.name;
         if !has_made {
-            let why = format!("{path}: the new recovery point was not copied to '{name}': it is gone or damaged");
+            let why =
+                format!("{path}: the new recovery point was not copied to '{name}': it is gone or damaged");
             warn(self.node, self.entry, why).await;
         }
         let message = format!(
@@ -185,9 +184,8 @@ fn wanted(points: Vec<Point>, there: &HashSet<SnapshotId>, made: PointId, latest
         .map(|point| point.snapshot.time)
         .max();
     let is_whole = |point: &Point| !point.snapshot.tags.iter().any(|tag| tag == DAMAGED_TAG);
-    let is_new = |point: &Point| {
-        is_made(point, made) || newest.is_none_or(|newest| point.snapshot.time > newest)
-    };
+    let is_new =
+        |point: &Point| is_made(point, made) || newest.is_none_or(|newest| point.snapshot.time > newest);
     points.into_iter().filter(|point| is_whole(point) && is_new(point)).collect()
 }
 

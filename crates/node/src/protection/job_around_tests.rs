@@ -95,7 +95,8 @@ fn server() -> std::net::TcpListener {
 /// The next one who tells something, and what.
 async fn told(server: &std::net::TcpListener) -> (TcpStream, String) {
     let server = TcpListener::from_std(server.try_clone().unwrap()).unwrap();
-    let (mut peer, _) = tokio::time::timeout(Duration::from_secs(30), server.accept()).await.unwrap().unwrap();
+    let (mut peer, _) =
+        tokio::time::timeout(Duration::from_secs(30), server.accept()).await.unwrap().unwrap();
     let mut text = String::new();
     while !text.contains("machine_count") || !text.ends_with('}') {
         let mut part = [0; 4096];

@@ -131,7 +131,8 @@ fn a_disk_that_does_not_answer_holds_up_no_other_job() {
         std::fs::remove_file(&dead).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&dead).status().unwrap().success());
         let one = |schedule| JobSettings { include: Some(vec!["vm".parse().unwrap()]), ..all(schedule) };
-        let by_size = JobSettings { order: Some(MachineOrder::SmallestFirst), ..one(Some("every 15 minutes")) };
+        let by_size =
+            JobSettings { order: Some(MachineOrder::SmallestFirst), ..one(Some("every 15 minutes")) };
         node.create_job(&ME, named("A"), by_size).await.unwrap();
         node.create_job(&ME, named("B"), one(Some("every 15 minutes"))).await.unwrap();
         hands.send_replace(T0 + 15 * MINUTE);

@@ -128,7 +128,8 @@ impl Node {
             None => self.protection.repositories.all(),
         };
         let look = async |known: Known| {
-            let (repositories, of, see) = (Arc::clone(&self.protection.repositories), known.clone(), see.clone());
+            let (repositories, of, see) =
+                (Arc::clone(&self.protection.repositories), known.clone(), see.clone());
             let found = answered(&known, move || repositories.look(&of, see)).await;
             (known, found)
         };
@@ -178,7 +179,8 @@ impl Node {
         }
         let digits = id.to_owned();
         let see = move |vault: &Vault, catalogue: &Catalogue| {
-            let fitting = catalogue.newest_first().filter(|entry| entry.id().to_string().starts_with(&digits));
+            let fitting =
+                catalogue.newest_first().filter(|entry| entry.id().to_string().starts_with(&digits));
             // Two are as many too many as a hundred are.
             fitting.take(2).map(|entry| entry.read(vault)).collect::<std::result::Result<Vec<_>, _>>()
         };

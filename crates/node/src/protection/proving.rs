@@ -48,11 +48,18 @@ async fn prove_saved(
         parallel: order.parallel,
     };
     let proof = Node::of(Arc::clone(node)).begin_proof(order.known.clone(), points, cause).await?;
-    entry.log.say(&format!("proof {} begins, of {} recovery points", proof.number(), proof.run().points.len()));
+    entry.log.say(&format!(
+        "proof {} begins, of {} recovery points",
+        proof.number(),
+        proof.run().points.len()
+    ));
     let machines = entry.run().machines;
-    let under_way = || machines.iter().enumerate().filter(|(_, machine)| {
-        proof.run().points.iter().any(|point| Some(point.point) == machine.point)
-    });
+    let under_way = || {
+        machines
+            .iter()
+            .enumerate()
+            .filter(|(_, machine)| proof.run().points.iter().any(|point| Some(point.point) == machine.point))
+    };
     under_way().for_each(|(number, machine)| entry.does(number, &machine.path, "testing its recovery point"));
     tokio::select! {
         () = proof.ended.cancelled() => {}
@@ -68,7 +75,12 @@ async fn prove_saved(
     let failed: Vec<String> = failed.map(|point| point.machine.to_string()).collect();
     if !failed.is_empty() {
         let number = done.number;
-        fail(node, entry, format!("proof {number}: the recovery points of {} do not boot", failed.join(", "))).await;
+        fail(
+            node,
+            entry,
+            format!("proof {number}: the recovery points of {} do not boot", failed.join(", ")),
+        )
+        .await;
     }
     Ok(())
 }
@@ -102,7 +114,9 @@ async fn due_points(
     let vault = node.protection.repositories.open(known).await?;
     let of = known.clone();
     let list =
-        answered(known, move || vault.list_points(None, &VaultJob::default()).map_err(|e| of.failed(e))).await?;
-    let point = |id: &PointId| list.points.iter().find(|point| PointId::from_bytes(point.id.0) == *id).cloned();
+        answered(known, move || vault.list_points(None, &VaultJob::default()).map_err(|e| of.failed(e)))
+            .await?;
+    let point =
+        |id: &PointId| list.points.iter().find(|point| PointId::from_bytes(point.id.0) == *id).cloned();
     Ok(wanted.iter().filter_map(point).collect())
 }

@@ -65,7 +65,8 @@ impl Shared {
         let (jobs, runs) = (self.protection.jobs.all(), self.protection.runs.documents());
         let mut next_ms = now_ms.saturating_add(LOOK_MS);
         // Side by side: one that has to wait for disks holds up no other.
-        let begun = join_all(due(&jobs, &runs, now_ms).into_iter().map(|due| self.begin_due(&jobs, due))).await;
+        let begun =
+            join_all(due(&jobs, &runs, now_ms).into_iter().map(|due| self.begin_due(&jobs, due))).await;
         if begun.contains(&false) {
             next_ms = next_ms.min(next_minute);
         }

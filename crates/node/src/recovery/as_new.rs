@@ -116,7 +116,8 @@ impl AsNew<'_> {
         };
         if let Some(proof) = self.proof {
             let (point, of) = (self.source.point.short_id(), &self.source.point.name);
-            let notes = format!("Runs for proof {proof} of recovery point {point} of '{of}', and goes with it.");
+            let notes =
+                format!("Runs for proof {proof} of recovery point {point} of '{of}', and goes with it.");
             vm.notes = Message::from(notes).to_string();
             vm.start_action = StartAction::Nothing;
         }

@@ -173,10 +173,10 @@ impl Node {
         }
         let source = self.open_source(&known, &point, key.2.as_deref()).await?;
         let seat = readers.seat(ANSWER_TIMEOUT).await?;
-        let OpenedFs { fs, server, machine } =
-            self.open_place(&source, key.2.as_deref(), &volume).await?;
+        let OpenedFs { fs, server, machine } = self.open_place(&source, key.2.as_deref(), &volume).await?;
         let disk = key.2.clone();
-        let opened = readers.keep(key, Opened { point, disk, fs, machine, _server: server, _source: source }, seat);
+        let opened =
+            readers.keep(key, Opened { point, disk, fs, machine, _server: server, _source: source }, seat);
         self.watch_idle();
         Ok(opened)
     }
@@ -206,7 +206,12 @@ impl Node {
         });
     }
 
-    pub(super) async fn open_source(&self, known: &Known, point: &Point, disk: Option<&str>) -> Result<Arc<Source>> {
+    pub(super) async fn open_source(
+        &self,
+        known: &Known,
+        point: &Point,
+        disk: Option<&str>,
+    ) -> Result<Arc<Source>> {
         let vault = self.protection.repositories.open(known).await?;
         let (known, point) = (known.clone(), point.clone());
         let source = blocking(move || Source::read(known, vault, point, &Job::default())).await?;
@@ -314,7 +319,9 @@ mod tests {
         assert_eq!(apart("scsi:0"), Some((Some("scsi-0".to_owned()), String::new())));
         assert_eq!(apart("lvm/a/b:/c"), Some((None, "lvm/a/b:/c".to_owned())));
         assert_eq!(apart("ide:1/2:/a//0:/b"), Some((Some("ide-1".to_owned()), "2:/a//0:/b".to_owned())));
-        for text in ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0", "lvm/a", "scsi:0/lvm/a/b:/"] {
+        for text in
+            ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0", "lvm/a", "scsi:0/lvm/a/b:/"]
+        {
             assert_eq!(apart(text), None, "{text}");
         }
     }

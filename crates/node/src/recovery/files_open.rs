@@ -188,13 +188,7 @@ pub(super) fn disk_number(source: &Source, disk: &str) -> Result<u32> {
 }
 
 /// Goes to a place in a process of its own. Blocks.
-fn look(
-    source: &Source,
-    disk: &str,
-    place: &Place,
-    program: &WorkerProgram,
-    socket: &Path,
-) -> Result<Found> {
+fn look(source: &Source, disk: &str, place: &Place, program: &WorkerProgram, socket: &Path) -> Result<Found> {
     let go = |place: &Place| start(source, disk, place, program, socket);
     let failed = |error| unreadable(&source.point, error);
     let its_disk = || go(&place.disk()).map(|(worker, server)| Found::Disk(Arc::new(worker), server));
@@ -210,9 +204,7 @@ fn look(
             kind: ErrorKind::Unsupported,
             what: format!("holds {kind}; list the recovery point to see the volumes on it"),
         })),
-        kind if !needs_machine(kind) => {
-            Ok(Found::Read(Arc::new(worker).open().map_err(failed)?, server))
-        }
+        kind if !needs_machine(kind) => Ok(Found::Read(Arc::new(worker).open().map_err(failed)?, server)),
         _ if place.images().is_empty() => Ok(Found::Mounted),
         _ => {
             drop(worker);
@@ -241,7 +233,8 @@ pub(super) fn look_at_disk(
         Ok((worker, server)) => return Ok(FoundDisk::Read(worker, server)),
         Err(error) => error,
     };
-    let Some(outer) = place.outermost().filter(|_| is_unsupported(&error) && !place.images().is_empty()) else {
+    let Some(outer) = place.outermost().filter(|_| is_unsupported(&error) && !place.images().is_empty())
+    else {
         return Err(error);
     };
     let (worker, server) = go(&Place::default().volume(outer.volume.clone()))?;

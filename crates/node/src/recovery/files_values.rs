@@ -285,7 +285,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_partition_table_is_shown_with_its_disk() {
-        let of = |disk| VolumeView::of_disk(disk, &Place::default(), "the table at the end is damaged".into());
+        let of =
+            |disk| VolumeView::of_disk(disk, &Place::default(), "the table at the end is damaged".into());
         let view = of(Some("scsi-0"));
         assert_eq!((view.place.as_str(), view.is_readable), ("scsi:0/", false));
         assert_eq!(view.problem.as_deref(), Some("the table at the end is damaged"));

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use nestling_explore::{
-    Composed, ErrorKind, ExploreError, Place, Volume,
-    client::Mount,
-    machine::Key,
-};
+use nestling_explore::{Composed, ErrorKind, ExploreError, Place, Volume, client::Mount, machine::Key};
 use nestling_identity::Identity;
 
 use super::{
@@ -44,14 +40,17 @@ impl Rows {
                 continue;
             };
             let disk = disks.get(number as usize);
-            let is = |(of, volume): &&mut (Option<String>, Volume)| of.as_ref() == disk && volume.id == found.volume.id;
+            let is = |(of, volume): &&mut (Option<String>, Volume)| {
+                of.as_ref() == disk && volume.id == found.volume.id
+            };
             // It is open now: what was encrypted is shown instead of that it was.
             if let Some((_, volume)) = self.volumes.iter_mut().find(is) {
                 volume.content = found.volume.content;
                 volume.problem = found.volume.problem;
             }
         }
-        self.problems.extend(composed.problems.into_iter().map(|problem| VolumeView::unreadable(None, problem)));
+        self.problems
+            .extend(composed.problems.into_iter().map(|problem| VolumeView::unreadable(None, problem)));
     }
 }
 
@@ -106,17 +105,20 @@ impl Node {
         blocking(move || {
             let mut rows = Rows::default();
             for disk in source.disks.iter().map(|disk| disk.name.clone()) {
-                let listed = start(&source, &disk, &Place::default(), &program, &socket).and_then(|(worker, server)| {
-                    let listed = worker.volumes().map_err(|error| unreadable(&source.point, error));
-                    drop(worker);
-                    server.stop();
-                    listed
-                });
+                let listed = start(&source, &disk, &Place::default(), &program, &socket).and_then(
+                    |(worker, server)| {
+                        let listed = worker.volumes().map_err(|error| unreadable(&source.point, error));
+                        drop(worker);
+                        server.stop();
+                        listed
+                    },
+                );
                 match listed {
                     Ok(found) => {
                         let of_disk = |problem| VolumeView::of_disk(Some(&disk), &Place::default(), problem);
                         rows.problems.extend(found.problems.into_iter().map(of_disk));
-                        rows.volumes.extend(found.volumes.into_iter().map(|volume| (Some(disk.clone()), volume)));
+                        rows.volumes
+                            .extend(found.volumes.into_iter().map(|volume| (Some(disk.clone()), volume)));
                     }
                     Err(error) => rows.problems.push(VolumeView::unreadable(Some(&disk), error.message())),
                 }
@@ -148,7 +150,13 @@ impl Node {
     }
 
     /// A disk inside a volume that a machine mounts.
-    async fn inside(&self, source: &Arc<Source>, disk: Option<&str>, number: u32, place: &Place) -> Result<Rows> {
+    async fn inside(
+        &self,
+        source: &Arc<Source>,
+        disk: Option<&str>,
+        number: u32,
+        place: &Place,
+    ) -> Result<Rows> {
         let reading = self.reader_of_point(source).await?;
         let (machine, of) = (Arc::clone(&reading.machine), Arc::clone(source));
         let mount = Mount { disk: number, place: place.clone() };

@@ -21,7 +21,10 @@ use nestling_block::{
     BlockError, BlockSource,
     nbd::{Export, NbdAddress, NbdServer, ServerLimits},
 };
-use nestling_explore::{client::Worker, machine::{DISK_SERIAL, PORT}};
+use nestling_explore::{
+    client::Worker,
+    machine::{DISK_SERIAL, PORT},
+};
 use nestling_hypervisor::{Qemu, ReaderDisk, ReaderSpec, probe::Engine, reader_command};
 use nestling_image::Image;
 
@@ -30,13 +33,7 @@ use super::{
     scratch::{Allowance, Scratch},
     source::Source,
 };
-use crate::{
-    Node, NodeError,
-    blocking::blocking,
-    error::Result,
-    home::remove_file,
-    locked::lock,
-};
+use crate::{Node, NodeError, blocking::blocking, error::Result, home::remove_file, locked::lock};
 
 /// For one answer of a machine, its start and all that it reads from the repository included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -88,7 +85,8 @@ pub struct Machines {
 impl Machines {
     pub fn get(&self, point: &str, place: &str) -> Option<Arc<Reading>> {
         let all = lock(&self.all);
-        let found = all.iter().find(|reading| (reading.key.0.as_str(), reading.key.1.as_str()) == (point, place))?;
+        let found =
+            all.iter().find(|reading| (reading.key.0.as_str(), reading.key.1.as_str()) == (point, place))?;
         found.touch();
         Some(Arc::clone(found))
     }
@@ -161,7 +159,8 @@ impl Node {
         let shared = self.shared();
         let reading = blocking(move || {
             for ending in shared.recovery.machines.make_room() {
-                let reads = |opened: &Opened| opened.machine.as_ref().is_some_and(|of| Arc::ptr_eq(of, &ending));
+                let reads =
+                    |opened: &Opened| opened.machine.as_ref().is_some_and(|of| Arc::ptr_eq(of, &ending));
                 shared.recovery.files.end_where(reads);
             }
             let (machine, server) = start(&bench, disks, &below.source)?;
@@ -194,10 +193,11 @@ fn start(bench: &Bench, disks: Vec<Arc<dyn BlockSource>>, source: &Source) -> Re
         Ok(Export::writable(&format!("{DISK_SERIAL}{number}"), Arc::new(disk)))
     };
     let count = disks.len();
-    let exports: std::result::Result<Vec<Export>, BlockError> = disks.into_iter().enumerate().map(export).collect();
+    let exports: std::result::Result<Vec<Export>, BlockError> =
+        disks.into_iter().enumerate().map(export).collect();
     let limits = ServerLimits { handshake: HANDSHAKE_TIMEOUT, ..ServerLimits::default() };
-    let server =
-        NbdServer::start(&NbdAddress::Unix(path.clone()), exports.map_err(served)?, limits).map_err(served)?;
+    let server = NbdServer::start(&NbdAddress::Unix(path.clone()), exports.map_err(served)?, limits)
+        .map_err(served)?;
     let connect = |number: usize| {
         let name = format!("{DISK_SERIAL}{number}");
         Ok(ReaderDisk { socket: UnixStream::connect(&path)?, serial: name.clone(), export: name })
@@ -216,8 +216,8 @@ fn start(bench: &Bench, disks: Vec<Arc<dyn BlockSource>>, source: &Source) -> Re
         port: (PORT, port),
         disks,
     };
-    let command =
-        reader_command(&bench.qemu, spec).map_err(|error| NodeError::Engine(format!("the machine that reads: {error}")))?;
+    let command = reader_command(&bench.qemu, spec)
+        .map_err(|error| NodeError::Engine(format!("the machine that reads: {error}")))?;
     let machine = Worker::start_machine(command, control, "the point's disks", ANSWER_TIMEOUT)
         .map_err(|error| unreadable(&source.point, error))?;
     let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -60,11 +60,7 @@ pub struct Readers<T> {
 
 impl<T> Default for Readers<T> {
     fn default() -> Self {
-        Self {
-            seats: Arc::new(Semaphore::new(READERS_MAX)),
-            kept: Mutex::default(),
-            turns: Mutex::default(),
-        }
+        Self { seats: Arc::new(Semaphore::new(READERS_MAX)), kept: Mutex::default(), turns: Mutex::default() }
     }
 }
 

@@ -18,7 +18,11 @@ use super::{
     values::{RecoveryView, RecoveryWish, Whereto},
 };
 use crate::{
-    Node, NodeError, clock::now_ms, error::Result, exchange::ExchangeFailed, networks::to_the_end,
+    Node, NodeError,
+    clock::now_ms,
+    error::Result,
+    exchange::ExchangeFailed,
+    networks::to_the_end,
     protection::{marks, repositories::Known},
     vm::Asked,
 };

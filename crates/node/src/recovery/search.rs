@@ -88,7 +88,7 @@ impl Node {
         self.ask(who, &at, move |opened, place, path| {
             search(&*opened.fs, opened.disk.as_deref(), place, path, pattern)
         })
-            .await
+        .await
     }
 
     /// What differs below a place of one point and of another: by kind, size, time, permissions and owner.

@@ -34,7 +34,11 @@ impl Node {
             let (known, point) = self.find_point(which, repository).await?;
             let missing =
                 || NodeError::NotFound { object: Object::Point, name: text.chars().take(80).collect() };
-            return if whose.is(&point.name, &point.snapshot.tags) { Ok((known, point)) } else { Err(missing()) };
+            return if whose.is(&point.name, &point.snapshot.tags) {
+                Ok((known, point))
+            } else {
+                Err(missing())
+            };
         }
         let see = move |vault: &Vault, catalogue: &Catalogue| {
             let newest = catalogue.newest_first().find(|entry| whose.is(entry.name(), &entry.tags));

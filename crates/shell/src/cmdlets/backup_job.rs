@@ -403,9 +403,9 @@ fn settings(call: &Call<'_>, before: &v1::JobSettings) -> v1::JobSettings {
         consistency: consistency(call, before.consistency.as_ref()),
         parallel: count(call, "MaximumParallel"),
         order: order(call),
-        after: listed(call, "After")
-            .map(|jobs| followed(jobs, before.after.as_deref().unwrap_or_default())),
-        copies: listed(call, "CopyTo").map(|names| copies(names, before.copies.as_deref().unwrap_or_default())),
+        after: listed(call, "After").map(|jobs| followed(jobs, before.after.as_deref().unwrap_or_default())),
+        copies: listed(call, "CopyTo")
+            .map(|names| copies(names, before.copies.as_deref().unwrap_or_default())),
         objective_seconds: seconds,
         ..v1::JobSettings::default()
     }

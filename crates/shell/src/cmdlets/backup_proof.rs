@@ -49,9 +49,20 @@ fn start_cmdlet() -> Cmdlet<Client> {
                 .at(0)
                 .mandatory()
                 .from_pipeline(FromPipeline::Value),
-                Parameter::new("Repository", Kind::String, "Where the points are; the only repository when absent."),
-                Parameter::new("ConsoleText", Kind::String, "The guest is up when this is on its serial console."),
-                Parameter::switch("Agent", "The guest is up when its agent answers, and no login prompt suffices."),
+                Parameter::new(
+                    "Repository",
+                    Kind::String,
+                    "Where the points are; the only repository when absent.",
+                ),
+                Parameter::new(
+                    "ConsoleText",
+                    Kind::String,
+                    "The guest is up when this is on its serial console.",
+                ),
+                Parameter::switch(
+                    "Agent",
+                    "The guest is up when its agent answers, and no login prompt suffices.",
+                ),
                 Parameter::new(
                     "TimeoutSeconds",
                     Kind::Int { min: 1, max: 86_400 },
@@ -84,7 +95,12 @@ fn get_cmdlet() -> Cmdlet<Client> {
         summary: "Gets what tests of recovery points have found, the newest tests first.",
         parameters: const {
             &[
-                Parameter::new("Id", Kind::Ints { min: 1, max: i64::MAX }, "The proofs' numbers; all when absent.").at(0),
+                Parameter::new(
+                    "Id",
+                    Kind::Ints { min: 1, max: i64::MAX },
+                    "The proofs' numbers; all when absent.",
+                )
+                .at(0),
                 Parameter::new("Newest", Kind::Int { min: 1, max: i64::MAX }, "Only so many proofs."),
             ]
         },

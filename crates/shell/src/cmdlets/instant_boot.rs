@@ -36,8 +36,12 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
             class: "Nestling.Commands.GetVMInstantBoot",
             summary: "Gets the virtual machines that run straight from a recovery point.",
             parameters: const {
-                &[Parameter::new("VMName", Kind::Strings, "The machines' names; wildcards are taken. All when absent.")
-                    .at(0)]
+                &[Parameter::new(
+                    "VMName",
+                    Kind::Strings,
+                    "The machines' names; wildcards are taken. All when absent.",
+                )
+                .at(0)]
             },
             input: Input::EachRecord,
             impact: Impact::None,
@@ -75,7 +79,8 @@ pub fn cmdlets() -> Vec<Cmdlet<Client>> {
 async fn get(call: &mut Call<'_>) -> CmdletResult {
     let client = call.context().clone();
     let names = call.texts("VMName");
-    let is_meant = |boot: &&v1::InstantBoot| names.is_empty() || names.iter().any(|name| fits(name, &boot.vm));
+    let is_meant =
+        |boot: &&v1::InstantBoot| names.is_empty() || names.iter().any(|name| fits(name, &boot.vm));
     let all = client.instant_boots().await.map_err(|e| ends(&e))?;
     all.iter().filter(is_meant).for_each(|boot| call.emit(object(boot)));
     Ok(())
@@ -112,8 +117,12 @@ async fn finished(client: &Client, begun: &v1::InstantBoot) -> Result<Value, Flo
         };
         if let Some(problem) = &now.problem {
             let message = format!("'{}': {problem}", now.vm);
-            let record =
-                ErrorRecord::new(Category::NotSpecified, "VirtualizationException", "OperationFailed", message);
+            let record = ErrorRecord::new(
+                Category::NotSpecified,
+                "VirtualizationException",
+                "OperationFailed",
+                message,
+            );
             return Err(record.with_target(now.vm.clone(), "String").into());
         }
     }

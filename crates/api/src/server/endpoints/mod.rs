@@ -8,8 +8,8 @@ mod host;
 mod inside;
 mod jobs;
 mod network;
-mod protection;
 mod proof;
+mod protection;
 mod recovery;
 mod vms;
 
