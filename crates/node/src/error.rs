@@ -26,6 +26,11 @@ use nestling_vault::{FailureKind, VaultError};
 
 use crate::{exchange::ExchangeFailed, protection::JobError};
 
+mod objects;
+
+pub use objects::Object;
+use objects::{exists, not_found};
+
 pub type Result<T> = std::result::Result<T, NodeError>;
 
 /// What kind of failure it is, for programs.
@@ -41,27 +46,6 @@ pub enum ErrorKind {
     GuestAbsent,
     Timeout,
     Failed,
-}
-
-/// What kinds of objects are looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Object {
-    Vm,
-    Switch,
-    Nat,
-    Mapping,
-    Adapter,
-    Drive,
-    HostAdapter,
-    HostAddress,
-    Disk,
-    Feature,
-    Repository,
-    Run,
-    Point,
-    Recovery,
-    Proof,
-    Job,
 }
 
 /// A part of a machine that is changed, as Hyper-V's messages call it.
@@ -256,65 +240,6 @@ pub enum ModifyReason {
     State(VmState),
     #[error(transparent)]
     Invalid(VmInvalid),
-}
-
-fn not_found(object: Object, name: &str) -> String {
-    let name: String = name.chars().take(120).flat_map(char::escape_debug).collect();
-    match object {
-        Object::Vm => format!("Hyper-V was unable to find a virtual machine with name \"{name}\"."),
-        Object::Switch => format!("Hyper-V was unable to find a virtual switch with name \"{name}\"."),
-        Object::Nat => {
-            format!("No matching MSFT_NetNat objects found with property 'Name' equal to '{name}'.")
-        }
-        Object::Mapping => {
-            format!(
-                "No matching MSFT_NetNatStaticMapping objects found with property 'StaticMappingID' equal to '{name}'."
-            )
-        }
-        Object::HostAdapter => {
-            format!("No MSFT_NetAdapter objects found with property 'Name' equal to '{name}'.")
-        }
-        Object::HostAddress => {
-            format!(
-                "No matching MSFT_NetIPAddress objects found with property 'IPAddress' equal to '{name}'."
-            )
-        }
-        Object::Adapter => format!("the virtual machine has no network adapter {name}"),
-        Object::Drive => format!("the virtual machine has no disk at {name}"),
-        Object::Disk => format!("there is no disk {name}"),
-        Object::Repository => format!("there is no repository \"{name}\""),
-        Object::Run => format!("there is no run {name}"),
-        Object::Point => format!("there is no recovery point {name}"),
-        Object::Recovery => format!("there is no recovery {name}"),
-        Object::Proof => format!("there is no proof {name}"),
-        Object::Job => format!("there is no backup job \"{name}\""),
-        Object::Feature => {
-            format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
-        }
-    }
-}
-
-fn exists(object: Object, name: &str) -> String {
-    match object {
-        Object::Vm => format!("a virtual machine with the name \"{name}\" exists already"),
-        Object::Switch => format!("a virtual switch with the name \"{name}\" exists already"),
-        Object::Nat => format!("a NAT network with the name \"{name}\" exists already"),
-        Object::Mapping => format!("the external port {name} has a static mapping already"),
-        Object::Adapter => format!("the MAC address {name} belongs to another network adapter"),
-        Object::HostAddress => format!("Instance MSFT_NetIPAddress already exists: {name}"),
-        Object::Repository => format!("a repository with the name \"{name}\" exists already"),
-        Object::Drive
-        | Object::HostAdapter
-        | Object::Disk
-        | Object::Feature
-        | Object::Run
-        | Object::Point
-        | Object::Recovery
-        | Object::Proof
-        | Object::Job => {
-            format!("{name} exists already")
-        }
-    }
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -124,25 +124,57 @@ fn make(dir: &Path) -> BTreeMap<String, String> {
     sums
 }
 
+/// XFS on a disk in a qcow2, in ext4.
+fn make_nested(dir: &Path) {
+    tool(
+        dir,
+        "head -c 2000000 /dev/urandom > innermost; mkdir outer; truncate -s 310M inner.raw
+         printf '/nothing\\n0 0\\nd--755 0 0\\nfile ---644 0 0 innermost\\n$\\n' > proto
+         mkfs.xfs -q -p proto inner.raw; qemu-img convert -O qcow2 inner.raw outer/inner.qcow2; rm inner.raw
+         truncate -s 96M c.raw; mke2fs -q -F -t ext4 -d outer c.raw; rm -r outer",
+    );
+}
+
+/// A file of the home that only its owner reads.
+fn secret(nest: &Nest, name: &str, text: &str) -> String {
+    let path = nest.home.join(name);
+    fs::write(&path, text).expect("a file");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("a mode");
+    path.display().to_string()
+}
+
+fn log(nest: &Nest) -> String {
+    fs::read_to_string(nest.home.join("node.log")).expect("a log")
+}
+
+const LUKS: &str = "scsi:0/4:/sub/deep/file";
+
 #[test]
 fn what_only_linux_reads_comes_out_of_a_backup() {
     let nest = Nest::new("mounted");
     nest.image("reader");
-    let home = nest.home.clone();
-    let path = |name: &str| home.join(name).display().to_string();
-    let sums = make(&home);
-    fs::write(path("password"), "correct horse\n").expect("a file");
-    fs::set_permissions(path("password"), PermissionsExt::from_mode(0o600)).expect("a mode");
-    let run = |args: &[&str]| nest.run(args);
-    run(&["repository", "add", "R", &path("vault"), "--password-file", &path("password")]).ok();
-    run(&["vm", "create", "P"]).ok();
-    run(&["vm", "drive", "add", "P", &path("a.raw")]).ok();
-    run(&["vm", "drive", "add", "P", &path("b.raw")]).ok();
-    run(&["backup", "run", "P"]).ok();
+    let sums = make(&nest.home);
+    make_nested(&nest.home);
+    let path = |name: &str| nest.home.join(name).display().to_string();
+    let password = secret(&nest, "password", "correct horse\n");
+    nest.run(&["repository", "add", "R", &path("vault"), "--password-file", &password]).ok();
+    nest.run(&["vm", "create", "P"]).ok();
+    for disk in ["a.raw", "b.raw", "c.raw"] {
+        nest.run(&["vm", "drive", "add", "P", &path(disk)]).ok();
+    }
+    nest.run(&["backup", "run", "P"]).ok();
+    what_lies_on_both_disks_is_listed(&nest);
+    only_the_right_key_opens(&nest);
+    every_file_is_what_was_written(&nest, &sums);
+    a_disk_inside_a_disk_is_read_too(&nest);
+    what_goes_wrong_costs_one_question(&nest);
+    the_machine_ends_with_the_node(&nest);
+}
 
-    // What lies on both disks is listed as what it is together.
+fn what_lies_on_both_disks_is_listed(nest: &Nest) {
     let begun = Instant::now();
-    let said = run(&["--json", "recover", "ls", "P@newest"]).ok();
+    let said = nest.run(&["--json", "recover", "ls", "P@newest"]).ok();
+    let took = begun.elapsed();
     let volumes: Vec<Value> =
         said.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
     let content = |place: &str| {
@@ -157,24 +189,23 @@ fn what_only_linux_reads_comes_out_of_a_backup() {
     ] {
         assert_eq!(content(place), Some(format!("{is:?}")), "{place} in {said}");
     }
-    let log = fs::read_to_string(home.join("node.log")).expect("a log");
+    let log = log(nest);
     let ready = ready(&log).unwrap_or_else(|| panic!("no machine was started: {log}"));
-    eprintln!("the machine that reads was ready after {ready:?}, the list after {:?}", begun.elapsed());
+    eprintln!("the machine that reads was ready after {ready:?}, the list after {took:?}");
     assert!(ready < READY, "{ready:?}");
+}
 
-    // A key opens, and only the right one.
-    let luks = "scsi:0/4:/sub/deep/file";
-    let said = run(&["recover", "ls", "P@newest", luks]).fails();
+fn only_the_right_key_opens(nest: &Nest) {
+    let said = nest.run(&["recover", "ls", "P@newest", LUKS]).fails();
     assert!(said.contains("--key-file"), "{said}");
-    for (name, key) in [("key", "a good key\n"), ("wrong", "another key")] {
-        fs::write(path(name), key).expect("a file");
-        fs::set_permissions(path(name), PermissionsExt::from_mode(0o600)).expect("a mode");
-    }
-    let said = run(&["recover", "ls", "P@newest", luks, "--key-file", &path("wrong")]).fails();
+    let (right, wrong) = (secret(nest, "key", "a good key\n"), secret(nest, "wrong", "another key"));
+    let said = nest.run(&["recover", "ls", "P@newest", LUKS, "--key-file", &wrong]).fails();
     assert!(said.contains("the key opens nothing"), "{said}");
-    run(&["recover", "ls", "P@newest", luks, "--key-file", &path("key")]).ok();
+    nest.run(&["recover", "ls", "P@newest", LUKS, "--key-file", &right]).ok();
+}
 
-    // Every file is what was written, though nothing was unmounted.
+/// Though nothing was unmounted.
+fn every_file_is_what_was_written(nest: &Nest, sums: &BTreeMap<String, String>) {
     for (name, volume) in [
         ("xfs", "scsi:0/1"),
         ("btrfs", "scsi:1/1"),
@@ -182,29 +213,42 @@ fn what_only_linux_reads_comes_out_of_a_backup() {
         ("md", "md/backup"),
         ("luks", "scsi:0/4"),
     ] {
-        fs::create_dir(path(name)).expect("a directory");
-        let said = run(&["recover", "get", "P@newest", &format!("{volume}:/sub"), &path(name)]);
+        let target = nest.home.join(name);
+        fs::create_dir(&target).expect("a directory");
+        let place = format!("{volume}:/sub");
+        let said = nest.run(&["recover", "get", "P@newest", &place, &target.display().to_string()]);
         assert_eq!(said.status, 0, "{name}: {}", said.stderr);
-        let sum = tool(&home, &format!("sha256sum < {name}/sub/deep/file"));
+        let sum = tool(&target, "sha256sum < sub/deep/file");
         assert_eq!(sum.split_whitespace().next(), sums.get(name).map(String::as_str), "{name}");
-        let is = tool(&home, &format!("stat -c '%a %Y' {name}/sub/deep/file; readlink {name}/sub/link"));
+        let is = tool(&target, "stat -c '%a %Y' sub/deep/file; readlink sub/link");
         assert_eq!(is, "640 1000000000\ndeep/file\n", "{name}");
     }
+}
 
-    // What cannot be mounted is told; a machine that is gone costs one question.
-    let said = run(&["recover", "ls", "P@newest", "scsi:0/5:/"]).fails();
+fn a_disk_inside_a_disk_is_read_too(nest: &Nest) {
+    let target = nest.home.join("nested");
+    fs::create_dir(&target).expect("a directory");
+    let place = "scsi:2/0:/inner.qcow2//0:/file";
+    nest.run(&["recover", "get", "P@newest", place, &target.display().to_string()]).ok();
+    tool(&nest.home, "cmp innermost nested/file");
+}
+
+fn what_goes_wrong_costs_one_question(nest: &Nest) {
+    let said = nest.run(&["recover", "ls", "P@newest", "scsi:0/5:/"]).fails();
     assert!(said.contains("XFS cannot be mounted"), "{said}");
-    let machine = machine_pid(&fs::read_to_string(home.join("node.log")).expect("a log"));
-    tool(&home, &format!("kill -9 {machine}"));
-    let said = run(&["recover", "ls", "P@newest", "scsi:0/1:/sub"]).fails();
+    let log = log(nest);
+    let first = lines(&log).next().and_then(|line| number(line, "pid")).expect("a machine");
+    tool(&nest.home, &format!("kill -9 {first}"));
+    let said = nest.run(&["recover", "ls", "P@newest", "scsi:0/1:/sub"]).fails();
     assert!(said.contains("signal 9"), "{said}");
-    assert!(run(&["recover", "ls", "P@newest", "scsi:0/1:/sub"]).ok().contains("deep"));
-    let said = run(&["recover", "ls", "P@newest", luks]).fails();
+    assert!(nest.run(&["recover", "ls", "P@newest", "scsi:0/1:/sub"]).ok().contains("deep"));
+    let said = nest.run(&["recover", "ls", "P@newest", LUKS]).fails();
     assert!(said.contains("--key-file"), "the key went with the machine: {said}");
+}
 
-    // It lives no longer than the node.
-    let machine = machine_pid(&fs::read_to_string(home.join("node.log")).expect("a log"));
-    tool(&home, &format!("test -e /proc/{machine} && kill -9 {}", nest.node_pid()));
+fn the_machine_ends_with_the_node(nest: &Nest) {
+    let machine = machine_pid(nest);
+    tool(&nest.home, &format!("test -e /proc/{machine} && kill -9 {}", nest.node_pid()));
     let end = Instant::now() + Duration::from_secs(10);
     // One that nobody collected has no command line any more.
     while !fs::read(format!("/proc/{machine}/cmdline")).unwrap_or_default().is_empty() {
@@ -229,7 +273,8 @@ fn ready(log: &str) -> Option<Duration> {
     number(lines(log).next()?, "millis").map(Duration::from_millis)
 }
 
-fn machine_pid(log: &str) -> u64 {
-    let last = lines(log).next_back().expect("a machine was started");
+fn machine_pid(nest: &Nest) -> u64 {
+    let log = log(nest);
+    let last = lines(&log).next_back().expect("a machine was started");
     number(last, "pid").expect("its number")
 }

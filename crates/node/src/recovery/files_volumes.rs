@@ -194,7 +194,11 @@ impl Node {
                 let disks: Vec<String> = disk.map(str::to_owned).into_iter().collect();
                 rows.add(composed, &disks, disk);
             }
-            Err(error) => rows.problems.push(VolumeView::unreadable(None, error.message())),
+            Err(error) => {
+                let told = error.message();
+                let told = error.hint().map_or(told.clone(), |hint| format!("{told}; {hint}"));
+                rows.problems.push(VolumeView::unreadable(None, told));
+            }
         }
     }
 }
