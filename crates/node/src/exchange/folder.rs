@@ -15,7 +15,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::ExchangeFailed;
-use crate::{NodeError, blocking::blocking, error::Result, keeper::Keeper};
+use crate::{
+    NodeError,
+    blocking::{at_disks, blocking},
+    error::Result,
+    keeper::Keeper,
+};
 
 /// A folder that is being filled, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +49,11 @@ impl UnfinishedFolder {
     /// A node that died began it.
     pub async fn forget(self, keeper: &Keeper) -> Result<()> {
         let id = self.id.to_string();
-        blocking(move || self.clear()).await?;
+        at_disks(move |look| {
+            look.at(&self.part);
+            self.clear()
+        })
+        .await?;
         keeper.delete::<Self>(id).await
     }
 }
@@ -56,25 +65,33 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Begins a folder, which must not be there, in one that is.
-    pub async fn begin(keeper: &Keeper, path: &Path) -> Result<Self> {
+    /// Whether a folder can be made: it must not be there, in one that is. Gives the latter.
+    pub async fn check(path: &Path) -> Result<PathBuf> {
         let parent = path.parent().filter(|_| path.is_absolute() && path.file_name().is_some());
-        let parent =
-            parent.ok_or_else(|| NodeError::Invalid(format!("{} is no absolute path", path.display())))?;
-        let id = Uuid::new_v4();
-        let part = parent.join(format!(".nestling-{}", id.simple()));
-        let (target, folder) = (path.to_owned(), parent.to_owned());
-        blocking(move || {
-            if target.symlink_metadata().is_ok() {
-                return Err(ExchangeFailed::FolderExists(target).into());
+        let parent = parent.filter(|_| path.to_str().is_some()).map(Path::to_owned);
+        let parent = parent.ok_or_else(|| {
+            NodeError::Invalid(format!("{} is no absolute path, or not UTF-8", path.display()))
+        })?;
+        let path = path.to_owned();
+        at_disks(move |look| {
+            look.at(&path);
+            if path.symlink_metadata().is_ok() {
+                return Err(ExchangeFailed::FolderExists(path).into());
             }
-            fs::metadata(&folder).map(drop).map_err(NodeError::io("open", &folder))
+            fs::metadata(&parent).map_err(NodeError::io("open", &parent))?;
+            Ok(parent)
         })
-        .await?;
+        .await
+    }
+
+    pub async fn begin(keeper: &Keeper, path: &Path) -> Result<Self> {
+        let id = Uuid::new_v4();
+        let part = Self::check(path).await?.join(format!(".nestling-{}", id.simple()));
         let unfinished = UnfinishedFolder { id, part: part.clone() };
         keeper.put(&unfinished).await?;
         let folder = Self { keeper: keeper.clone(), unfinished, path: path.to_owned() };
-        let made = blocking(move || {
+        let made = at_disks(move |look| {
+            look.at(&part);
             DirBuilder::new().mode(0o700).create(&part).map_err(NodeError::io("create", part))
         })
         .await;

@@ -7,6 +7,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use nestling_block::BlockSource;
@@ -18,7 +19,10 @@ use nestling_model::{
     Processor, StartAction, StopAction, Vm, VmId, VmName, VmState,
     adapter::{ADAPTERS_MAX, DEFAULT_NAME},
 };
-use tokio::sync::{OwnedRwLockReadGuard, mpsc};
+use tokio::{
+    sync::{OwnedRwLockReadGuard, mpsc},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use super::{
@@ -37,6 +41,8 @@ use crate::{
 };
 
 const MEGABYTE: u64 = 1 << 20;
+/// For a description to be read and all disks to be opened, on a host where everything is slow.
+const FIND_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Node {
     /// Begins to take a machine in; the receiver is told how far it is, and how it ended.
@@ -78,7 +84,7 @@ impl Import {
     async fn run(&self) -> Result<Arc<Handle>> {
         self.teller.tell("reading the description", 0, 0);
         let (path, more) = (self.wish.path.clone(), self.wish.disks.clone());
-        let Found { machine, disks } = blocking(move || find::find(&path, &more)).await?;
+        let Found { machine, disks } = self.teller.unless_over(found(path, more)).await?;
         for what in &machine.left_out {
             self.teller.warn(format!("{what}: left out")).await;
         }
@@ -333,6 +339,12 @@ impl Import {
         }
         Ok((vm, guards))
     }
+}
+
+async fn found(path: PathBuf, more: Vec<PathBuf>) -> Result<Found> {
+    let looked = path.clone();
+    let found = timeout(FIND_TIMEOUT, blocking(move || find::find(&looked, &more))).await;
+    found.unwrap_or(Err(NodeError::DiskSilent { path, seconds: FIND_TIMEOUT.as_secs() }))
 }
 
 fn is(a: &str, b: &str) -> bool {

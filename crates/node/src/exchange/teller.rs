@@ -28,6 +28,14 @@ impl Teller {
         let _ = self.steps.send(ExchangeStep::Warning(what)).await;
     }
 
+    /// Waits for something, unless it shall end.
+    pub async fn unless_over<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.cancel.cancelled() => Err(NodeError::Cancelled),
+        }
+    }
+
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(NodeError::Cancelled) } else { Ok(()) }
     }

@@ -21,7 +21,7 @@ use crate::{
     Node, NodeError,
     clock::now_ms,
     error::Result,
-    exchange::ExchangeFailed,
+    exchange::NewFolder,
     networks::to_the_end,
     protection::{marks, repositories::Known},
     vm::Asked,
@@ -93,7 +93,10 @@ impl Node {
             Whereto::Folder { .. } => (name_of(&point)?, None),
         };
         let folder = match &wish.whereto {
-            Whereto::Folder { folder, .. } => Some(folder.clone()),
+            Whereto::Folder { folder, .. } => {
+                NewFolder::check(folder).await?;
+                Some(folder.clone())
+            }
             _ => None,
         };
         let recovery = Recovery {
@@ -187,18 +190,8 @@ fn check(wish: &RecoveryWish) -> Result<()> {
     if wish.disks.len() > DISKS_MAX {
         return Err(NodeError::Invalid(format!("a machine has at most {DISKS_MAX} disks")));
     }
-    if let Whereto::Folder { folder, .. } = &wish.whereto {
-        if wish.start {
-            return Err(NodeError::invalid(
-                "what is exported is no machine of this host, and cannot be started",
-            ));
-        }
-        if !folder.is_absolute() || folder.to_str().is_none() {
-            return Err(NodeError::Invalid(format!("{} is no absolute path", folder.display())));
-        }
-        if folder.symlink_metadata().is_ok() {
-            return Err(ExchangeFailed::FolderExists(folder.clone()).into());
-        }
+    if wish.start && matches!(wish.whereto, Whereto::Folder { .. }) {
+        return Err(NodeError::invalid("what is exported is no machine of this host, and cannot be started"));
     }
     let Whereto::AsNew { switches, no_switch, format, instant, .. } = &wish.whereto else { return Ok(()) };
     if switches.len() > ADAPTERS_MAX {
