@@ -175,7 +175,7 @@ fn place(disk: &Element, target: &str) -> Option<u8> {
         return bus.checked_mul(2)?.checked_add(number("unit")?);
     }
     let is_short = target.len() == 3 && target.is_ascii();
-    target.bytes().nth(2).filter(|_| is_short)?.checked_sub(b'a')
+    target.as_bytes().get(2).copied().filter(|_| is_short)?.checked_sub(b'a')
 }
 
 fn adapter(interface: &Element, machine: &mut Machine) {

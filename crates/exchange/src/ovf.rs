@@ -121,7 +121,7 @@ fn items(hardware: &Element, storage: &Storage<'_>, machine: &mut Machine) -> Re
         let name = item.text_of("ElementName").unwrap_or("a device");
         match kind_of(item) {
             Some(kind::PROCESSOR) => {
-                machine.processors = quantity(item).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+                machine.processors = quantity(item).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
             }
             Some(kind::MEMORY) => machine.memory_bytes = memory(item)?,
             Some(kind::ETHERNET) if machine.adapters.len() < ADAPTERS_MAX => machine.adapters.push(Adapter {

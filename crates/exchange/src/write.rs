@@ -206,7 +206,7 @@ fn items(machine: &Machine) -> Vec<Item> {
         },
     ];
     // One SCSI controller, and of the IDE ones, which have two places each, those that are needed.
-    let mut controllers: Vec<(u32, u32)> = machine.disks.iter().map(|disk| controller_of(disk)).collect();
+    let mut controllers: Vec<(u32, u32)> = machine.disks.iter().map(controller_of).collect();
     controllers.sort_unstable();
     controllers.dedup();
     for (kind, address) in controllers {

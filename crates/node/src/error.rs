@@ -181,8 +181,9 @@ pub enum NodeError {
     BackupRuns { vm: VmName, run: u64 },
     #[error(transparent)]
     Job(JobError),
-    #[error("run {0} has ended already")]
-    RunEnded(u64),
+    /// A run, a recovery or a proof, as people call it.
+    #[error("{what} {number} has ended already")]
+    Ended { what: &'static str, number: u64 },
     #[error("the disks of '{vm}' cannot be captured")]
     Capture { vm: VmName, source: CaptureError },
     #[error("the guest of '{vm}' could not be held still for the backup")]
@@ -221,10 +222,6 @@ pub enum NodeError {
     Export { path: PathBuf, source: BlockError },
     #[error(transparent)]
     Exchange(#[from] ExchangeFailed),
-    #[error("recovery {0} has ended already")]
-    RecoveryEnded(u64),
-    #[error("proof {0} has ended already")]
-    ProofEnded(u64),
     #[error("repository '{repository}' is read by recovery {recovery}; wait for its end, or cancel it")]
     RepositoryRead { repository: RepositoryName, recovery: u64 },
     #[error("the node is stopping")]
@@ -287,14 +284,11 @@ impl NodeError {
             | Self::NothingToSave { .. }
             | Self::NotRecoverable { .. }
             | Self::ModifyDevice { reason: ModifyReason::Invalid(_), .. } => Kind::Invalid,
-            Self::Repository(RepositoryInvalid::Name(_) | RepositoryInvalid::Location { .. }) => Kind::Exists,
-            Self::Repository(_) => Kind::Invalid,
+            Self::Repository(error) => repository_kind(error),
             Self::ModifyDevice { .. }
             | Self::State { .. }
             | Self::Interrupted { .. }
-            | Self::RunEnded(_)
-            | Self::RecoveryEnded(_)
-            | Self::ProofEnded(_)
+            | Self::Ended { .. }
             | Self::HalfRecovered { .. }
             | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
@@ -315,21 +309,21 @@ impl NodeError {
                 Kind::Requirement
             }
             Self::NoEngine(_) => Kind::GuestAbsent,
-            Self::Agent { source, .. } => agent_kind(source),
+            Self::Agent { source: e, .. } | Self::Freeze { source: FreezeError::Agent(e), .. } => {
+                agent_kind(e)
+            }
             Self::ShutDown { .. } | Self::DiskSilent { .. } | Self::VaultSilent { .. } => Kind::Timeout,
             Self::Freeze { source: FreezeError::Slow { .. }, .. } => Kind::Timeout,
             Self::Disk(error) => disk_kind(error),
             Self::DiskUnclear { source, .. } => disk_kind(source),
             Self::Image(error) => image_kind(error),
             Self::Network(error) => network_kind(error),
-            Self::NetworkProblem(_) => Kind::Requirement,
+            Self::NetworkProblem(_) | Self::Store(StoreError::Full { .. }) => Kind::Requirement,
             Self::Files { source, .. } => files_kind(source),
             Self::Job(error) => error.code(),
             Self::Exchange(error) => error.code(),
             Self::Vault { source, .. } => vault_kind(source),
             Self::Capture { source, .. } => capture_kind(source),
-            Self::Freeze { source: FreezeError::Agent(source), .. } => agent_kind(source),
-            Self::Store(StoreError::Full { .. }) => Kind::Requirement,
             Self::Machine { .. }
             | Self::Launch(_)
             | Self::Attach(_)
@@ -455,6 +449,13 @@ impl NodeError {
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,
         }
+    }
+}
+
+fn repository_kind(error: &RepositoryInvalid) -> ErrorKind {
+    match error {
+        RepositoryInvalid::Name(_) | RepositoryInvalid::Location { .. } => ErrorKind::Exists,
+        _ => ErrorKind::Invalid,
     }
 }
 

@@ -484,6 +484,7 @@ mod tests {
             freeze_seconds_max: Some(20),
             freeze_mount_points: vec!["/data".to_owned()],
             fail_if_inconsistent: true,
+            guest: None,
         };
         let rules = Some(v1::Retention { last: 3, ..v1::Retention::default() });
         let before = v1::JobSettings {
@@ -499,6 +500,12 @@ mod tests {
         assert_eq!(after("--file-system-consistent").consistency, Some(lenient));
         assert_eq!(after("--file-system-consistent --or-fail").consistency, Some(strict));
         assert_eq!(after("--crash-consistent").consistency.unwrap().level, v1::Consistency::Crash);
+        let ready = after("--application-consistent --cut-logs").consistency.unwrap();
+        assert!(ready.level == v1::Consistency::Application && ready.guest.clone().unwrap().cut_logs);
+        let before = v1::JobSettings { consistency: Some(ready.clone()), ..v1::JobSettings::default() };
+        let longer = set("--freeze-seconds 30", &before).consistency.unwrap();
+        assert_eq!((longer.level, longer.guest), (ready.level, ready.guest));
+        assert_eq!(set("--file-system-consistent", &before).consistency.unwrap().guest, None);
 
         let copies = after("--copy-to far --copy-to near").copies.unwrap();
         assert_eq!((copies[0].retention, copies[1].retention), (rules, None));

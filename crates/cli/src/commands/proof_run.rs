@@ -114,7 +114,7 @@ impl JobProof {
             seconds_max: self.prove_timeout,
         };
         let is_given = self.prove || self.prove_every.is_some() || signs != v1::ProofSigns::default();
-        is_given.then(|| v1::JobProof { enabled: true, signs, every_hours: self.prove_every })
+        is_given.then_some(v1::JobProof { enabled: true, signs, every_hours: self.prove_every })
     }
 }
 

@@ -88,7 +88,7 @@ struct Found {
 impl Find {
     pub async fn run(self, session: &Session) -> Result {
         let (client, vm) = session.at(&self.vm).await?;
-        let points = client.points(Some(vm), self.repository.as_deref(), None).await?;
+        let points = client.points(Some(vm), self.repository.as_deref(), 0, None).await?;
         let mut search = Search { client, printer: session.printer, found: Vec::new(), missed: 0 };
         points.problems.iter().for_each(|problem| search.miss(problem));
         let is_meant = |point: &&Point| {

@@ -169,7 +169,7 @@ impl Worker {
         let Answer::Opened { summary, root } = self.ask(None, &Request::Open)?.body else {
             return Err(self.unexpected());
         };
-        Ok(Arc::new(Remote { worker: Arc::clone(self), at: None, summary: harmless_summary(summary), root }))
+        Ok(Arc::new(Remote { worker: Arc::clone(self), at: None, summary: harmless_summary(&summary), root }))
     }
 
     /// The disk or volume that the process is in.
@@ -196,7 +196,7 @@ impl Worker {
     /// Opens a volume of a machine's disks.
     pub fn mount(self: &Arc<Self>, mount: Mount) -> Result<Arc<dyn FileSystem>> {
         let Answer::Opened { summary, root } = self.go(&mount)? else { return Err(self.unexpected()) };
-        let summary = harmless_summary(summary);
+        let summary = harmless_summary(&summary);
         Ok(Arc::new(Remote { worker: Arc::clone(self), at: Some(mount), summary, root }))
     }
 
@@ -309,12 +309,12 @@ fn harmless_volume(volume: Volume) -> Volume {
     }
 }
 
-fn harmless_summary(summary: Summary) -> Summary {
+fn harmless_summary(summary: &Summary) -> Summary {
     Summary {
         label: harmless(&summary.label),
         uuid: summary.uuid.as_deref().map(harmless),
         notes: summary.notes.iter().take(16).map(|note| harmless(note)).collect(),
-        ..summary
+        ..*summary
     }
 }
 

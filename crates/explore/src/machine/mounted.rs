@@ -219,7 +219,7 @@ impl FileSystem for Mounted {
             return Ok(None);
         }
         let node = self.nodes().node(&within, name);
-        match self.about(&*self.path(node)?) {
+        match self.about(&self.path(node)?) {
             Ok(_) => Ok(Some(node)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -259,7 +259,7 @@ impl FileSystem for Mounted {
     }
 
     fn stat(&self, node: Node) -> Result<Stat> {
-        let (_, stat) = self.about(&*self.path(node)?)?;
+        let (_, stat) = self.about(&self.path(node)?)?;
         let kind = FileKind::of_mode(stat.stx_mode);
         let is_device = matches!(kind, FileKind::BlockDevice | FileKind::CharDevice);
         let created = stat.stx_mask & StatxFlags::BTIME.bits() != 0;

@@ -84,7 +84,7 @@ impl Node {
         self.authorize(who, Action::RemoveVm)?;
         let entry = self.proof.book.find(number)?;
         if entry.run().state.has_ended() {
-            return Err(NodeError::ProofEnded(entry.number()));
+            return Err(NodeError::Ended { what: "proof", number: entry.number() });
         }
         entry.cancel.cancel();
         Ok(self.proof_view(&entry))

@@ -62,7 +62,7 @@ pub(crate) async fn nothing_left(home: &TestHome, node: &Node, machines: usize) 
 }
 
 async fn verdict(node: &Node, vm: &str) -> Option<Proof> {
-    let wish = PointsWish { vm: Some(vm.to_owned()), repository: None, count_max: 1 };
+    let wish = PointsWish { vm: Some(vm.to_owned()), count_max: 1, ..Default::default() };
     node.points(&ME, wish).await.unwrap().points.remove(0).point.proof
 }
 

@@ -66,7 +66,7 @@ impl Node {
         let entry = self.protection.runs.find(run)?;
         let Run { state, number, .. } = entry.run();
         if state.has_ended() {
-            return Err(NodeError::RunEnded(number));
+            return Err(NodeError::Ended { what: "run", number });
         }
         entry.cancel.cancel();
         Ok(self.run_view(&entry))

@@ -1,6 +1,6 @@
 //! The machines of this host, as a job's selection sees them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use nestling_hypervisor::disk;
@@ -34,7 +34,7 @@ impl Shared {
         let mut candidates: Vec<Candidate> =
             all.iter().filter_map(|now| candidate(&now.vm, &defined)).collect();
         if with_disks {
-            let sizes = self.sizes(all.iter().map(|now| &now.vm)).await;
+            let sizes = self.sizes(all.into_iter().map(|now| now.vm).collect()).await;
             for candidate in &mut candidates {
                 candidate.disk_bytes = sizes.get(&candidate.id).copied().unwrap_or(0);
             }
@@ -43,9 +43,9 @@ impl Shared {
     }
 
     /// Of each machine that can tell it in time.
-    async fn sizes<'a>(&self, all: impl Iterator<Item = &'a Vm>) -> HashMap<VmId, u64> {
-        let look = async |vm: &'a Vm| (vm.id, self.disk_bytes(vm).await);
-        let mut looks = stream::iter(all.map(look)).buffer_unordered(LOOKS_MAX);
+    async fn sizes(&self, all: Vec<Arc<Vm>>) -> HashMap<VmId, u64> {
+        let looks = all.into_iter().map(|vm| async move { (vm.id, self.disk_bytes(&vm).await) });
+        let mut looks = stream::iter(looks).buffer_unordered(LOOKS_MAX);
         let mut sizes = HashMap::new();
         let all_told = async {
             while let Some((vm, bytes)) = looks.next().await {

@@ -115,10 +115,10 @@ impl Node {
             blocking(move || look_at_disk(&source, &disk, &inside, &program, &socket)).await?
         };
         match found {
-            FoundDisk::Read(worker, server) => {
+            Some((worker, server)) => {
                 self.reader_of_disk(source, disk, place, &Arc::new(worker), server).await
             }
-            FoundDisk::Mounted => {
+            None => {
                 let number = disk_number(source, disk)?;
                 self.reader_inside(source, self.reader_of_point(source).await?, number, place).await
             }
@@ -196,8 +196,8 @@ fn look(source: &Source, disk: &str, place: &Place, program: &WorkerProgram, soc
         return its_disk();
     }
     let (worker, server) = match look_at_disk(source, disk, place, program, socket)? {
-        FoundDisk::Read(worker, server) => (worker, server),
-        FoundDisk::Mounted => return Ok(Found::Mounted),
+        Some((worker, server)) => (worker, server),
+        None => return Ok(Found::Mounted),
     };
     match worker.detect().map_err(failed)?.kind {
         kind if kind.is_part() => Err(failed(ExploreError::Told {
@@ -214,11 +214,8 @@ fn look(source: &Source, disk: &str, place: &Place, program: &WorkerProgram, soc
     }
 }
 
-pub(super) enum FoundDisk {
-    Read(Worker, NbdServer),
-    /// A machine has to mount the outermost volume.
-    Mounted,
-}
+/// A process that has gone there. `None`: a machine has to mount the outermost volume.
+pub(super) type FoundDisk = Option<(Worker, NbdServer)>;
 
 /// What `place` is in, by a process of its own, unless the outermost volume is what only a machine mounts. Blocks.
 pub(super) fn look_at_disk(
@@ -230,7 +227,7 @@ pub(super) fn look_at_disk(
 ) -> Result<FoundDisk> {
     let go = |place: &Place| start(source, disk, place, program, socket);
     let error = match go(place) {
-        Ok((worker, server)) => return Ok(FoundDisk::Read(worker, server)),
+        Ok((worker, server)) => return Ok(Some((worker, server))),
         Err(error) => error,
     };
     let Some(outer) = place.outermost().filter(|_| is_unsupported(&error) && !place.images().is_empty())
@@ -241,7 +238,7 @@ pub(super) fn look_at_disk(
     let kind = worker.detect().map(|content| content.kind);
     drop(worker);
     server.stop();
-    if kind.is_ok_and(needs_machine) { Ok(FoundDisk::Mounted) } else { Err(error) }
+    if kind.is_ok_and(needs_machine) { Ok(None) } else { Err(error) }
 }
 
 fn is_unsupported(error: &NodeError) -> bool {

@@ -7,7 +7,7 @@ use nestling_identity::Identity;
 
 use super::{
     files::{ANSWER_TIMEOUT, start, take_apart, unreadable},
-    files_open::{FoundDisk, context, disk_number, look_at_disk},
+    files_open::{context, disk_number, look_at_disk},
     files_values::{FilesAt, UnlockView, VolumeView},
     source::Source,
 };
@@ -132,7 +132,7 @@ impl Node {
         let (socket, program) = (self.read_socket(), self.program()?);
         let (of, name, inside) = (Arc::clone(source), disk.to_owned(), place.clone());
         let found = blocking(move || match look_at_disk(&of, &name, &inside, &program, &socket)? {
-            FoundDisk::Read(worker, server) => {
+            Some((worker, server)) => {
                 let found = worker.volumes().map_err(|error| unreadable(&of.point, error))?;
                 drop(worker);
                 server.stop();
@@ -141,7 +141,7 @@ impl Node {
                 let volumes = found.volumes.into_iter().map(|volume| (Some(name.clone()), volume));
                 Ok(Some(Rows { volumes: volumes.collect(), problems }))
             }
-            FoundDisk::Mounted => Ok(None),
+            None => Ok(None),
         });
         match found.await? {
             Some(rows) => Ok(rows),

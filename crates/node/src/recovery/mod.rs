@@ -129,7 +129,7 @@ impl RecoveryState {
     pub async fn close(&self) {
         self.recoveries.settle(END_PATIENCE).await;
         self.files.close();
-        self.readers.close();
+        self.machines.close();
         let instant = Arc::clone(&self.instant);
         // What does not end in time ends with the process.
         let _ = tokio::task::spawn_blocking(move || instant.close()).await;

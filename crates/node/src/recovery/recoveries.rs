@@ -67,7 +67,7 @@ impl Node {
         self.authorize(who, Action::ChangeVm)?;
         let entry = self.recovery.recoveries.find(number)?;
         if entry.recovery().state.has_ended() {
-            return Err(NodeError::RecoveryEnded(entry.number()));
+            return Err(NodeError::Ended { what: "recovery", number: entry.number() });
         }
         entry.stop();
         Ok(self.recovery_view(&entry))

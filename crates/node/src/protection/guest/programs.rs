@@ -267,7 +267,7 @@ mod tests {
             (data.clone(), new),
             (dir.path().join("none"), new),
             (archive.clone(), "x"),
-            (archive.clone(), "00000002000000020000000b"),
+            (archive, "00000002000000020000000b"),
         ] {
             assert!(!cut(&place, first).status.success(), "{}", place.display());
         }
