@@ -67,7 +67,8 @@ pub fn steps(call: &Call<'_>) -> Option<v1::GuestSteps> {
         (programs(call, "GuestBefore"), programs(call, "GuestAfter"), programs(call, "GuestAfterDurable"));
     let cut_logs = call.switch("CutLogs");
     // Whoever names only programs of the guest wants nothing else done there.
-    let only_programs = !cut_logs && !(before.is_empty() && after.is_empty() && after_durable.is_empty());
+    let has_programs = [&before, &after, &after_durable].iter().any(|programs| !programs.is_empty());
+    let only_programs = has_programs && !cut_logs;
     Some(v1::GuestSteps {
         applications: (only_programs || !named.is_empty()).then_some(named),
         cut_logs,
