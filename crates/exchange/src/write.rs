@@ -279,7 +279,7 @@ mod tests {
         let disk = (
             any::<bool>(),
             "[a-z &<']{1,9}",
-            prop::sample::select(&formats[..]),
+            prop::sample::select(formats.to_vec()),
             1_u64..1 << 40,
             any::<bool>(),
         );
