@@ -179,7 +179,8 @@ fn place(disk: &Element, target: &str) -> Option<u8> {
 }
 
 fn adapter(interface: &Element, machine: &mut Machine) {
-    let source = interface.child("source");
+    let is_plugged = interface.attribute_of("link", "state") != Some("down");
+    let source = interface.child("source").filter(|_| is_plugged);
     let switch = ["network", "bridge", "dev"].iter().find_map(|name| source?.attribute(name));
     machine.adapters.push(Adapter {
         name: interface.attribute_of("alias", "name").map_or_else(|| "Network Adapter".to_owned(), alias),

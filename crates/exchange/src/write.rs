@@ -37,11 +37,12 @@ pub fn libvirt(machine: &Machine, folder: &str) -> String {
     machine.disks.iter().for_each(|disk| line(libvirt_disk(disk, folder)));
     for adapter in &machine.adapters {
         let mac = adapter.mac.map(|mac| format!("<mac address='{}'/>", mac_text(mac))).unwrap_or_default();
-        // A network must have a name there; one that is not there is told by virsh.
+        // A network must have a name there, also that of an adapter that is not plugged in.
         let switch = escaped(adapter.switch.as_deref().unwrap_or("default"));
+        let link = if adapter.switch.is_none() { "<link state='down'/>" } else { "" };
         let name = escaped(&adapter.name);
         line(format!(
-            "    <interface type='network'>{mac}<source network='{switch}'/><model type='virtio'/><alias name='ua-{name}'/></interface>"
+            "    <interface type='network'>{mac}<source network='{switch}'/>{link}<model type='virtio'/><alias name='ua-{name}'/></interface>"
         ));
     }
     line("    <serial type='pty'/>".to_owned());

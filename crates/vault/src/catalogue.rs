@@ -158,12 +158,14 @@ mod tests {
         assert_eq!(agree(&place), 3);
         // Another version of a point stands in its place, and somebody else's snapshot is none.
         let point = place.points("a").remove(0);
+        let older = FileName { kind: FileKind::Snapshot, name: point.id.to_string() };
+        let sealed = place.storage.get(&older, 1 << 20).unwrap();
         let pinned = place.repository.retag(&point, &[Retag::Pin], &place.who, &Job::default()).unwrap();
         assert!(pinned.snapshot.tags.iter().any(|tag| tag == PIN_TAG));
         place.repository.put_snapshot(&Snapshot { tags: Vec::new(), ..point.snapshot.clone() }).unwrap();
         assert_eq!(agree(&place), 3);
         // The older version is back, as after a change of tags that was cut off: it is not listed beside the newer one.
-        place.repository.put_snapshot(&point.snapshot).unwrap();
+        place.storage.put(&older, &sealed).unwrap();
         assert_eq!(agree(&place), 3);
         let file = FileName { kind: FileKind::Snapshot, name: place.points("b")[0].id.to_string() };
         place.storage.remove(&file).unwrap();

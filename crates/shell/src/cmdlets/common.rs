@@ -351,7 +351,7 @@ mod tests {
         let removals: Vec<_> =
             super::super::all().into_iter().filter(|c| c.name.starts_with("Remove-")).collect();
         let arguments = |name: &str| match name {
-            "Remove-VM" | "Remove-VMSwitch" | "Remove-VMBackupJob" => "it -Force",
+            "Remove-VM" | "Remove-VMSwitch" | "Remove-VMBackupJob" | "Remove-VMInstantBoot" => "it -Force",
             "Remove-VMSavedState" => "it",
             "Remove-VMNetworkAdapter" => "-VMName it",
             "Remove-VMHardDiskDrive" => "it -ControllerType IDE -ControllerLocation 0 -Passthru",
