@@ -52,6 +52,7 @@ impl HomeDir {
         ] {
             builder.create(&dir).map_err(NodeError::io("create", dir))?;
         }
+        home.sweep_read()?;
         Ok(home)
     }
 
@@ -91,6 +92,15 @@ impl HomeDir {
     /// Pictures of what was booted as a test.
     pub fn proofs(&self) -> PathBuf {
         self.root.join("proofs")
+    }
+
+    /// Sockets of a node that died lead nowhere.
+    fn sweep_read(&self) -> Result<()> {
+        let read = self.read();
+        for entry in fs::read_dir(&read).map_err(NodeError::io("list", &read))? {
+            remove_file(&entry.map_err(NodeError::io("list", &read))?.path())?;
+        }
+        Ok(())
     }
 
     /// Where disks of machines without an engine are served while they are read.

@@ -67,10 +67,3 @@ pub async fn create_leaving(
     img.path(path)?.args([bytes.next_multiple_of(SECTOR_BYTES).to_string().as_str()]);
     img.run(WORK_TIMEOUT).await
 }
-
-/// Refuses a file that another program writes to, as far as that is QEMU. Its format does not matter.
-pub async fn check_free(qemu: &Qemu, path: &Path) -> Result<(), DiskError> {
-    let mut img = Img::new(qemu, path, ImageFormat::Raw);
-    img.args(["info", "-f", "raw"]).path(path)?;
-    img.run(LOOK_TIMEOUT).await
-}

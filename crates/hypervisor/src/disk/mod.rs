@@ -21,7 +21,7 @@ use std::{
 pub(crate) use bitmaps::read_bitmaps;
 pub use bitmaps::{StoredBitmap, add_bitmap, bitmaps, merge_bitmap, remove_bitmap};
 pub use chain::parents;
-pub use leaving::{ImageFormat, check_free, create_leaving};
+pub use leaving::{ImageFormat, create_leaving};
 use nestling_model::DiskFormat;
 pub use overlay::{Below, create_on_export};
 use rustix::fs::{CWD, RenameFlags, renameat_with};

@@ -88,7 +88,7 @@ impl Import {
         for what in &machine.left_out {
             self.teller.warn(format!("{what}: left out")).await;
         }
-        self.check_free(&disks).await?;
+        self.check_free(&disks)?;
         let planned = self.plan(machine, disks).await?;
         let paths: Vec<_> = planned.disks.iter().map(|new| new.disk.path.clone()).collect();
         let total = planned.disks.iter().map(|new| new.from.size_bytes()).sum();
@@ -107,11 +107,15 @@ impl Import {
         Ok(self.node.adopt_new(vm))
     }
 
-    /// A disk that somebody writes to would be copied as it never was.
-    async fn check_free(&self, disks: &[FoundDisk]) -> Result<()> {
-        let qemu = self.node.engines.qemu().await?;
+    /// A disk that a machine writes to would be copied as it never was.
+    fn check_free(&self, disks: &[FoundDisk]) -> Result<()> {
+        let running: Vec<_> = self.node.vms.all().into_iter().filter(|now| now.running.is_some()).collect();
         for path in disks.iter().filter_map(|disk| disk.path.as_deref()) {
-            disk::check_free(&qemu, path).await?;
+            let file = DiskFile::new(path);
+            let has_it = |now: &&Now| now.vm.disks.iter().any(|disk| DiskFile::new(&disk.path).is(&file));
+            if let Some(user) = running.iter().find(has_it) {
+                return Err(NodeError::DiskInUse { path: path.to_owned(), vm: user.vm.name.clone() });
+            }
         }
         Ok(())
     }

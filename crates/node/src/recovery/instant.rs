@@ -151,8 +151,6 @@ impl InstantBoots {
     /// Serves a machine's disks. Nothing is read before a client asks, so that a repository that is away holds up nobody.
     pub fn serve(&self, home: &HomeDir, protection: &Protection, boot: &InstantBoot) -> Result<()> {
         let socket = socket(home, boot.vm);
-        // A node that died left it.
-        remove_file(&socket)?;
         let lazy = Arc::new(Lazy::new(protection.repositories.clone(), boot.clone()));
         let export = |disk: &InstantDisk| {
             let source = LazyDisk::new(Arc::clone(&lazy), disk.name.clone(), disk.size_bytes);
