@@ -65,10 +65,16 @@ fn start_cmdlet() -> Cmdlet<Client> {
         input: Input::EachRecord,
         impact: Impact::Changes,
         views: const { &[&RUN_VIEW] },
-        examples: &[Example {
-            code: "Start-VMBackup -VMName V -CrashConsistent -WhatIf",
-            says: "A machine, without asking its guest; -WhatIf only says so.",
-        }],
+        examples: &[
+            Example {
+                code: "Start-VMBackup -VMName V -CrashConsistent -WhatIf",
+                says: "A machine, without asking its guest; -WhatIf only says so.",
+            },
+            Example {
+                code: "Start-VMBackup -VMName V -ApplicationConsistent -CutLogs -WhatIf",
+                says: "A machine with its databases, whose logs are cut once the point is durable.",
+            },
+        ],
         run: |call| Box::pin(start(call)),
     }
 }

@@ -12,6 +12,8 @@
 
 pub mod owed;
 mod programs;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
