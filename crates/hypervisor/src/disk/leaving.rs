@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use nestling_model::DiskFormat;
 
-use super::{DiskError, LOOK_TIMEOUT, WORK_TIMEOUT, tool::Img};
+use super::{DiskError, WORK_TIMEOUT, tool::Img};
 use crate::Qemu;
 
 /// Sectors, of which all of these formats count a disk's size.

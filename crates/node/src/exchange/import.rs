@@ -37,7 +37,7 @@ use crate::{
     clock::now_ms,
     error::{Object, Result},
     recovery::define,
-    vm::{Claim, DiskUse, Handle, NOTES_CHARS_MAX},
+    vm::{Claim, DiskFile, DiskUse, Handle, NOTES_CHARS_MAX, Now},
 };
 
 const MEGABYTE: u64 = 1 << 20;

@@ -57,7 +57,6 @@ pub(crate) async fn nothing_left(home: &TestHome, node: &Node, machines: usize) 
     assert_eq!(node.vms(&ME).await.unwrap().len(), machines);
     assert!(node.instant_boots(&ME).await.unwrap().is_empty() && home.engines().is_empty());
     assert!(fs::read_dir(home.path().join("vms")).unwrap().count() <= machines);
-    eprintln!("READ {:?}", fs::read_dir(home.path().join("read")).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>());
     // What was served ends beside.
     eventually(async || fs::read_dir(home.path().join("read")).unwrap().count() == 0).await;
 }

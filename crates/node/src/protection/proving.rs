@@ -53,14 +53,13 @@ async fn prove_saved(
         proof.number(),
         proof.run().points.len()
     ));
+    let tested: Vec<PointId> = proof.run().points.iter().map(|point| point.point).collect();
     let machines = entry.run().machines;
-    let under_way = || {
-        machines
-            .iter()
-            .enumerate()
-            .filter(|(_, machine)| proof.run().points.iter().any(|point| Some(point.point) == machine.point))
-    };
-    under_way().for_each(|(number, machine)| entry.does(number, &machine.path, "testing its recovery point"));
+    for (number, machine) in machines.iter().enumerate() {
+        if machine.point.is_some_and(|point| tested.contains(&point)) {
+            entry.does(number, &machine.path, "testing its recovery point");
+        }
+    }
     tokio::select! {
         () = proof.ended.cancelled() => {}
         () = entry.cancel.cancelled() => {
@@ -68,7 +67,7 @@ async fn prove_saved(
             proof.ended.cancelled().await;
         }
     }
-    under_way().for_each(|(number, _)| entry.does_nothing(number));
+    (0..machines.len()).for_each(|number| entry.does_nothing(number));
     let done = proof.run();
     done.points.iter().for_each(|point| entry.log.say(&line(point)));
     let failed = done.points.iter().filter(|point| point.reason.is_some());

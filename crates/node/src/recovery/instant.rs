@@ -21,7 +21,7 @@ use super::export::{Lazy, LazyDisk};
 use crate::{
     NodeError,
     error::Result,
-    home::{HomeDir, remove_file, short},
+    home::{HomeDir, short},
     keeper::Keeper,
     locked::lock,
     protection::Protection,

@@ -39,11 +39,11 @@ mod watch;
 
 pub use adapters::check_name as check_adapter_name;
 pub use create::{NOTES_CHARS_MAX, check_notes};
-pub use disk_use::DiskUse;
+pub use disk_use::{DiskFile, DiskUse};
 pub use leave::Leaving;
 pub use owner::Owner;
 pub use registry::{Claim, Registry};
 pub use reopen::restore;
 pub use running::Running;
 pub use stop::RanBefore;
-pub use task::{Asked, Handle};
+pub use task::{Asked, Handle, Now};
