@@ -162,7 +162,7 @@ mod tests {
         let sealed = place.storage.get(&older, 1 << 20).unwrap();
         let pinned = place.repository.retag(&point, &[Retag::Pin], &place.who, &Job::default()).unwrap();
         assert!(pinned.snapshot.tags.iter().any(|tag| tag == PIN_TAG));
-        place.repository.put_snapshot(&Snapshot { tags: Vec::new(), ..point.snapshot.clone() }).unwrap();
+        place.repository.put_snapshot(&Snapshot { tags: Vec::new(), ..point.snapshot }).unwrap();
         assert_eq!(agree(&place), 3);
         // The older version is back, as after a change of tags that was cut off: it is not listed beside the newer one.
         place.storage.put(&older, &sealed).unwrap();
