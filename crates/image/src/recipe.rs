@@ -95,7 +95,9 @@ impl Recipe {
     /// only take the boot loader apart.
     pub(crate) fn quarries(self, deb: &Path) -> bool {
         let name = deb.file_name().unwrap_or_default().to_string_lossy();
-        matches!(self, Self::Pebble | Self::Host) || name.starts_with("grub-") || name.starts_with("lib")
+        matches!(self, Self::Pebble | Self::Host | Self::Reader)
+            || name.starts_with("grub-")
+            || name.starts_with("lib")
     }
 
     pub(crate) fn step_count(self) -> u32 {

@@ -57,7 +57,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_hangs_is_named() {
         let (go_on, hang) = std::sync::mpsc::channel::<()>();
-        let hangs = at_disks_within(Duration::from_millis(20), move |look| {
+        let hangs = at_disks_within(Duration::from_millis(500), move |look| {
             look.at(Path::new("/dead/a.qcow2"));
             let _ = hang.recv();
             Ok(())

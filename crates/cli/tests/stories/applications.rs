@@ -113,12 +113,14 @@ impl Story {
         }
     }
 
-    /// A program that came out of a point, as the owner of a directory, with the point's own libraries.
+    /// A program that came out of a point, as the owner of a directory, with the point's own libraries and users.
     fn program(&self, program: &str, owner: &Path) -> Command {
         let libraries = self.out.join("usr/lib/x86_64-linux-gnu");
         let owner = fs::metadata(owner).expect("it is there");
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new("unshare");
         command
+            .args(["-m", "sh", "-ec", "mount --bind \"$1\" /etc/passwd; shift; exec setpriv \"$@\"", "sh"])
+            .arg(self.out.join("etc/passwd"))
             .args([format!("--reuid={}", owner.uid()), format!("--regid={}", owner.gid())])
             .arg("--clear-groups")
             .arg(libraries.join("ld-linux-x86-64.so.2"))
@@ -306,6 +308,7 @@ fn databases_lose_nothing_and_logs_go_only_when_the_point_is_there() {
 
     story.nest.run(&["vm", "turn-off", "DB"]).ok();
     let programs = [
+        "etc/passwd",
         "usr/lib/x86_64-linux-gnu",
         "usr/lib/postgresql",
         "usr/share/postgresql",
