@@ -59,6 +59,12 @@ pub struct Opened {
     _source: Arc<Source>,
 }
 
+impl Opened {
+    pub(super) fn is_read_by(&self, machine: &Arc<Reading>) -> bool {
+        self.machine.as_ref().is_some_and(|of| Arc::ptr_eq(of, machine))
+    }
+}
+
 impl Node {
     /// A file or directory, and a page of what is in a directory.
     pub async fn point_files(
@@ -149,7 +155,10 @@ impl Node {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
                     shared.recovery.files.end(&opened);
-                    opened.machine.iter().for_each(|machine| shared.recovery.machines.end(machine));
+                    if let Some(machine) = &opened.machine {
+                        shared.recovery.files.end_where(|other| other.is_read_by(machine));
+                        shared.recovery.machines.end(machine);
+                    }
                 }
                 unreadable(&opened.point, error)
             })

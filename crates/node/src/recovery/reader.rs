@@ -29,7 +29,7 @@ use nestling_hypervisor::{Qemu, ReaderDisk, ReaderSpec, probe::Engine, reader_co
 use nestling_image::Image;
 
 use super::{
-    files::{Opened, unreadable},
+    files::unreadable,
     scratch::{Allowance, Scratch},
     source::Source,
 };
@@ -159,9 +159,7 @@ impl Node {
         let shared = self.shared();
         let reading = blocking(move || {
             for ending in shared.recovery.machines.make_room() {
-                let reads =
-                    |opened: &Opened| opened.machine.as_ref().is_some_and(|of| Arc::ptr_eq(of, &ending));
-                shared.recovery.files.end_where(reads);
+                shared.recovery.files.end_where(|opened| opened.is_read_by(&ending));
             }
             let (machine, server) = start(&bench, disks, &below.source)?;
             let (machine, used) = (Arc::new(machine), Mutex::new(Instant::now()));
