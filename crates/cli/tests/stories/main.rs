@@ -13,7 +13,6 @@ mod firmware;
 mod guide;
 mod jobs;
 mod life;
-mod mounted;
 mod nest;
 mod nested;
 mod network;
