@@ -13,9 +13,8 @@ use std::{
 
 use fuser::Errno;
 use nestling_vault::{
-    BlobId, DESCRIPTION_FILE, Geometry, Job, Point, PointContent, PointDisk, PointList, Repository,
-    SnapshotId, UnreadableSnapshot, VaultError,
-    format::{Timestamp, snapshot::Snapshot},
+    BlobId, Catalogue, DESCRIPTION_FILE, Geometry, Job, Point, PointContent, PointDisk, Repository,
+    SnapshotId, UnreadableSnapshot, VaultError, format::Timestamp,
 };
 
 use crate::{
@@ -84,10 +83,9 @@ pub struct View {
 }
 
 /// The last look at the repository, held while there is one.
-#[derive(Default)]
 struct Looked {
     at: Option<Instant>,
-    seen: HashMap<SnapshotId, Snapshot>,
+    catalogue: Catalogue<Arc<Point>>,
 }
 
 struct State {
@@ -123,7 +121,7 @@ impl View {
             contents: Contents::new(repository),
             keeper: Keeper::new(repository, &host),
             host,
-            looked: Mutex::default(),
+            looked: Mutex::new(Looked { at: None, catalogue: Catalogue::new(Arc::new) }),
             state: Mutex::new(state),
             counted: Mutex::default(),
             told: Mutex::default(),
@@ -159,23 +157,24 @@ impl View {
 
     fn look_now(&self, looked: &mut Looked, job: &Job) -> Result<(), VaultError> {
         looked.at = Some(Instant::now());
-        let outcome = self.repository.list_points_again(&mut looked.seen, job);
+        let outcome = looked.catalogue.look(&self.repository, job);
         // After it, too: a store that answers slowly is not asked without pause.
         looked.at = Some(Instant::now());
-        let PointList { points, unreadable } = outcome?;
-        for UnreadableSnapshot { id, error } in unreadable {
+        for UnreadableSnapshot { id, error } in outcome? {
             self.tell(&error.to_string(), &format!("point {id} is left out: {error}"));
         }
         let mut state = locked(&self.state);
         let before = state.left_out.len();
         state.left_out.retain(|_, since| since.elapsed() < LEFT_OUT);
+        let points: Vec<Arc<Point>> =
+            looked.catalogue.newest_first().rev().map(|listed| Arc::clone(&listed.kept)).collect();
         let known: HashSet<SnapshotId> = state.points.iter().map(|point| point.id).collect();
         let is_new = points.iter().any(|point| !known.contains(&point.id));
         if is_new {
             self.contents.expect_new();
         }
         if is_new || points.len() != known.len() || state.left_out.len() != before {
-            state.points = points.into_iter().map(Arc::new).collect();
+            state.points = points;
             self.rebuild(&mut state);
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! What lists show of points, kept from one look at the repository to the next: a snapshot never changes, so that of
-//! a hundred thousand only the new ones are read.
+//! The points of a repository, kept from one look at it to the next: a snapshot never changes, so that of a hundred thousand
+//! only the new ones are read.
 //!
-//! An entry is some 600 bytes long, a fifth of what a whole snapshot takes. It must never be what a point is read or written anew
-//! by: it lacks what other writers put into the snapshot.
+//! What is kept of each is up to whoever looks. A [`Summary`], which lists are made of, takes with all else some 600 bytes, a fifth of
+//! a whole snapshot. It must never be what a point is read or written anew by: it lacks what other writers put into the snapshot.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,20 @@ use crate::{
     format::{Timestamp, snapshot::Snapshot},
     job::Job,
     point::{DAMAGED_TAG, Point, Version, replaced},
+    repo::UnreadableSnapshot,
     retention::Candidate,
 };
 
-/// A point, as lists show it.
+/// A point, and what is kept of it.
 #[derive(Debug, Clone)]
-pub struct PointEntry {
+pub struct Listed<T> {
     version: Version,
+    pub kept: T,
+}
+
+/// What lists show of a point besides its name and its time.
+#[derive(Debug, Clone)]
+pub struct Summary {
     pub tags: Box<[String]>,
     /// Bytes of all its disks, as whoever saved it counted them.
     pub size_bytes: Option<u64>,
@@ -25,14 +32,19 @@ pub struct PointEntry {
     pub stored_bytes: Option<u64>,
 }
 
-impl PointEntry {
-    pub fn of(point: &Point) -> Self {
+impl Summary {
+    pub fn of(point: Point) -> Self {
         Self {
-            version: point.version(),
             size_bytes: point.size_bytes(),
             stored_bytes: point.stored_bytes(),
-            tags: point.snapshot.tags.clone().into(),
+            tags: point.snapshot.tags.into(),
         }
+    }
+}
+
+impl<T> Listed<T> {
+    pub fn of(point: Point, keep: impl FnOnce(Point) -> T) -> Self {
+        Self { version: point.version(), kept: keep(point) }
     }
 
     /// The whole point.
@@ -58,52 +70,67 @@ impl PointEntry {
     pub fn time(&self) -> Timestamp {
         self.version.time
     }
+}
 
+impl Listed<Summary> {
     pub fn is_damaged(&self) -> bool {
-        self.tags.iter().any(|tag| tag == DAMAGED_TAG)
+        self.kept.tags.iter().any(|tag| tag == DAMAGED_TAG)
     }
 
     /// Whether it is pinned or protected.
     pub fn marks(&self) -> Candidate {
-        Candidate::marked(self.id(), self.time(), &self.tags)
+        Candidate::marked(self.id(), self.time(), &self.kept.tags)
     }
 }
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Catalogue {
+#[derive(Debug)]
+pub struct Catalogue<T> {
+    keep: fn(Point) -> T,
     /// `None`: a snapshot of somebody else's.
-    all: HashMap<SnapshotId, Option<PointEntry>>,
+    all: HashMap<SnapshotId, Option<Listed<T>>>,
     /// Those that count, oldest first.
     current: Vec<SnapshotId>,
     unreadable: usize,
 }
 
-impl Catalogue {
-    /// Looks at the repository. After an error it is as complete as the looks before were.
-    pub fn look(&mut self, repository: &Repository, job: &Job) -> Result<(), VaultError> {
+impl<T: Send> Catalogue<T> {
+    /// Empty, until it is looked.
+    pub fn new(keep: fn(Point) -> T) -> Self {
+        Self { keep, all: HashMap::new(), current: Vec::new(), unreadable: 0 }
+    }
+
+    /// Looks at the repository; gives the snapshots that cannot be read. After an error it is as complete as the looks before
+    /// were.
+    pub fn look(
+        &mut self,
+        repository: &Repository,
+        job: &Job,
+    ) -> Result<Vec<UnreadableSnapshot>, VaultError> {
         let before: Vec<SnapshotId> = self.all.keys().copied().collect();
-        let entry = |id, snapshot: Snapshot| Point::of(id, snapshot).as_ref().map(PointEntry::of);
-        let unreadable = repository.update_from_snapshots(&mut self.all, entry, job);
+        let keep = self.keep;
+        let listed = |id, snapshot: Snapshot| Point::of(id, snapshot).map(|point| Listed::of(point, keep));
+        let looked = repository.update_from_snapshots(&mut self.all, listed, job);
         let is_same = before.len() == self.all.len() && before.iter().all(|id| self.all.contains_key(id));
         if !is_same {
             self.arrange();
         }
-        self.unreadable = unreadable?.len();
-        Ok(())
+        let unreadable = looked?;
+        self.unreadable = unreadable.len();
+        Ok(unreadable)
     }
 
     fn arrange(&mut self) {
-        let entries = || self.all.values().flatten();
-        let replaced = replaced(entries().map(|entry| &entry.version));
-        let mut current: Vec<&PointEntry> =
-            entries().filter(|entry| !replaced.contains(&entry.id())).collect();
-        current.sort_unstable_by_key(|entry| (entry.time(), entry.id()));
-        self.current = current.into_iter().map(PointEntry::id).collect();
+        let listed = || self.all.values().flatten();
+        let replaced = replaced(listed().map(|listed| &listed.version));
+        let mut current: Vec<&Listed<T>> =
+            listed().filter(|listed| !replaced.contains(&listed.id())).collect();
+        current.sort_unstable_by_key(|listed| (listed.time(), listed.id()));
+        self.current = current.into_iter().map(Listed::id).collect();
     }
 
     /// The points that can be read.
-    pub fn newest_first(&self) -> impl Iterator<Item = &PointEntry> {
+    pub fn newest_first(&self) -> impl DoubleEndedIterator<Item = &Listed<T>> {
         self.current.iter().rev().filter_map(|id| self.all.get(id)?.as_ref())
     }
 
@@ -124,8 +151,8 @@ mod tests {
         testing::{MIB, PASSWORD, Place},
     };
 
-    fn ids(catalogue: &Catalogue) -> Vec<SnapshotId> {
-        let mut ids: Vec<SnapshotId> = catalogue.newest_first().map(PointEntry::id).collect();
+    fn ids(catalogue: &Catalogue<Summary>) -> Vec<SnapshotId> {
+        let mut ids: Vec<SnapshotId> = catalogue.newest_first().map(Listed::id).collect();
         ids.reverse();
         ids
     }
@@ -133,7 +160,7 @@ mod tests {
     #[test]
     fn a_catalogue_that_is_looked_at_again_says_what_a_list_made_anew_does() {
         let place = Place::new();
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::new(Summary::of);
         let mut agree = |place: &Place| {
             catalogue.look(&place.repository, &Job::default()).unwrap();
             let listed = place.repository.list_points(None, &Job::default()).unwrap();
@@ -142,9 +169,9 @@ mod tests {
             for (entry, point) in catalogue.newest_first().zip(listed.points.iter().rev()) {
                 assert_eq!(entry.name(), &point.name);
                 assert_eq!((entry.time(), entry.identity()), (point.snapshot.time, point.identity()));
-                assert_eq!(entry.tags[..], point.snapshot.tags[..]);
-                assert_eq!(entry.size_bytes, point.size_bytes());
-                assert_eq!(entry.stored_bytes, point.stored_bytes());
+                assert_eq!(entry.kept.tags[..], point.snapshot.tags[..]);
+                assert_eq!(entry.kept.size_bytes, point.size_bytes());
+                assert_eq!(entry.kept.stored_bytes, point.stored_bytes());
                 assert_eq!(entry.marks(), Candidate::of(point));
             }
             assert_eq!(catalogue.unreadable(), listed.unreadable.len());
@@ -213,7 +240,7 @@ mod tests {
             ]);
             repository.put_snapshot(&snapshot).unwrap();
         }
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::new(Summary::of);
         for look in ["the first look", "the second look"] {
             let began = std::time::Instant::now();
             catalogue.look(&repository, &Job::default()).unwrap();

@@ -48,7 +48,7 @@ mod unlock;
 mod verify;
 mod walk;
 
-pub use catalogue::{Catalogue, PointEntry};
+pub use catalogue::{Catalogue, Listed, Summary};
 pub use copy::CopyReport;
 pub use diff::{DiskDiff, diff};
 pub use error::{FailureKind, VaultError};

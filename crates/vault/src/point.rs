@@ -283,19 +283,6 @@ impl Repository {
         Ok(points)
     }
 
-    /// As `list_points`, for who looks again and again: `seen` holds what was read before, and only what is new is read.
-    pub fn list_points_again(
-        &self,
-        seen: &mut HashMap<SnapshotId, Snapshot>,
-        job: &Job,
-    ) -> Result<PointList, VaultError> {
-        let unreadable = self.update_snapshots(seen, job)?;
-        let points = seen.iter().filter_map(|(id, snapshot)| Point::of(*id, snapshot.clone()));
-        let (mut points, _) = split_versions(points.collect());
-        points.sort_by_key(|point| (point.snapshot.time, point.id));
-        Ok(PointList { points, unreadable })
-    }
-
     /// All points, and the snapshots in whose place one of them stands; both oldest first.
     pub(crate) fn versions(&self, job: &Job) -> Result<(Vec<Point>, Vec<Point>), VaultError> {
         Ok(split_versions(points_of(self.snapshots(job)?)))

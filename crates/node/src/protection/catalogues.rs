@@ -10,7 +10,7 @@ use std::{
 };
 
 use nestling_model::protection::{Location, RepositoryId};
-use nestling_vault::{Catalogue, Job, Repository as Vault, VaultError};
+use nestling_vault::{Catalogue, Job, Repository as Vault, Summary, VaultError};
 
 use super::repositories::Known;
 use crate::{error::Result, locked::lock};
@@ -30,7 +30,7 @@ struct Kept {
 struct Open {
     location: Location,
     vault: Arc<Vault>,
-    catalogue: Catalogue,
+    catalogue: Catalogue<Summary>,
 }
 
 impl Catalogues {
@@ -39,7 +39,7 @@ impl Catalogues {
         &self,
         known: &Known,
         open: impl FnOnce() -> Result<Arc<Vault>>,
-        see: impl FnOnce(&Vault, &Catalogue) -> std::result::Result<T, VaultError>,
+        see: impl FnOnce(&Vault, &Catalogue<Summary>) -> std::result::Result<T, VaultError>,
     ) -> Result<T> {
         let kept = self.kept(known.repository.id);
         let mut kept = lock(&kept);
@@ -55,11 +55,11 @@ impl Catalogues {
             none => none.insert(Open {
                 location: known.repository.location.clone(),
                 vault: open()?,
-                catalogue: Catalogue::default(),
+                catalogue: Catalogue::new(Summary::of),
             }),
         };
         let seen = open.catalogue.look(&open.vault, &Job::default());
-        seen.and_then(|()| see(&open.vault, &open.catalogue)).map_err(|error| known.failed(error))
+        seen.and_then(|_| see(&open.vault, &open.catalogue)).map_err(|error| known.failed(error))
     }
 
     fn kept(&self, id: RepositoryId) -> Arc<Mutex<Option<Open>>> {

@@ -11,7 +11,9 @@ use nestling_model::{
     EventKind, VmId, VmPath,
     protection::{PathPattern, PointId, RecoveryPoint, Warnings},
 };
-use nestling_vault::{Catalogue, Job, Point, PointEntry, PointName, Repository as Vault, Retag, VaultError};
+use nestling_vault::{
+    Catalogue, Job, Listed, Point, PointName, Repository as Vault, Retag, Summary, VaultError,
+};
 
 use super::{
     marks,
@@ -55,16 +57,16 @@ impl Whose {
 
 /// The newest of the points of one repository that are asked for.
 struct Found {
-    newest: Vec<PointEntry>,
+    newest: Vec<Listed<Summary>>,
     /// How many there are.
     count: usize,
     unreadable: usize,
 }
 
 impl Found {
-    fn among(catalogue: &Catalogue, whose: &Whose, count_max: usize) -> Self {
+    fn among(catalogue: &Catalogue<Summary>, whose: &Whose, count_max: usize) -> Self {
         let (mut newest, mut count) = (Vec::new(), 0);
-        for entry in catalogue.newest_first().filter(|entry| whose.is(entry.name(), &entry.tags)) {
+        for entry in catalogue.newest_first().filter(|entry| whose.is(entry.name(), &entry.kept.tags)) {
             count += 1;
             if newest.len() < count_max {
                 newest.push(entry.clone());
@@ -81,7 +83,7 @@ impl Node {
         let whose = self.whose(wish.vm.as_deref());
         let count_max = wish.count_max.clamp(1, POINTS_MAX);
         let until = wish.skip.saturating_add(count_max);
-        let see = move |_: &Vault, catalogue: &Catalogue| Ok(Found::among(catalogue, &whose, until));
+        let see = move |_: &Vault, catalogue: &Catalogue<Summary>| Ok(Found::among(catalogue, &whose, until));
         let (mut count, mut entries, mut problems) = (0, Vec::new(), Vec::new());
         for (known, found) in self.look_into(wish.repository.as_deref(), see).await? {
             match found {
@@ -121,7 +123,10 @@ impl Node {
     pub(crate) async fn look_into<T: Send + 'static>(
         &self,
         repository: Option<&str>,
-        see: impl FnOnce(&Vault, &Catalogue) -> std::result::Result<T, VaultError> + Clone + Send + 'static,
+        see: impl FnOnce(&Vault, &Catalogue<Summary>) -> std::result::Result<T, VaultError>
+        + Clone
+        + Send
+        + 'static,
     ) -> Result<Vec<(Known, Result<T>)>> {
         let known = match repository {
             Some(name) => vec![self.protection.repositories.find(name)?],
@@ -137,9 +142,9 @@ impl Node {
     }
 
     /// `None` for a point whose name no machine can have: another program made it.
-    fn point_view(&self, known: &Known, entry: &PointEntry) -> Option<PointView> {
+    fn point_view(&self, known: &Known, entry: &Listed<Summary>) -> Option<PointView> {
         let machine: VmPath = entry.name().as_str().parse().ok()?;
-        let vm = marks::vm_of_tags(&entry.tags);
+        let vm = marks::vm_of_tags(&entry.kept.tags);
         let marked = entry.marks();
         let here = vm.filter(|vm| self.vms.find(&vm.0.to_string()).is_ok());
         Some(PointView {
@@ -150,11 +155,11 @@ impl Node {
                 machine_id: vm,
                 taken_at_ms: milliseconds(entry.time()),
                 job: None,
-                run: marks::run_of_tags(&entry.tags),
-                consistency: marks::consistency_of_tags(&entry.tags),
+                run: marks::run_of_tags(&entry.kept.tags),
+                consistency: marks::consistency_of_tags(&entry.kept.tags),
                 disks: Vec::new(),
                 new_bytes: 0,
-                stored_bytes: entry.stored_bytes.unwrap_or(0),
+                stored_bytes: entry.kept.stored_bytes.unwrap_or(0),
                 pinned: marked.pinned,
                 protected_until_ms: marked.protected_until.map(milliseconds),
                 damaged: entry.is_damaged(),
@@ -162,8 +167,8 @@ impl Node {
                 warnings: Warnings::default(),
             },
             repository: known.repository.name.to_string(),
-            size_bytes: entry.size_bytes,
-            tags: marks::other_tags(&entry.tags),
+            size_bytes: entry.kept.size_bytes,
+            tags: marks::other_tags(&entry.kept.tags),
             vm: here,
         })
     }
@@ -178,7 +183,7 @@ impl Node {
             )));
         }
         let digits = id.to_owned();
-        let see = move |vault: &Vault, catalogue: &Catalogue| {
+        let see = move |vault: &Vault, catalogue: &Catalogue<Summary>| {
             let fitting =
                 catalogue.newest_first().filter(|entry| entry.id().to_string().starts_with(&digits));
             // Two are as many too many as a hundred are.
@@ -223,7 +228,7 @@ impl Node {
             format!("recovery point {}", changed.short_id()),
         );
         let missing = || NodeError::NotFound { object: Object::Point, name: id.to_owned() };
-        self.point_view(&known, &PointEntry::of(&changed)).ok_or_else(missing)
+        self.point_view(&known, &Listed::of(changed, Summary::of)).ok_or_else(missing)
     }
 
     /// Removes a point; one that is pinned or protected is refused. What it alone needed is freed by a prune.

@@ -16,7 +16,7 @@ use nestling_model::{
     protection::{Location, Repository, RepositoryId},
 };
 use nestling_vault::{
-    Catalogue, Repository as Vault, VaultError,
+    Catalogue, Repository as Vault, Summary, VaultError,
     format::key::KdfCost,
     storage::{Access, Limits, Location as Place, StorageErrorKind, Throttle},
 };
@@ -169,7 +169,7 @@ impl Repositories {
     pub fn look<T>(
         &self,
         known: &Known,
-        see: impl FnOnce(&Vault, &Catalogue) -> std::result::Result<T, VaultError>,
+        see: impl FnOnce(&Vault, &Catalogue<Summary>) -> std::result::Result<T, VaultError>,
     ) -> Result<T> {
         self.catalogues.look(known, || self.open_now(known), see)
     }

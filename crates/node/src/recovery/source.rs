@@ -8,7 +8,7 @@ use nestling_model::{
 };
 use nestling_vault::{
     CACHE_BYTES, Catalogue, Identity, Index, Job, Point, PointDisk, ReadCache, Repository as Vault,
-    RepositoryLock, VaultError,
+    RepositoryLock, Summary, VaultError,
     storage::StorageErrorKind::{Denied, NoSpace, ReadOnly},
 };
 
@@ -40,8 +40,8 @@ impl Node {
                 Err(missing())
             };
         }
-        let see = move |vault: &Vault, catalogue: &Catalogue| {
-            let newest = catalogue.newest_first().find(|entry| whose.is(entry.name(), &entry.tags));
+        let see = move |vault: &Vault, catalogue: &Catalogue<Summary>| {
+            let newest = catalogue.newest_first().find(|entry| whose.is(entry.name(), &entry.kept.tags));
             let newest = newest.map(|entry| entry.read(vault)).transpose()?;
             Ok((newest, catalogue.unreadable()))
         };
