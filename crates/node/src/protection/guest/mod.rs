@@ -23,7 +23,6 @@ use nestling_model::{
     protection::{Application, Command, Consistency, ConsistencyReached, OnFailure},
 };
 use nestling_store::Document;
-use tokio::time::{sleep, timeout};
 
 use self::{
     owed::{Due, Owed, Part},
@@ -42,10 +41,6 @@ use crate::{
 
 /// For a guest to let go of file systems that a node left frozen.
 const THAW_WITHIN: Duration = Duration::from_secs(60);
-
-/// For an agent to answer again that was in the middle of what a node asked which died.
-const AGENT_WITHIN: Duration = Duration::from_secs(60);
-const AGENT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a run does with the applications of one guest.
 struct Steps {
@@ -259,9 +254,6 @@ async fn settle(node: &Shared, entry: &Entry, owed: &Owed) -> std::result::Resul
     let path = now.as_ref().map(|now| now.vm.name.to_string()).unwrap_or_default();
     let running = now.and_then(|now| now.running).filter(|running| owed.is_of(&running.machine));
     let guest = running.map(|running| Guest { agent: running.machine.agent(), log: &entry.log, path });
-    if let Some(guest) = &guest {
-        answers(guest).await;
-    }
     let went = match (owed.due, guest) {
         (Due::Release, Some(guest)) => {
             // It may have died in the middle of a freeze, and runs nothing before that is over.
@@ -277,16 +269,6 @@ async fn settle(node: &Shared, entry: &Entry, owed: &Owed) -> std::result::Resul
     };
     forget(node, owed).await;
     went
-}
-
-/// Waits for the agent. Whether it came is seen by whoever asks it next.
-async fn answers(guest: &Guest<'_>) {
-    let wait = async {
-        while guest.agent.ping().await.is_err() {
-            sleep(AGENT_INTERVAL).await;
-        }
-    };
-    let _ = timeout(AGENT_WITHIN, wait).await;
 }
 
 async fn forget(node: &Shared, owed: &Owed) {
