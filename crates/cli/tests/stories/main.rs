@@ -13,6 +13,7 @@ mod firmware;
 mod guide;
 mod jobs;
 mod life;
+mod mounted;
 mod nest;
 mod nested;
 mod network;

@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use super::{
     files_open::OpenedFs,
-    files_values::{FileBytes, FileView, FilesAt, FilesView},
+    files_values::{FileBytes, FileView, FilesAt, FilesView, shown},
     reader::Reading,
     readers::{IDLE, Key, Seated},
     source::Source,
@@ -155,10 +155,7 @@ impl Node {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
                     shared.recovery.files.end(&opened);
-                    if let Some(machine) = &opened.machine {
-                        shared.recovery.files.end_where(|other| other.is_read_by(machine));
-                        shared.recovery.machines.end(machine);
-                    }
+                    opened.machine.iter().for_each(|machine| shared.recovery.end_machine(machine));
                 }
                 unreadable(&opened.point, error)
             })
@@ -307,11 +304,6 @@ pub(super) fn start(
 
 pub(super) fn unreadable(point: &Point, error: ExploreError) -> NodeError {
     NodeError::Files { point: point.short_id(), vm: point.name.to_string(), source: Box::new(error) }
-}
-
-/// A disk as people call it.
-fn shown(disk: &str) -> String {
-    disk.replacen('-', ":", 1)
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Node {
     /// The next question may be about something else, and gets another machine.
     pub(super) fn end_if_dead(&self, reading: &Arc<Reading>, error: &NodeError) {
         if matches!(error, NodeError::Files { source, .. } if source.kind() == ErrorKind::Worker) {
-            self.recovery.machines.end(reading);
+            self.recovery.end_machine(reading);
         }
     }
 

@@ -106,10 +106,15 @@ fn zeroes(extents: &[Extent], from: u64) -> u64 {
     end - from
 }
 
+/// A disk as people call it.
+pub(super) fn shown(disk: &str) -> String {
+    disk.replacen('-', ":", 1)
+}
+
 /// What can be asked for again. A volume that is put together from several disks is on none of them.
 fn place_text(disk: Option<&str>, place: &Place) -> String {
     match disk {
-        Some(disk) => format!("{}/{place}", disk.replacen('-', ":", 1)),
+        Some(disk) => format!("{}/{place}", shown(disk)),
         None => place.to_string(),
     }
 }
@@ -137,7 +142,7 @@ impl VolumeView {
     /// A disk, or all disks, of which nothing more can be told.
     pub(super) fn unreadable(disk: Option<&str>, problem: String) -> Self {
         Self {
-            place: disk.map(|disk| disk.replacen('-', ":", 1)).unwrap_or_default(),
+            place: disk.map(shown).unwrap_or_default(),
             content: String::new(),
             label: String::new(),
             name: String::new(),

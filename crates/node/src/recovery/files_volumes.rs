@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use nestling_explore::{Composed, ErrorKind, ExploreError, Place, Volume, client::Mount, machine::Key};
+use nestling_block::nbd::NbdServer;
+use nestling_explore::{
+    Composed, ErrorKind, ExploreError, Place, Volume, Volumes,
+    client::{Mount, Worker},
+    machine::Key,
+};
 use nestling_identity::Identity;
 
 use super::{
@@ -22,6 +27,18 @@ struct Rows {
 }
 
 impl Rows {
+    /// What a process says of the disk that it has gone to; it ends.
+    fn told((worker, server): (Worker, NbdServer), source: &Source, disk: &str, at: &Place) -> Result<Self> {
+        let told = worker.volumes().map_err(|error| unreadable(&source.point, error));
+        drop(worker);
+        server.stop();
+        let Volumes { volumes, problems } = told?;
+        Ok(Self {
+            volumes: volumes.into_iter().map(|volume| (Some(disk.to_owned()), volume)).collect(),
+            problems: problems.into_iter().map(|what| VolumeView::of_disk(Some(disk), at, what)).collect(),
+        })
+    }
+
     fn views(self, place: &Place) -> Vec<VolumeView> {
         let volumes = self.volumes.into_iter();
         let views = volumes.map(|(disk, volume)| VolumeView::new(disk.as_deref(), place, volume));
@@ -105,20 +122,13 @@ impl Node {
         blocking(move || {
             let mut rows = Rows::default();
             for disk in source.disks.iter().map(|disk| disk.name.clone()) {
-                let listed = start(&source, &disk, &Place::default(), &program, &socket).and_then(
-                    |(worker, server)| {
-                        let listed = worker.volumes().map_err(|error| unreadable(&source.point, error));
-                        drop(worker);
-                        server.stop();
-                        listed
-                    },
-                );
-                match listed {
-                    Ok(found) => {
-                        let of_disk = |problem| VolumeView::of_disk(Some(&disk), &Place::default(), problem);
-                        rows.problems.extend(found.problems.into_iter().map(of_disk));
-                        rows.volumes
-                            .extend(found.volumes.into_iter().map(|volume| (Some(disk.clone()), volume)));
+                let whole = Place::default();
+                let told = start(&source, &disk, &whole, &program, &socket)
+                    .and_then(|process| Rows::told(process, &source, &disk, &whole));
+                match told {
+                    Ok(told) => {
+                        rows.volumes.extend(told.volumes);
+                        rows.problems.extend(told.problems);
                     }
                     Err(error) => rows.problems.push(VolumeView::unreadable(Some(&disk), error.message())),
                 }
@@ -131,17 +141,9 @@ impl Node {
     async fn one_disk(&self, source: &Arc<Source>, disk: &str, place: &Place) -> Result<Rows> {
         let (socket, program) = (self.read_socket(), self.program()?);
         let (of, name, inside) = (Arc::clone(source), disk.to_owned(), place.clone());
-        let found = blocking(move || match look_at_disk(&of, &name, &inside, &program, &socket)? {
-            Some((worker, server)) => {
-                let found = worker.volumes().map_err(|error| unreadable(&of.point, error))?;
-                drop(worker);
-                server.stop();
-                let of_disk = |problem| VolumeView::of_disk(Some(&name), &inside, problem);
-                let problems = found.problems.into_iter().map(of_disk).collect();
-                let volumes = found.volumes.into_iter().map(|volume| (Some(name.clone()), volume));
-                Ok(Some(Rows { volumes: volumes.collect(), problems }))
-            }
-            None => Ok(None),
+        let found = blocking(move || {
+            let process = look_at_disk(&of, &name, &inside, &program, &socket)?;
+            process.map(|process| Rows::told(process, &of, &name, &inside)).transpose()
         });
         match found.await? {
             Some(rows) => Ok(rows),

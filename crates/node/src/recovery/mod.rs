@@ -125,6 +125,12 @@ impl RecoveryState {
         })
     }
 
+    /// A machine that reads is dead, or makes room: what it has open ends with it, or would be asked in vain.
+    fn end_machine(&self, machine: &Arc<reader::Reading>) {
+        self.files.end_where(|opened| opened.is_read_by(machine));
+        self.machines.end(machine);
+    }
+
     /// The node ends.
     pub async fn close(&self) {
         self.recoveries.settle(END_PATIENCE).await;

@@ -150,23 +150,26 @@ impl Node {
         below: Below,
     ) -> Result<Arc<Reading>> {
         let point = below.source.point.id.to_string();
-        let readers = &self.recovery.machines;
-        let _one = readers.starting.lock().await;
-        if let Some(reading) = readers.get(&point, &place) {
+        let machines = &self.recovery.machines;
+        let _one = machines.starting.lock().await;
+        if let Some(reading) = machines.get(&point, &place) {
             return Ok(reading);
         }
         let bench = self.bench().await?;
         let shared = self.shared();
         let reading = blocking(move || {
-            for ending in shared.recovery.machines.make_room() {
-                shared.recovery.files.end_where(|opened| opened.is_read_by(&ending));
-            }
+            shared
+                .recovery
+                .machines
+                .make_room()
+                .iter()
+                .for_each(|ending| shared.recovery.end_machine(ending));
             let (machine, server) = start(&bench, disks, &below.source)?;
             let (machine, used) = (Arc::new(machine), Mutex::new(Instant::now()));
             Ok(Arc::new(Reading { key: (point, place), machine, used, _server: server, below }))
         })
         .await?;
-        readers.put(Arc::clone(&reading));
+        machines.put(Arc::clone(&reading));
         self.watch_idle();
         Ok(reading)
     }
