@@ -59,12 +59,6 @@ pub struct Opened {
     _source: Arc<Source>,
 }
 
-impl Opened {
-    pub(super) fn is_read_by(&self, machine: &Arc<Reading>) -> bool {
-        self.machine.as_ref().is_some_and(|of| Arc::ptr_eq(of, machine))
-    }
-}
-
 impl Node {
     /// A file or directory, and a page of what is in a directory.
     pub async fn point_files(
@@ -142,7 +136,7 @@ impl Node {
                 "this is a disk; a place in one of its volumes is such as scsi:0/1:/etc",
             ));
         };
-        let volume = place.volume(last.volume.clone());
+        let volume = place.volume_only();
         let key = (at.point.clone(), at.repository.clone(), disk, volume.to_string());
         let opened = match self.recovery.files.get(&key) {
             Some(opened) => opened,
@@ -155,7 +149,7 @@ impl Node {
                 // The next question may be of another file, and gets another reader.
                 if error.kind() == ErrorKind::Worker {
                     shared.recovery.files.end(&opened);
-                    opened.machine.iter().for_each(|machine| shared.recovery.end_machine(machine));
+                    opened.machine.iter().for_each(|machine| shared.recovery.machine_died(machine));
                 }
                 unreadable(&opened.point, error)
             })

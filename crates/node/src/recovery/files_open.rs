@@ -62,8 +62,7 @@ impl Node {
         disk: Option<&str>,
         place: &Place,
     ) -> Result<OpenedFs> {
-        let Some(disk) = disk else { return self.open_mounted(source, 0, place).await };
-        let number = disk_number(source, disk)?;
+        let Some(disk) = disk else { return self.open_mounted(source, None, place).await };
         let found = {
             let (source, disk, place) = (Arc::clone(source), disk.to_owned(), place.clone());
             let (socket, program) = (self.read_socket(), self.program()?);
@@ -71,7 +70,7 @@ impl Node {
         };
         match found {
             Found::Read(fs, server) => Ok(OpenedFs { fs, server: Some(server), machine: None }),
-            Found::Mounted => self.open_mounted(source, number, place).await,
+            Found::Mounted => self.open_mounted(source, Some(disk), place).await,
             Found::Disk(worker, server) => {
                 let reading = self.reader_of_disk(source, disk, place, &worker, server).await?;
                 self.mount(source, reading, 0, alone(place)).await
@@ -80,16 +79,20 @@ impl Node {
     }
 
     /// By the machine that has all disks of the point, or by another one for a disk inside its volumes.
-    async fn open_mounted(&self, source: &Arc<Source>, disk: u32, place: &Place) -> Result<OpenedFs> {
+    async fn open_mounted(
+        &self,
+        source: &Arc<Source>,
+        disk: Option<&str>,
+        place: &Place,
+    ) -> Result<OpenedFs> {
         let reading = self.reader_of_point(source).await?;
-        if !is_composed(place) {
-            let mounted = self.mount(source, Arc::clone(&reading), disk, place.volume_only()).await;
-            match mounted {
-                Err(error) if is_unsupported(&error) && !place.images().is_empty() => {}
+        let is_inside = !place.images().is_empty();
+        if !(is_inside && is_composed(place)) {
+            let number = disk_number(source, disk)?;
+            match self.mount(source, Arc::clone(&reading), number, place.volume_only()).await {
+                Err(error) if is_inside && is_unsupported(&error) => {}
                 mounted => return mounted,
             }
-        } else if place.images().is_empty() {
-            return self.mount(source, reading, disk, place.volume_only()).await;
         }
         let inner = self.reader_inside(source, reading, disk, place).await?;
         self.mount(source, inner, 0, alone(place)).await
@@ -106,22 +109,19 @@ impl Node {
         if inside.images().is_empty() {
             return self.reader_of_point(source).await;
         }
-        let Some(disk) = disk else {
-            return self.reader_inside(source, self.reader_of_point(source).await?, 0, place).await;
+        let found = match disk {
+            Some(disk) => {
+                let (source, disk) = (Arc::clone(source), disk.to_owned());
+                let (socket, program) = (self.read_socket(), self.program()?);
+                blocking(move || look_at_disk(&source, &disk, &inside, &program, &socket)).await?
+            }
+            None => None,
         };
-        let found = {
-            let (source, disk) = (Arc::clone(source), disk.to_owned());
-            let (socket, program) = (self.read_socket(), self.program()?);
-            blocking(move || look_at_disk(&source, &disk, &inside, &program, &socket)).await?
-        };
-        match found {
-            Some((worker, server)) => {
+        match disk.zip(found) {
+            Some((disk, (worker, server))) => {
                 self.reader_of_disk(source, disk, place, &Arc::new(worker), server).await
             }
-            None => {
-                let number = disk_number(source, disk)?;
-                self.reader_inside(source, self.reader_of_point(source).await?, number, place).await
-            }
+            None => self.reader_inside(source, self.reader_of_point(source).await?, disk, place).await,
         }
     }
 
@@ -143,7 +143,7 @@ impl Node {
     /// The next question may be about something else, and gets another machine.
     pub(super) fn end_if_dead(&self, reading: &Arc<Reading>, error: &NodeError) {
         if matches!(error, NodeError::Files { source, .. } if source.kind() == ErrorKind::Worker) {
-            self.recovery.end_machine(reading);
+            self.recovery.machine_died(reading);
         }
     }
 
@@ -152,15 +152,16 @@ impl Node {
         &self,
         source: &Arc<Source>,
         reading: Arc<Reading>,
-        disk: u32,
+        disk: Option<&str>,
         place: &Place,
     ) -> Result<Arc<Reading>> {
-        let (machine, at) = (Arc::clone(&reading.machine), Mount { disk, place: place.disk() });
+        let at = Mount { disk: disk_number(source, disk)?, place: place.disk() };
+        let machine = Arc::clone(&reading.machine);
         let of = Arc::clone(source);
         let inside = blocking(move || machine.mount_disk(at).map_err(|error| unreadable(&of.point, error)));
         let inside = inside.await.inspect_err(|error| self.end_if_dead(&reading, error))?;
         let below = Below { source: Arc::clone(source), _server: None, machine: Some(reading) };
-        self.reader(context(None, &place.disk()), vec![inside], below).await
+        self.reader(context(disk, &place.disk()), move || Ok(vec![inside]), below).await
     }
 
     /// A machine for the disk inside a disk that a process of its own opened.
@@ -173,7 +174,8 @@ impl Node {
         server: NbdServer,
     ) -> Result<Arc<Reading>> {
         let below = Below { source: Arc::clone(source), _server: Some(server), machine: None };
-        self.reader(context(Some(disk), &place.disk()), vec![worker.disk()], below).await
+        let inside = worker.disk();
+        self.reader(context(Some(disk), &place.disk()), move || Ok(vec![inside]), below).await
     }
 }
 
@@ -182,7 +184,9 @@ pub(super) fn context(disk: Option<&str>, place: &Place) -> String {
     if place.images().is_empty() { String::new() } else { format!("{}/{place}", disk.unwrap_or_default()) }
 }
 
-pub(super) fn disk_number(source: &Source, disk: &str) -> Result<u32> {
+/// A disk's number in the machine of the point; what lies on none of them alone is asked for at the first.
+pub(super) fn disk_number(source: &Source, disk: Option<&str>) -> Result<u32> {
+    let Some(disk) = disk else { return Ok(0) };
     let found = source.disks.iter().zip(0..).find(|(has, _)| has.name == disk).map(|(_, number)| number);
     found.ok_or_else(|| source.refused(format!("it has no disk {disk}")))
 }

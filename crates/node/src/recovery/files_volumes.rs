@@ -32,11 +32,14 @@ impl Rows {
         let told = worker.volumes().map_err(|error| unreadable(&source.point, error));
         drop(worker);
         server.stop();
-        let Volumes { volumes, problems } = told?;
-        Ok(Self {
-            volumes: volumes.into_iter().map(|volume| (Some(disk.to_owned()), volume)).collect(),
-            problems: problems.into_iter().map(|what| VolumeView::of_disk(Some(disk), at, what)).collect(),
-        })
+        Ok(Self::of(told?, Some(disk), at))
+    }
+
+    fn of(Volumes { volumes, problems }: Volumes, disk: Option<&str>, at: &Place) -> Self {
+        Self {
+            volumes: volumes.into_iter().map(|volume| (disk.map(str::to_owned), volume)).collect(),
+            problems: problems.into_iter().map(|what| VolumeView::of_disk(disk, at, what)).collect(),
+        }
     }
 
     fn views(self, place: &Place) -> Vec<VolumeView> {
@@ -85,7 +88,7 @@ impl Node {
         let _seat = self.recovery.files.seat(ANSWER_TIMEOUT).await?;
         let mut rows = match (&disk, place.images().is_empty()) {
             (None, true) => self.all_disks(&source).await?,
-            (None, false) => self.inside(&source, None, 0, &place).await?,
+            (None, false) => self.inside(&source, None, &place).await?,
             (Some(disk), _) => self.one_disk(&source, disk, &place).await?,
         };
         self.add_composed(&source, disk.as_deref(), &place, &mut rows).await;
@@ -147,26 +150,19 @@ impl Node {
         });
         match found.await? {
             Some(rows) => Ok(rows),
-            None => self.inside(source, Some(disk), disk_number(source, disk)?, place).await,
+            None => self.inside(source, Some(disk), place).await,
         }
     }
 
     /// A disk inside a volume that a machine mounts.
-    async fn inside(
-        &self,
-        source: &Arc<Source>,
-        disk: Option<&str>,
-        number: u32,
-        place: &Place,
-    ) -> Result<Rows> {
+    async fn inside(&self, source: &Arc<Source>, disk: Option<&str>, place: &Place) -> Result<Rows> {
         let reading = self.reader_of_point(source).await?;
         let (machine, of) = (Arc::clone(&reading.machine), Arc::clone(source));
-        let mount = Mount { disk: number, place: place.clone() };
+        let mount = Mount { disk: disk_number(source, disk)?, place: place.clone() };
         let listed =
             blocking(move || machine.volumes_in(&mount).map_err(|error| unreadable(&of.point, error)));
         let listed = listed.await.inspect_err(|error| self.end_if_dead(&reading, error))?;
-        let volumes = listed.volumes.into_iter().map(|volume| (disk.map(str::to_owned), volume));
-        Ok(Rows { volumes: volumes.collect(), problems: Vec::new() })
+        Ok(Rows::of(listed, disk, place))
     }
 
     /// What a machine puts together, where there is something to be put together, or one has opened something. What goes

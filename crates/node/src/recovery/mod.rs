@@ -125,10 +125,11 @@ impl RecoveryState {
         })
     }
 
-    /// A machine that reads is dead, or makes room: what it has open ends with it, or would be asked in vain.
-    fn end_machine(&self, machine: &Arc<reader::Reading>) {
-        self.files.end_where(|opened| opened.is_read_by(machine));
-        self.machines.end(machine);
+    /// A machine that reads is dead: whatever read through it goes, or it would be asked in vain.
+    fn machine_died(&self, dead: &reader::Reading) {
+        let through = |machine: &Arc<reader::Reading>| machine.reads_through(dead);
+        self.files.end_where(|opened| opened.machine.as_ref().is_some_and(through));
+        self.machines.end_where(|machine| machine.reads_through(dead));
     }
 
     /// The node ends.

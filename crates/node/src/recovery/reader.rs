@@ -29,17 +29,15 @@ use nestling_hypervisor::{Qemu, ReaderDisk, ReaderSpec, probe::Engine, reader_co
 use nestling_image::Image;
 
 use super::{
-    files::unreadable,
+    files::{ANSWER_TIMEOUT, unreadable},
+    readers::IDLE,
     scratch::{Allowance, Scratch},
-    source::Source,
+    source::{Source, SourceDisk},
 };
 use crate::{Node, NodeError, blocking::blocking, error::Result, home::remove_file, locked::lock};
 
-/// For one answer of a machine, its start and all that it reads from the repository included.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// For QEMU to come to its disks, on a host where everything is slow.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-const IDLE: Duration = Duration::from_secs(60);
 /// Machines at once. Each takes up to 1.5 GiB.
 const MACHINES_MAX: usize = 2;
 
@@ -73,6 +71,12 @@ impl Reading {
     fn idle(&self) -> Duration {
         lock(&self.used).elapsed()
     }
+
+    /// Whether it is this one, or one that needs it to read.
+    pub fn reads_through(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || self.below.machine.as_ref().is_some_and(|below| below.reads_through(other))
+    }
 }
 
 #[derive(Default)]
@@ -103,21 +107,21 @@ impl Machines {
         lock(&self.all).push(reading);
     }
 
-    /// It is dead, or what it says is of no use.
-    pub fn end(&self, reading: &Arc<Reading>) {
-        lock(&self.all).retain(|other| !Arc::ptr_eq(other, reading));
+    /// Takes some out. Waits for their processes, and holds up nobody meanwhile.
+    pub fn end_where(&self, ends: impl Fn(&Reading) -> bool) {
+        let ended: Vec<_> = lock(&self.all).extract_if(.., |reading| ends(reading)).collect();
+        drop(ended);
     }
 
     /// Whether any is left.
     pub fn end_idle(&self) -> bool {
-        let mut all = lock(&self.all);
-        all.retain(|reading| reading.idle() < IDLE);
-        !all.is_empty()
+        self.end_where(|reading| reading.idle() >= IDLE);
+        !lock(&self.all).is_empty()
     }
 
     /// The node ends.
     pub fn close(&self) {
-        lock(&self.all).clear();
+        self.end_where(|_| true);
     }
 }
 
@@ -133,20 +137,22 @@ struct Bench {
 impl Node {
     /// The machine that reads all disks of a point.
     pub(super) async fn reader_of_point(&self, source: &Arc<Source>) -> Result<Arc<Reading>> {
-        let disks = source.disks.iter().map(|disk| {
-            let bytes = source.disk(&disk.name).map_err(|error| source.failed(error))?;
+        let of = Arc::clone(source);
+        let open = move |disk: &SourceDisk| {
+            let bytes = of.disk(&disk.name).map_err(|error| of.failed(error))?;
             Ok(Arc::new(bytes) as Arc<dyn BlockSource>)
-        });
-        let disks: Vec<Arc<dyn BlockSource>> = disks.collect::<Result<_>>()?;
+        };
+        let of = Arc::clone(source);
+        let disks = move || of.disks.iter().map(open).collect();
         let below = Below { source: Arc::clone(source), _server: None, machine: None };
         self.reader(String::new(), disks, below).await
     }
 
-    /// The machine that reads disks: one that is there, or a new one.
+    /// The machine that reads disks: one that is there, or a new one, for which `disks` opens them. That blocks.
     pub(super) async fn reader(
         &self,
         place: String,
-        disks: Vec<Arc<dyn BlockSource>>,
+        disks: impl FnOnce() -> Result<Vec<Arc<dyn BlockSource>>> + Send + 'static,
         below: Below,
     ) -> Result<Arc<Reading>> {
         let point = below.source.point.id.to_string();
@@ -158,12 +164,11 @@ impl Node {
         let bench = self.bench().await?;
         let shared = self.shared();
         let reading = blocking(move || {
-            shared
-                .recovery
-                .machines
-                .make_room()
-                .iter()
-                .for_each(|ending| shared.recovery.end_machine(ending));
+            let disks = disks()?;
+            for ending in shared.recovery.machines.make_room() {
+                let is_it = |machine: &Arc<Reading>| Arc::ptr_eq(machine, &ending);
+                shared.recovery.files.end_where(|opened| opened.machine.as_ref().is_some_and(is_it));
+            }
             let (machine, server) = start(&bench, disks, &below.source)?;
             let (machine, used) = (Arc::new(machine), Mutex::new(Instant::now()));
             Ok(Arc::new(Reading { key: (point, place), machine, used, _server: server, below }))

@@ -111,41 +111,31 @@ impl<T: Send + Sync + 'static> Readers<T> {
         reader
     }
 
-    /// Whether any is left. Waits for processes.
+    /// Takes some out. Waits for their processes, and holds up nobody meanwhile.
+    fn end_kept(&self, ends: impl Fn(&Kept<T>) -> bool) {
+        let ended: Vec<_> = lock(&self.kept).extract_if(.., |kept| ends(kept)).collect();
+        drop(ended);
+    }
+
+    /// Whether any is left.
     pub fn end_idle(&self) -> bool {
-        let (idle, is_any_left) = {
-            let mut kept = lock(&self.kept);
-            let (idle, left): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut *kept).into_iter().partition(|kept| kept.used.elapsed() >= IDLE);
-            *kept = left;
-            (idle, !kept.is_empty())
-        };
-        drop(idle);
-        is_any_left
+        self.end_kept(|kept| kept.used.elapsed() >= IDLE);
+        !lock(&self.kept).is_empty()
     }
 
-    /// This one is asked no more. Waits for its process.
+    /// This one is asked no more.
     pub fn end(&self, reader: &Arc<Seated<T>>) {
-        let ended = {
-            let mut kept = lock(&self.kept);
-            let at = kept.iter().position(|kept| Arc::ptr_eq(&kept.reader, reader));
-            at.map(|at| kept.swap_remove(at))
-        };
-        drop(ended);
+        self.end_kept(|kept| Arc::ptr_eq(&kept.reader, reader));
     }
 
-    /// Those of a kind are asked no more. Waits for processes.
+    /// Those of a kind are asked no more.
     pub fn end_where(&self, is: impl Fn(&T) -> bool) {
-        let (ended, left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut *lock(&self.kept)).into_iter().partition(|kept| is(&kept.reader));
-        lock(&self.kept).extend(left);
-        drop(ended);
+        self.end_kept(|kept| is(&kept.reader));
     }
 
     /// The node ends.
     pub fn close(&self) {
-        let all = std::mem::take(&mut *lock(&self.kept));
-        drop(all);
+        self.end_kept(|_| true);
     }
 }
 
