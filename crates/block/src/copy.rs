@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{BlockError, BlockSource, BlockTarget, ExtentKind, Extents, extents};
+use crate::{BlockError, BlockSource, BlockTarget, ExtentKind, Extents, extents, zero::is_zero};
 
 const THREADS: usize = 4;
 const PIECE_BYTES: u64 = 1 << 20;
@@ -37,12 +37,20 @@ impl CopyWatch {
     }
 }
 
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub enum CopyError {
+    Read(BlockError),
+    Write(BlockError),
+}
+
 /// Copies all of `from` to the beginning of `to`, which must be at least as large and read as zeroes; how many bytes were
 /// written. What was written is durable afterwards, unless it was cancelled.
-pub fn copy(from: &dyn BlockSource, to: &dyn BlockTarget, watch: &CopyWatch) -> Result<u64, BlockError> {
+pub fn copy(from: &dyn BlockSource, to: &dyn BlockTarget, watch: &CopyWatch) -> Result<u64, CopyError> {
     if to.size_bytes() < from.size_bytes() {
         let (name, size_bytes) = (to.name().to_owned(), to.size_bytes());
-        return Err(BlockError::OutOfRange { name, offset: 0, length: from.size_bytes(), size_bytes });
+        let error = BlockError::OutOfRange { name, offset: 0, length: from.size_bytes(), size_bytes };
+        return Err(CopyError::Write(error));
     }
     let pieces = Mutex::new(Pieces { extents: extents(from, 0..from.size_bytes()), rest: None });
     let (written, failed) = (AtomicU64::new(0), Mutex::new(None));
@@ -52,10 +60,10 @@ pub fn copy(from: &dyn BlockSource, to: &dyn BlockTarget, watch: &CopyWatch) -> 
             let next = lock(&pieces).next(watch);
             let copied = match next {
                 None => return,
-                Some(piece) => piece.and_then(|(offset, length)| {
+                Some(piece) => piece.map_err(CopyError::Read).and_then(|(offset, length)| {
                     let part = buffer.get_mut(..length as usize).unwrap_or_default();
-                    from.read_at(part, offset)?;
-                    write(to, part, offset)
+                    from.read_at(part, offset).map_err(CopyError::Read)?;
+                    write(to, part, offset).map_err(CopyError::Write)
                 }),
             };
             match copied {
@@ -76,7 +84,7 @@ pub fn copy(from: &dyn BlockSource, to: &dyn BlockTarget, watch: &CopyWatch) -> 
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None if watch.is_cancelled() => Ok(written.into_inner()),
-        None => to.flush().map(|()| written.into_inner()),
+        None => to.flush().map(|()| written.into_inner()).map_err(CopyError::Write),
     }
 }
 
@@ -117,7 +125,7 @@ fn write(to: &dyn BlockTarget, piece: &[u8], offset: u64) -> Result<u64, BlockEr
     while from < piece.len() {
         let mut end = from;
         let unit = |at: usize| piece.get(at..piece.len().min(at + UNIT_BYTES)).unwrap_or_default();
-        let is_data = |at: usize| unit(at).iter().any(|byte| *byte != 0);
+        let is_data = |at: usize| !is_zero(unit(at));
         while end < piece.len() && is_data(end) {
             end += unit(end).len();
         }

@@ -38,9 +38,10 @@ mod source;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+mod zero;
 
 pub use changed::{ChangedError, ExtentSet};
-pub use copy::{CopyWatch, copy};
+pub use copy::{CopyError, CopyWatch, copy};
 pub use error::BlockError;
 pub use extent::{EXTENTS_MAX, Extent, ExtentKind, ExtentList};
 pub use files::{CHAIN_MAX, ImageFile, ImageFiles, Links, LocalFiles};

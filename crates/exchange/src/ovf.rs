@@ -18,7 +18,7 @@ const WHAT: &str = "OVF description";
 const ADAPTERS_MAX: usize = 256;
 
 /// Kinds of hardware, by CIM's numbers.
-mod kind {
+pub(crate) mod kind {
     pub const PROCESSOR: u32 = 3;
     pub const MEMORY: u32 = 4;
     pub const IDE: u32 = 5;

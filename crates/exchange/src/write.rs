@@ -4,6 +4,7 @@
 
 use nestling_block::ImageFormat;
 
+use crate::ovf::kind::{DISK, ETHERNET, IDE, MEMORY, PROCESSOR, SCSI};
 use crate::{
     Controller, Disk, Firmware, Machine,
     text::{mac_text, uuid_text},
@@ -88,13 +89,6 @@ fn libvirt_disk(disk: &Disk, folder: &str) -> String {
     )
 }
 
-/// Kinds of hardware, by CIM's numbers.
-const PROCESSOR: u32 = 3;
-const MEMORY: u32 = 4;
-const IDE: u32 = 5;
-const SCSI: u32 = 6;
-const ETHERNET: u32 = 10;
-const DISK: u32 = 17;
 /// The number of the first item of each kind.
 const CONTROLLERS_FROM: u32 = 10;
 const DISKS_FROM: u32 = 100;

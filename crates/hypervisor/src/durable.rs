@@ -28,7 +28,8 @@ pub(crate) fn sync_dir_of(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file whole, replacing what has its name. Blocks.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = part(path);
     let written = (|| {
         let mut file = File::create(&part)?;

@@ -25,6 +25,7 @@ pub use agent::{Agent, AgentError};
 pub use channel::{ChannelClient, ChannelError, ChannelState};
 pub use cmdline::command_line;
 pub use console::{Console, ConsoleError, ConsoleView};
+pub use durable::write as write_durably;
 pub use machine::{
     AttachError, Exit, ExitKind, LaunchError, Machine, MachineError, RunState, SaveError, ScreenError,
     StateFileError, StreamState, Usage,

@@ -30,7 +30,7 @@ use serde_json::json;
 
 use crate::{
     Qemu,
-    cmdline::MACHINE_TYPE,
+    cmdline::{MACHINE_TYPE, SANDBOX, accel_word},
     probe::{Accel, Engine},
 };
 
@@ -147,9 +147,9 @@ fn words(spec: &ReaderSpec, files: &Files, accel: Accel, cpu: &str, qboot: Optio
     let mut add = |words: &[&str]| line.extend(words.iter().map(|word| (*word).to_owned()));
     add(&["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-name", "nestling-reader"]);
     add(&["-machine", &format!("{MACHINE_TYPE},vmport=off,smm=off,graphics=off")]);
-    add(&["-accel", if accel == Accel::Tcg { "tcg,thread=multi" } else { "kvm" }, "-cpu", cpu]);
+    add(&["-accel", accel_word(accel), "-cpu", cpu]);
     add(&["-smp", "1", "-m", &format!("size={}M", spec.memory_bytes >> 20), "-rtc", "base=utc", "-sandbox"]);
-    add(&["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    add(&[SANDBOX]);
     add(&["-chardev", "stdio,id=con,signal=off", "-device", "isa-serial,chardev=con"]);
     if let Some(qboot) = qboot.and_then(Path::to_str) {
         add(&["-bios", qboot]);

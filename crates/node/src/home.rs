@@ -16,7 +16,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -52,7 +52,8 @@ impl HomeDir {
         ] {
             builder.create(&dir).map_err(NodeError::io("create", dir))?;
         }
-        home.sweep_read()?;
+        // Sockets of a node that died lead nowhere.
+        sweep(&home.read(), |_| true);
         Ok(home)
     }
 
@@ -92,15 +93,6 @@ impl HomeDir {
     /// Pictures of what was booted as a test.
     pub fn proofs(&self) -> PathBuf {
         self.root.join("proofs")
-    }
-
-    /// Sockets of a node that died lead nowhere.
-    fn sweep_read(&self) -> Result<()> {
-        let read = self.read();
-        for entry in fs::read_dir(&read).map_err(NodeError::io("list", &read))? {
-            remove_file(&entry.map_err(NodeError::io("list", &read))?.path())?;
-        }
-        Ok(())
     }
 
     /// Where disks of machines without an engine are served while they are read.
@@ -185,6 +177,23 @@ pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(NodeError::io("remove", path)(e)),
         _ => Ok(()),
+    }
+}
+
+/// Removes files of a directory that nobody needs any more, by their names. What cannot be removed, or is no file, is no obstacle.
+pub fn sweep(dir: &Path, goes: impl Fn(&str) -> bool) {
+    let found = match fs::read_dir(dir) {
+        Ok(found) => found,
+        Err(error) => return tracing::warn!(%error, path = %dir.display(), "old files are left"),
+    };
+    for entry in found.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_socket());
+        if is_file
+            && entry.file_name().to_str().is_some_and(&goes)
+            && let Err(error) = remove_file(&entry.path())
+        {
+            tracing::warn!(error = error.message(), "an old file is left");
+        }
     }
 }
 

@@ -77,7 +77,9 @@ impl Point {
     }
 
     pub(crate) fn is_version_of(&self, other: &Self) -> bool {
-        self.version().is_version_of(&other.version())
+        self.identity() == other.identity()
+            && self.name == other.name
+            && self.snapshot.time == other.snapshot.time
     }
 
     pub(crate) fn version(&self) -> Version {

@@ -5,16 +5,25 @@ use nestling_node::NodeError;
 
 use crate::v1;
 
-/// How long a program of a guest may take that nothing else is said of.
+/// How long a program may take that nothing else is said of.
 const SECONDS: u32 = 300;
 
-fn command(program: v1::GuestProgram) -> model::Command {
-    let v1::GuestProgram { program, arguments, seconds_max } = program;
-    model::Command { program, arguments, seconds_max: seconds_max.unwrap_or(SECONDS) }
+impl From<v1::Program> for model::Command {
+    fn from(program: v1::Program) -> Self {
+        let v1::Program { program, arguments, seconds_max } = program;
+        Self { program, arguments, seconds_max: seconds_max.unwrap_or(SECONDS) }
+    }
 }
 
-fn commands(programs: Vec<v1::GuestProgram>) -> Vec<model::Command> {
-    programs.into_iter().map(command).collect()
+impl From<model::Command> for v1::Program {
+    fn from(command: model::Command) -> Self {
+        let model::Command { program, arguments, seconds_max } = command;
+        Self { program, arguments, seconds_max: Some(seconds_max) }
+    }
+}
+
+fn commands(programs: Vec<v1::Program>) -> Vec<model::Command> {
+    programs.into_iter().map(Into::into).collect()
 }
 
 pub(super) fn application(
@@ -50,18 +59,13 @@ pub(super) fn application(
     })
 }
 
-fn program(command: &model::Command) -> v1::GuestProgram {
-    let model::Command { program, arguments, seconds_max } = command.clone();
-    v1::GuestProgram { program, arguments, seconds_max: Some(seconds_max) }
-}
-
 /// `None` where nothing is done in the guest but the freeze.
 pub(super) fn shown(consistency: &model::Consistency) -> Option<v1::GuestSteps> {
     let model::Consistency::Application { applications, before, after, after_durable, .. } = consistency
     else {
         return None;
     };
-    let programs = |commands: &[model::Command]| commands.iter().map(program).collect();
+    let programs = |commands: &[model::Command]| commands.iter().cloned().map(Into::into).collect();
     let mut steps = v1::GuestSteps {
         applications: Some(Vec::new()),
         before: programs(before),
@@ -99,11 +103,8 @@ mod tests {
 
     #[test]
     fn what_is_done_in_a_guest_is_shown_as_it_was_asked_for() {
-        let sh = v1::GuestProgram {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".into()],
-            seconds_max: Some(9),
-        };
+        let sh =
+            v1::Program { program: "/bin/sh".into(), arguments: vec!["-c".into()], seconds_max: Some(9) };
         let all = vec![v1::GuestApplication::PostgreSql, v1::GuestApplication::MariaDb];
         let named = v1::GuestSteps {
             applications: Some(all),

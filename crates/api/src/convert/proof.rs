@@ -2,18 +2,8 @@ use nestling_model::protection as model;
 use nestling_node as node;
 use node::NodeError;
 
-use super::read;
+use super::{protection::texts, read};
 use crate::v1;
-
-fn program(program: v1::ProofProgram) -> model::Command {
-    let v1::ProofProgram { program, arguments, seconds_max } = program;
-    model::Command { program, arguments, seconds_max: seconds_max.unwrap_or(300) }
-}
-
-fn shown_program(command: model::Command) -> v1::ProofProgram {
-    let model::Command { program, arguments, seconds_max } = command;
-    v1::ProofProgram { program, arguments, seconds_max: Some(seconds_max) }
-}
 
 impl From<v1::ProofSigns> for model::Signs {
     fn from(signs: v1::ProofSigns) -> Self {
@@ -21,8 +11,8 @@ impl From<v1::ProofSigns> for model::Signs {
         Self {
             agent,
             console,
-            in_guest: in_guest.map(program),
-            on_host: on_host.map(program),
+            in_guest: in_guest.map(Into::into),
+            on_host: on_host.map(Into::into),
             seconds_max: seconds_max.unwrap_or(Self::default().seconds_max),
         }
     }
@@ -34,8 +24,8 @@ impl From<model::Signs> for v1::ProofSigns {
         Self {
             agent,
             console,
-            in_guest: in_guest.map(shown_program),
-            on_host: on_host.map(shown_program),
+            in_guest: in_guest.map(Into::into),
+            on_host: on_host.map(Into::into),
             seconds_max: Some(seconds_max),
         }
     }
@@ -77,11 +67,7 @@ impl From<model::Proof> for v1::PointVerdict {
 
 fn point(point: model::PointProof, progress: &[node::ProofProgress]) -> v1::PointProof {
     let now = progress.iter().find(|at| at.machine == point.machine && !point.state.has_ended());
-    let mut warnings: Vec<String> =
-        point.warnings.messages().iter().map(|message| message.as_str().to_owned()).collect();
-    if point.warnings.left_out() > 0 {
-        warnings.push(format!("and {} more", point.warnings.left_out()));
-    }
+    let warnings = texts(&point.warnings);
     v1::PointProof {
         vm: point.machine.to_string(),
         vm_id: point.machine_id.map(|id| id.0),

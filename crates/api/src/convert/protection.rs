@@ -167,7 +167,7 @@ impl TryFrom<v1::NewRun> for node::BackupWish {
     }
 }
 
-fn texts(warnings: &model::protection::Warnings) -> Vec<String> {
+pub(super) fn texts(warnings: &model::protection::Warnings) -> Vec<String> {
     let mut texts: Vec<String> =
         warnings.messages().iter().map(|message| message.as_str().to_owned()).collect();
     if warnings.left_out() > 0 {

@@ -33,7 +33,7 @@
 //! GET    /v1/jobs                            POST (NewJob)           /{job}: GET PATCH (JobChange) DELETE
 //! POST   /v1/jobs/{job}/run                  POST /v1/jobs/{job}/stop
 //! GET    /v1/jobs/{job}/plan                 what a run would do
-//! GET    /v1/points ?vm=&repository=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
+//! GET    /v1/points ?vm=&repository=&skip=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/points/{point}/find ?place=&name=  /v1/points/{point}/compare ?place=&with=
 //! POST   /v1/points/{point}/unlock (UnlockVolumes)  its encrypted volumes
@@ -80,10 +80,10 @@ pub use network::{
     Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,
     SwitchKind,
 };
-pub use proof::{JobProof, NewProof, PointProof, PointVerdict, Proof, ProofProgram, ProofSigns};
+pub use proof::{JobProof, NewProof, PointProof, PointVerdict, Proof, ProofSigns};
 pub use protection::{
-    Consistency, DiskRun, GuestApplication, GuestProgram, GuestSteps, MachineRun, NewRepository, NewRun,
-    Point, PointChange, Points, Reading, Repository, RepositoryChange, RepositoryContents, Retention, Run,
+    Consistency, DiskRun, GuestApplication, GuestSteps, MachineRun, NewRepository, NewRun, Point,
+    PointChange, Points, Program, Reading, Repository, RepositoryChange, RepositoryContents, Retention, Run,
     RunProgress, RunState, Secret,
 };
 pub use recovery::{InstantBoot, NewRecovery, RecoveredDisk, Recovery, RecoveryProgress, SwitchMapping};

@@ -2,18 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::RunState;
-
-/// A program and how long it may take; there is no shell in between.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ProofProgram {
-    pub program: String,
-    #[serde(default)]
-    pub arguments: Vec<String>,
-    /// 300 when absent.
-    #[serde(default)]
-    pub seconds_max: Option<u32>,
-}
+use super::{Program, RunState};
 
 /// What shows that a guest is up; all that is asked for must come. Where neither the agent nor a text is asked for, the
 /// agent's first answer or a login prompt on the console shows it, whichever comes first.
@@ -25,9 +14,9 @@ pub struct ProofSigns {
     /// This text is on the serial console.
     pub console: Option<String>,
     /// A program of the guest, run by its agent once it is up, ends with 0.
-    pub in_guest: Option<ProofProgram>,
+    pub in_guest: Option<Program>,
     /// So does a program of the host, given with its whole path; `NESTLING_PROOF_VM` is the machine that was booted.
-    pub on_host: Option<ProofProgram>,
+    pub on_host: Option<Program>,
     /// For the guest to come up; 600 when absent.
     pub seconds_max: Option<u32>,
 }

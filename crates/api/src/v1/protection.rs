@@ -110,16 +110,24 @@ pub enum GuestApplication {
     MariaDb,
 }
 
-/// A program of the guest.
+/// A program and how long it may take; there is no shell in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GuestProgram {
-    /// Its path in the guest.
+pub struct Program {
+    /// Its path, where it runs.
     pub program: String,
     #[serde(default)]
     pub arguments: Vec<String>,
     /// 300 when absent.
     #[serde(default)]
     pub seconds_max: Option<u32>,
+}
+
+impl Program {
+    /// Its path and its arguments, split at blanks.
+    pub fn split(line: &str, seconds_max: Option<u32>) -> Self {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Self { program: words.next().unwrap_or_default(), arguments: words.collect(), seconds_max }
+    }
 }
 
 /// What is done in a guest so that its applications are ready at the instant.
@@ -133,9 +141,9 @@ pub struct GuestSteps {
     /// PostgreSQL's directory of archived logs; what its archive_command names when absent.
     pub postgresql_archive: Option<String>,
     /// Run there before the instant, after it (whatever became of it), and once the point is durable.
-    pub before: Vec<GuestProgram>,
-    pub after: Vec<GuestProgram>,
-    pub after_durable: Vec<GuestProgram>,
+    pub before: Vec<Program>,
+    pub after: Vec<Program>,
+    pub after_durable: Vec<Program>,
 }
 
 /// Which points of a machine stay: the last so many, and the last one of each hour, day, week, month and year.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{DiskFormat, ImageFormat, RunState};
 
 /// A machine, or some of its disks, to be recovered now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewRecovery {
     /// The first digits of the point's id, `VM@newest`, or `VM@DIGITS`.
     pub point: String,

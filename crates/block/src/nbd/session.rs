@@ -28,7 +28,7 @@ use super::{
         Status, Style, chunk, command, encode_status, errno,
     },
 };
-use crate::{BlockError, BlockTarget, Extent, ExtentKind, extents};
+use crate::{BlockError, BlockTarget, Extent, ExtentKind, extents, zero::is_zero};
 
 /// Reads up to this are made at once, without asking first what is a hole.
 const SMALL_READ_BYTES: u64 = 64 << 10;
@@ -425,9 +425,4 @@ fn fill(target: &dyn BlockTarget, request: &Request, buffer: &mut Vec<u8>) -> Re
         at += piece;
     }
     Ok(())
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    let (chunks, rest) = bytes.as_chunks::<16>();
-    chunks.iter().all(|chunk| *chunk == [0; 16]) && rest.iter().all(|byte| *byte == 0)
 }

@@ -47,7 +47,9 @@ impl GuestSteps {
         if !self.application_consistent {
             return None;
         }
-        let programs = |lines: &[String]| lines.iter().map(|line| self.program(line)).collect();
+        let programs = |lines: &[String]| {
+            lines.iter().map(|line| v1::Program::split(line, self.guest_seconds)).collect()
+        };
         Some(v1::GuestSteps {
             applications: self.applications(),
             cut_logs: self.cut_logs,
@@ -70,15 +72,6 @@ impl GuestSteps {
             all => Some(all.iter().filter_map(|application| named(*application)).collect()),
         }
     }
-
-    fn program(&self, line: &str) -> v1::GuestProgram {
-        let mut words = line.split_whitespace().map(str::to_owned);
-        v1::GuestProgram {
-            program: words.next().unwrap_or_default(),
-            arguments: words.collect(),
-            seconds_max: self.guest_seconds,
-        }
-    }
 }
 
 const fn named(application: Application) -> Option<v1::GuestApplication> {
@@ -95,7 +88,7 @@ pub fn shown(steps: &v1::GuestSteps) -> String {
         None => vec!["databases that are found there".to_owned()],
         Some(all) => all.iter().map(|application| format!("{application:?}")).collect(),
     };
-    let program = |program: &v1::GuestProgram| {
+    let program = |program: &v1::Program| {
         let words = std::iter::once(&program.program).chain(&program.arguments);
         words.map(String::as_str).collect::<Vec<_>>().join(" ")
     };

@@ -6,7 +6,7 @@ use nestling_api::{
     v1::{self, ErrorCode},
 };
 
-use super::recover_vm::mapping;
+use super::recover_vm::Plugs;
 use crate::{
     failure::{Failure, Result},
     printer::Printer,
@@ -29,12 +29,8 @@ pub struct Import {
     /// The machine's name [default: as its description calls it]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Plug adapters that were in switch OLD into NEW; can be given again
-    #[arg(long, value_name = "OLD=NEW", value_parser = mapping, conflicts_with = "no_switch")]
-    switch: Vec<v1::SwitchMapping>,
-    /// Leave all adapters unplugged
-    #[arg(long)]
-    no_switch: bool,
+    #[command(flatten)]
+    plugs: Plugs,
     /// Give it a new id and new MAC addresses: it is a copy
     #[arg(long)]
     new_identity: bool,
@@ -46,8 +42,8 @@ impl Import {
             path: session.file(&[], &self.path)?,
             disks: self.disks.iter().map(|folder| session.file(&[], folder)).collect::<Result<_>>()?,
             name: self.name,
-            switches: self.switch,
-            no_switch: self.no_switch,
+            switches: self.plugs.switch,
+            no_switch: self.plugs.no_switch,
             new_identity: self.new_identity,
         };
         let lines = session.client().await?.import_vm(&new).await?;

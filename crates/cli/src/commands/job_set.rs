@@ -290,13 +290,9 @@ impl Around {
 
     fn scripts(&self, lines: &[String]) -> Vec<v1::JobScript> {
         let script = |line: &String| {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            v1::JobScript {
-                program: words.next().unwrap_or_default(),
-                arguments: words.collect(),
-                seconds_max: self.script_seconds,
-                must_succeed: self.script_or_fail,
-            }
+            let v1::Program { program, arguments, seconds_max } =
+                v1::Program::split(line, self.script_seconds);
+            v1::JobScript { program, arguments, seconds_max, must_succeed: self.script_or_fail }
         };
         lines.iter().map(script).collect()
     }

@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_is_told_in_words() {
-        let program = v1::ProofProgram { program: "/bin/x".into(), arguments: Vec::new(), seconds_max: None };
+        let program = v1::Program { program: "/bin/x".into(), arguments: Vec::new(), seconds_max: None };
         assert_eq!(signs(&v1::ProofSigns::default()), "its agent or a login prompt");
         let both =
             v1::ProofSigns { console: Some("up".into()), on_host: Some(program), ..Default::default() };

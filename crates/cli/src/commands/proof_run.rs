@@ -118,14 +118,8 @@ impl JobProof {
     }
 }
 
-/// A program and its arguments, split at blanks.
-fn program(line: &str) -> v1::ProofProgram {
-    let mut words = line.split_whitespace().map(str::to_owned);
-    v1::ProofProgram {
-        program: words.next().unwrap_or_default(),
-        arguments: words.collect(),
-        seconds_max: None,
-    }
+fn program(line: &str) -> v1::Program {
+    v1::Program::split(line, None)
 }
 
 pub fn good(state: RunState) -> bool {

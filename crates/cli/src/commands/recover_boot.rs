@@ -13,7 +13,7 @@ use tokio::time::interval;
 use super::{
     backup_run::Signals,
     recover::{POINT, REPOSITORY},
-    recover_vm::{mapping, told, watch},
+    recover_vm::{Plugs, recover},
 };
 use crate::{
     args::{VM, vm_path},
@@ -39,12 +39,8 @@ pub struct Boot {
     /// The new machine's name [default: as it was called]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Plug adapters that were in switch OLD into NEW; can be given again
-    #[arg(long, value_name = "OLD=NEW", value_parser = mapping, conflicts_with = "no_switch")]
-    switch: Vec<v1::SwitchMapping>,
-    /// Leave all adapters unplugged
-    #[arg(long)]
-    no_switch: bool,
+    #[command(flatten)]
+    plugs: Plugs,
     /// Give it a new id and new MAC addresses, though the old ones are free
     #[arg(long)]
     new_identity: bool,
@@ -78,11 +74,7 @@ pub struct Discard {
 
 impl Boot {
     pub async fn run(self, session: &Session) -> Result {
-        let client = session.client().await?;
-        let signals = Signals::listen()?;
-        let recovery = client.start_recovery(&self.into_wire()).await?;
-        let recovery = watch(session.printer, &client, recovery, signals).await?;
-        told(session.printer, &recovery)
+        recover(session, &self.into_wire(), false).await
     }
 
     fn into_wire(self) -> v1::NewRecovery {
@@ -92,8 +84,8 @@ impl Boot {
             in_place: false,
             disks: Vec::new(),
             name: self.name,
-            switches: self.switch,
-            no_switch: self.no_switch,
+            switches: self.plugs.switch,
+            no_switch: self.plugs.no_switch,
             format: None,
             new_identity: self.new_identity,
             instant: true,

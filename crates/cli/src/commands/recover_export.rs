@@ -4,9 +4,8 @@ use clap::{Args, ValueEnum};
 use nestling_api::v1;
 
 use super::{
-    backup_run::Signals,
     recover::{POINT, REPOSITORY},
-    recover_vm::{told, watch},
+    recover_vm::recover,
 };
 use crate::{failure::Result, session::Session};
 
@@ -56,37 +55,18 @@ impl ImageFormat {
 
 impl Export {
     pub async fn run(self, session: &Session) -> Result {
-        let client = session.client().await?;
         let detach = self.detach;
-        // None is lost from here on: a recovery that was begun is ended, or told of.
-        let signals = Signals::listen()?;
-        let recovery = client.start_recovery(&self.into_wire(session)?).await?;
-        if detach {
-            session.printer.talk(&format!(
-                "recovery {} has begun; `nestling recover show {0}` tells how far it is",
-                recovery.number
-            ));
-            return session.printer.changed(&recovery);
-        }
-        let recovery = watch(session.printer, &client, recovery, signals).await?;
-        told(session.printer, &recovery)
+        recover(session, &self.into_wire(session)?, detach).await
     }
 
     fn into_wire(self, session: &Session) -> Result<v1::NewRecovery> {
         Ok(v1::NewRecovery {
             point: self.point,
             repository: self.repository,
-            in_place: false,
             disks: self.disk,
-            name: None,
-            switches: Vec::new(),
-            no_switch: false,
-            format: None,
-            new_identity: false,
-            instant: false,
-            start: false,
             export_folder: Some(session.file(&[], &self.folder)?),
             export_format: Some(self.format.into_wire()),
+            ..v1::NewRecovery::default()
         })
     }
 }

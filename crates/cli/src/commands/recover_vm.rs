@@ -49,12 +49,8 @@ pub struct RecoverVm {
     /// Only this disk: scsi:1, ide:0, or file: and the name of its image's file, with * and ?; can be given again
     #[arg(long, value_name = "DISK")]
     disk: Vec<String>,
-    /// Plug adapters that were in switch OLD into NEW; can be given again
-    #[arg(long, value_name = "OLD=NEW", value_parser = mapping, conflicts_with = "no_switch")]
-    switch: Vec<v1::SwitchMapping>,
-    /// Leave all adapters unplugged
-    #[arg(long)]
-    no_switch: bool,
+    #[command(flatten)]
+    plugs: Plugs,
     /// What the new disks are in [default: as each was]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -69,7 +65,18 @@ pub struct RecoverVm {
     detach: bool,
 }
 
-pub fn mapping(text: &str) -> std::result::Result<v1::SwitchMapping, String> {
+/// Which switches a new machine's adapters get.
+#[derive(Debug, Args)]
+pub struct Plugs {
+    /// Plug adapters that were in switch OLD into NEW; can be given again
+    #[arg(long, value_name = "OLD=NEW", value_parser = mapping, conflicts_with = "no_switch")]
+    pub switch: Vec<v1::SwitchMapping>,
+    /// Leave all adapters unplugged
+    #[arg(long)]
+    pub no_switch: bool,
+}
+
+fn mapping(text: &str) -> std::result::Result<v1::SwitchMapping, String> {
     match text.split_once('=') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => {
             Ok(v1::SwitchMapping { from: from.to_owned(), to: to.to_owned() })
@@ -78,22 +85,27 @@ pub fn mapping(text: &str) -> std::result::Result<v1::SwitchMapping, String> {
     }
 }
 
+/// Begins a recovery, and watches it to its end unless that is not wanted.
+pub async fn recover(session: &Session, new: &v1::NewRecovery, detach: bool) -> Result {
+    let client = session.client().await?;
+    // None is lost from here on: a recovery that was begun is ended, or told of.
+    let signals = Signals::listen()?;
+    let recovery = client.start_recovery(new).await?;
+    if detach {
+        session.printer.talk(&format!(
+            "recovery {} has begun; `nestling recover show {0}` tells how far it is",
+            recovery.number
+        ));
+        return session.printer.changed(&recovery);
+    }
+    let recovery = watch(session.printer, &client, recovery, signals).await?;
+    told(session.printer, &recovery)
+}
+
 impl RecoverVm {
     pub async fn run(self, session: &Session) -> Result {
-        let client = session.client().await?;
         let detach = self.detach;
-        // None is lost from here on: a recovery that was begun is ended, or told of.
-        let signals = Signals::listen()?;
-        let recovery = client.start_recovery(&self.into_wire()).await?;
-        if detach {
-            session.printer.talk(&format!(
-                "recovery {} has begun; `nestling recover show {0}` tells how far it is",
-                recovery.number
-            ));
-            return session.printer.changed(&recovery);
-        }
-        let recovery = watch(session.printer, &client, recovery, signals).await?;
-        told(session.printer, &recovery)
+        recover(session, &self.into_wire(), detach).await
     }
 
     fn into_wire(self) -> v1::NewRecovery {
@@ -103,14 +115,12 @@ impl RecoverVm {
             in_place: self.in_place,
             disks: self.disk,
             name: self.name,
-            switches: self.switch,
-            no_switch: self.no_switch,
+            switches: self.plugs.switch,
+            no_switch: self.plugs.no_switch,
             format: self.format.map(Format::into_wire),
             new_identity: self.new_identity,
-            instant: false,
             start: self.start,
-            export_folder: None,
-            export_format: None,
+            ..v1::NewRecovery::default()
         }
     }
 }

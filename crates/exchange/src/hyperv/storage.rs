@@ -31,7 +31,7 @@ const TABLE_HEAD_BYTES: usize = 10;
 const ENTRY_HEAD_BYTES: usize = 0x15;
 const ENTRIES_MAX: usize = 200_000;
 /// Keys inside each other.
-pub const DEPTH_MAX: usize = 32;
+const DEPTH_MAX: usize = 32;
 
 /// What an object is.
 const OBJECT_TABLE: u8 = 1;
@@ -310,26 +310,18 @@ fn link(found: Vec<Found>) -> Tree {
 impl Tree {
     /// The entry at a path from a root.
     pub fn find(&self, path: &str) -> Option<&Entry> {
-        let mut below = &self.roots;
-        let mut found = None;
-        for key in path.split('/').take(DEPTH_MAX) {
-            let entry = self.named(below, key)?;
-            found = Some(entry);
-            below = &entry.children;
-        }
-        found
+        self.walk(&self.roots, path)
     }
 
     /// The same from an entry on.
     pub fn below(&self, entry: &Entry, path: &str) -> Option<&Entry> {
-        let mut at = None;
-        let mut below = &entry.children;
-        for key in path.split('/').take(DEPTH_MAX) {
-            let entry = self.named(below, key)?;
-            at = Some(entry);
-            below = &entry.children;
-        }
-        at
+        self.walk(&entry.children, path)
+    }
+
+    fn walk(&self, from: &[usize], path: &str) -> Option<&Entry> {
+        let mut keys = path.split('/').take(DEPTH_MAX);
+        let first = self.named(from, keys.next()?)?;
+        keys.try_fold(first, |entry, key| self.named(&entry.children, key))
     }
 
     pub fn children<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Entry> {

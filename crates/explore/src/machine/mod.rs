@@ -36,7 +36,7 @@ use crate::{
     nest::image_disk,
     place::InVolume,
     worker::{
-        protocol::{Answer, Request, version},
+        protocol::{Answer, Request},
         session::{Session, converse},
     },
 };
@@ -137,7 +137,6 @@ struct Machine {
 impl Machine {
     fn answer(&mut self, request: Request) -> Result<(Answer, Vec<u8>)> {
         match request {
-            Request::Version => Ok((Answer::Version(version()), Vec::new())),
             Request::Compose { key } => {
                 Ok((Answer::Composed(self.composer.compose(key.as_ref())?), Vec::new()))
             }

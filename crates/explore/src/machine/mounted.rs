@@ -366,16 +366,8 @@ impl FileSystem for Mounted {
 }
 
 fn kind_of(kind: FileType) -> FileKind {
-    match kind {
-        FileType::RegularFile => FileKind::File,
-        FileType::Directory => FileKind::Directory,
-        FileType::Symlink => FileKind::Link,
-        FileType::Fifo => FileKind::Fifo,
-        FileType::Socket => FileKind::Socket,
-        FileType::CharacterDevice => FileKind::CharDevice,
-        FileType::BlockDevice => FileKind::BlockDevice,
-        FileType::Unknown => FileKind::Unknown,
-    }
+    // The type's bits lie in the low half.
+    FileKind::of_mode(kind.as_raw_mode() as u16)
 }
 
 fn time(time: &StatxTimestamp) -> Timestamp {

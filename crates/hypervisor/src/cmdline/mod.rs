@@ -94,14 +94,21 @@ fn base(line: &mut Line, spec: &LaunchSpec) {
     let flash = if vm.generation == Generation::Two { ",pflash0=uefi-code,pflash1=uefi-vars" } else { "" };
     line.words(["-machine", &format!("{MACHINE_TYPE},vmport=off,smm=off,graphics=off{flash}")]);
     line.words(["-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1"]);
-    line.words(["-accel", if spec.engine.accel == Accel::Tcg { "tcg,thread=multi" } else { "kvm" }]);
+    line.words(["-accel", accel_word(spec.engine.accel)]);
     line.words(["-cpu", &spec.engine.cpu(vm.processor.expose_virtualization_extensions)]);
     let count = vm.processor.count;
     // One socket: editions of guest systems limit sockets, not cores.
     line.words(["-smp", &format!("cpus={count},sockets=1,cores={count},threads=1")]);
     line.words(["-m", &format!("size={}M", vm.memory.startup_bytes >> 20)]);
     line.words(["-rtc", "base=utc", "-msg", "timestamp=on", "-sandbox"]);
-    line.word("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    line.word(SANDBOX);
+}
+
+/// What QEMU may not do from then on.
+pub(crate) const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+pub(crate) fn accel_word(accel: Accel) -> &'static str {
+    if accel == Accel::Tcg { "tcg,thread=multi" } else { "kvm" }
 }
 
 fn sockets(line: &mut Line, run: &RunDir) -> Result<(), SpecError> {

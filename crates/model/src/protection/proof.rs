@@ -164,11 +164,6 @@ pub struct ProofRun {
 }
 
 impl ProofRun {
-    /// The number of points that are not proven, of those that have ended.
-    pub fn failed(&self) -> usize {
-        self.points.iter().filter(|point| point.state.has_ended() && !point.state.is_success()).count()
-    }
-
     /// What its points make of it.
     pub fn outcome(&self) -> RunState {
         let any = |state| self.points.iter().any(|point| point.state == state);

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use nestling_block::{BlockError, BlockSource, BlockTarget, CopyWatch, copy};
+use nestling_block::{BlockSource, CopyError, CopyWatch, copy};
 use nestling_hypervisor::disk::ImageFormat;
 
 use super::{error::ExchangeFailed, teller::Teller};
@@ -28,12 +28,6 @@ pub struct Copied<'a> {
     pub total: u64,
 }
 
-/// Which side failed.
-enum Trouble {
-    Read(BlockError),
-    Written(BlockError),
-}
-
 impl Copied<'_> {
     /// All of it is durable afterwards.
     pub async fn run(self) -> Result<()> {
@@ -43,11 +37,8 @@ impl Copied<'_> {
         let work = {
             let (uri, watch) = (image.uri(), Arc::clone(&watch));
             tokio::task::spawn_blocking(move || {
-                let to = written::connect(&uri).map_err(Trouble::Written)?;
-                copy(&*from, &to, &watch).map_err(|error| {
-                    let is_written = error.to_string().starts_with(BlockTarget::name(&to));
-                    if is_written { Trouble::Written(error) } else { Trouble::Read(error) }
-                })
+                let to = written::connect(&uri).map_err(CopyError::Write)?;
+                copy(&*from, &to, &watch)
             })
         };
         let message = format!("copying {name}");
@@ -56,8 +47,8 @@ impl Copied<'_> {
         let done = done.and_then(|copied| {
             teller.check()?;
             copied.map(drop).map_err(|trouble| match trouble {
-                Trouble::Read(source) => ExchangeFailed::Disk { file: name, source }.into(),
-                Trouble::Written(error) => written::told(path, error),
+                CopyError::Read(source) => ExchangeFailed::Disk { file: name, source }.into(),
+                CopyError::Write(error) => written::told(path, error),
             })
         });
         image.close(done).await

@@ -5,16 +5,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
+use nestling_hypervisor::write_durably;
 use nestling_model::{
     VmId,
-    protection::{Message, PointId, PointProof, Proof, ProofRun, RepositoryId, RunState},
+    protection::{Message, PointId, PointProof, Proof, ProofRun, RepositoryId, RunState, Signs},
 };
 use nestling_store::{Batch, Document};
 use tokio::time::timeout;
@@ -24,7 +23,7 @@ use super::values::ProofProgress;
 use crate::{
     NodeError,
     error::{Object, Result},
-    home::remove_file,
+    home,
     keeper::Keeper,
     locked::lock,
 };
@@ -58,6 +57,15 @@ impl Entry {
 
     pub fn number(&self) -> u64 {
         lock(&self.run).number
+    }
+
+    pub fn signs(&self) -> Signs {
+        lock(&self.run).signs.clone()
+    }
+
+    /// Changes what is known here alone, until a point ends.
+    pub fn note(&self, change: impl FnOnce(&mut ProofRun)) {
+        change(&mut lock(&self.run));
     }
 
     pub fn does(&self, point: usize, stage: &'static str) {
@@ -108,7 +116,7 @@ impl Proofs {
             all: RwLock::new(all),
             turn: tokio::sync::Mutex::new(()),
         };
-        proofs.sweep(true)?;
+        proofs.sweep(true);
         Ok(proofs)
     }
 
@@ -194,9 +202,7 @@ impl Proofs {
             old.iter().for_each(|run| drop(all.remove(&run.number)));
             *self.verdicts.write().unwrap_or_else(PoisonError::into_inner) = verdicts(&all);
         }
-        if let Err(error) = self.sweep(false) {
-            tracing::warn!(error = error.message(), "pictures of old proofs are kept");
-        }
+        self.sweep(false);
     }
 
     /// The node ends: waits until what is under way has given back what it holds, but not for ever.
@@ -218,36 +224,19 @@ impl Proofs {
     /// Keeps a picture. Blocks.
     pub fn keep_picture(&self, number: u64, point: usize, bytes: &[u8]) -> Result<()> {
         let path = self.picture(number, point);
-        let part = path.with_extension("part");
-        let written = write_whole(&part, &path, bytes);
-        written.map_err(|error| {
-            // It is swept with the next one.
-            let _ = fs::remove_file(&part);
-            NodeError::io("write", path)(error)
-        })
+        // An unfinished one is swept by the next node.
+        write_durably(&path, bytes).map_err(NodeError::io("write", path))
     }
 
     /// Removes pictures of proofs that are not known any more, and unfinished ones if nobody writes any now.
-    fn sweep(&self, unfinished: bool) -> Result<()> {
+    fn sweep(&self, unfinished: bool) {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        for found in fs::read_dir(&self.dir).map_err(NodeError::io("list", &self.dir))? {
-            let path = found.map_err(NodeError::io("list", &self.dir))?.path();
-            let is_whole = !unfinished || path.extension().is_some_and(|ending| ending == "png");
-            let number = path.file_stem().and_then(|stem| stem.to_str()?.split('-').next()?.parse().ok());
-            if !is_whole || !number.is_some_and(|number: u64| all.contains_key(&number)) {
-                remove_file(&path)?;
-            }
-        }
-        Ok(())
+        home::sweep(&self.dir, |name| {
+            let is_whole = !unfinished || name.ends_with(".png");
+            let number = name.split('-').next().and_then(|number| number.parse().ok());
+            !is_whole || !number.is_some_and(|number: u64| all.contains_key(&number))
+        });
     }
-}
-
-fn write_whole(part: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(part, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// Whether a point has been seen to boot, or not to.

@@ -101,10 +101,6 @@ impl Boot<'_> {
         came
     }
 
-    fn signs(&self) -> Signs {
-        self.entry.run().signs
-    }
-
     /// Somebody wants no more of it.
     async fn over(&self) {
         tokio::select! {
@@ -114,7 +110,7 @@ impl Boot<'_> {
     }
 
     fn left(&self, began: Instant) -> Duration {
-        Duration::from_secs(self.signs().seconds_max.into()).saturating_sub(began.elapsed())
+        Duration::from_secs(self.entry.signs().seconds_max.into()).saturating_sub(began.elapsed())
     }
 
     /// The machine, if one was made, and why it is of no use.
@@ -173,7 +169,7 @@ impl Boot<'_> {
         handle.operate(Operation::Start).await?;
         self.node.steps.reached("proof machine started");
         let machine = running(&handle)?;
-        let signs = self.signs();
+        let signs = self.entry.signs();
         self.entry.does(self.index, "waiting for the guest");
         let seen = tokio::select! {
             up = timeout(self.left(began), signs::up(&machine, &signs)) => match up {

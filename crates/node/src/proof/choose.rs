@@ -1,13 +1,13 @@
 //! Which points are proven: the newest ones of machines, of a job's machines, and single ones; in the order in which they
 //! were named, each once.
 
-use std::collections::HashMap;
+use std::{collections::HashSet, sync::Arc};
 
 use nestling_model::{
     VmId, VmPath,
     protection::{Job, PathPattern, PointId},
 };
-use nestling_vault::{Job as VaultJob, Point};
+use nestling_vault::{Listed, Point, PointName, Summary, VaultError};
 
 use super::values::ProofWish;
 use crate::{
@@ -32,8 +32,8 @@ enum Owner {
     Name(String),
 }
 
-fn owner(point: &Point) -> Owner {
-    marks::vm_of(point).map_or_else(|| Owner::Name(point.name.as_str().to_lowercase()), Owner::Machine)
+fn owner(name: &PointName, tags: &[String]) -> Owner {
+    marks::vm_of_tags(tags).map_or_else(|| Owner::Name(name.as_str().to_lowercase()), Owner::Machine)
 }
 
 impl Node {
@@ -67,28 +67,24 @@ impl Node {
 
     /// The newest point of each machine that has one.
     async fn newest(&self, known: &Known) -> Result<Vec<Point>> {
-        let vault = self.protection.repositories.open(known).await?;
-        let of = known.clone();
-        let list = answered(known, move || {
-            vault.list_points(None, &VaultJob::default()).map_err(|error| of.failed(error))
+        let (repositories, of) = (Arc::clone(&self.protection.repositories), known.clone());
+        let (mut newest, unreadable) = answered(known, move || {
+            repositories.look(&of, |vault, catalogue| {
+                let mut owners = HashSet::new();
+                let is_first =
+                    |listed: &&Listed<Summary>| owners.insert(owner(listed.name(), &listed.kept.tags));
+                let newest = catalogue.newest_first().filter(is_first).map(|listed| listed.read(vault));
+                Ok((newest.collect::<std::result::Result<Vec<Point>, VaultError>>()?, catalogue.unreadable()))
+            })
         })
         .await?;
-        if !list.unreadable.is_empty() {
+        if unreadable > 0 {
             return Err(NodeError::Invalid(format!(
-                "which points are the newest cannot be told: {} snapshots of repository '{}' cannot be read; name points by \
-                 their ids",
-                list.unreadable.len(),
+                "which points are the newest cannot be told: {unreadable} snapshots of repository '{}' cannot be read; name points \
+                 by their ids",
                 known.repository.name
             )));
         }
-        let mut newest: HashMap<Owner, Point> = HashMap::new();
-        for point in list.points {
-            match newest.get(&owner(&point)) {
-                Some(known) if known.snapshot.time >= point.snapshot.time => {}
-                _ => drop(newest.insert(owner(&point), point)),
-            }
-        }
-        let mut newest: Vec<Point> = newest.into_values().collect();
         newest.sort_by_cached_key(|point| (point.name.as_str().to_lowercase(), point.id.to_string()));
         Ok(newest)
     }

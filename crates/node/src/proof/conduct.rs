@@ -68,7 +68,7 @@ async fn prove(node: &Node, entry: &Arc<Entry>, known: &Known, index: usize, poi
             (point.state, point.started_at_ms) = (RunState::Running, Some(now_ms));
         }
     };
-    node.proof.book.change(entry, begin).await;
+    entry.note(begin);
     let came = Boot { node, entry, known, point, index }.run().await;
     entry.does_nothing(index);
     tell(node, point, &came);

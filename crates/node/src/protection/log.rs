@@ -4,7 +4,7 @@
 //! programs say in it is made harmless, and a log is never longer than [`LOG_BYTES_MAX`].
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -14,7 +14,13 @@ use std::{
 use nestling_model::protection::{DiskRun, MachineRun, Message, Reading};
 
 use super::saving::timestamp;
-use crate::{NodeError, clock::now_ms, error::Result, home::remove_file, locked::lock};
+use crate::{
+    NodeError,
+    clock::now_ms,
+    error::Result,
+    home::{self, remove_file},
+    locked::lock,
+};
 
 pub const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -114,17 +120,7 @@ fn rate(bytes: u64, ms: u64) -> Option<u64> {
 
 /// Removes the logs of runs that are not known any more. What else lies there is somebody's, and stays.
 pub fn sweep(dir: &Path, exists: impl Fn(u64) -> bool) {
-    let found = match fs::read_dir(dir) {
-        Ok(found) => found,
-        Err(error) => return tracing::warn!(%error, path = %dir.display(), "old logs of runs are left"),
-    };
-    for entry in found.flatten() {
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let run = entry.file_name().to_str().and_then(run_of);
-        if is_file && run.is_some_and(|run| !exists(run)) {
-            RunLog { path: entry.path(), is_full: Mutex::default() }.remove();
-        }
-    }
+    home::sweep(dir, |name| run_of(name).is_some_and(|run| !exists(run)));
 }
 
 /// The run that a log is of, by the log's name.
@@ -135,6 +131,8 @@ fn run_of(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

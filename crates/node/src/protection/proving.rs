@@ -9,7 +9,7 @@ use nestling_model::{
     VmId,
     protection::{Job, PointId, PointProof, Proving},
 };
-use nestling_vault::{Job as VaultJob, Point};
+use nestling_vault::Point;
 
 use super::{conduct::Order, repositories::answered, runs::Entry};
 use crate::{Node, error::Result, node::Shared, proof::Cause};
@@ -110,12 +110,14 @@ async fn due_points(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let vault = node.protection.repositories.open(known).await?;
-    let of = known.clone();
-    let list =
-        answered(known, move || vault.list_points(None, &VaultJob::default()).map_err(|e| of.failed(e)))
-            .await?;
-    let point =
-        |id: &PointId| list.points.iter().find(|point| PointId::from_bytes(point.id.0) == *id).cloned();
-    Ok(wanted.iter().filter_map(point).collect())
+    let (repositories, of) = (Arc::clone(&node.protection.repositories), known.clone());
+    answered(known, move || {
+        repositories.look(&of, |vault, catalogue| {
+            let listed = |id: &PointId| {
+                catalogue.newest_first().find(|listed| PointId::from_bytes(listed.id().0) == *id)
+            };
+            wanted.iter().filter_map(listed).map(|listed| listed.read(vault)).collect()
+        })
+    })
+    .await
 }

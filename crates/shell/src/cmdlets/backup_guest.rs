@@ -41,16 +41,8 @@ pub const FAIL: Parameter = Parameter::switch(
     "No backup at all when the guest cannot be treated so; else it is a warning.",
 );
 
-fn programs(call: &Call<'_>, parameter: &'static str) -> Vec<v1::GuestProgram> {
-    let program = |line: &String| {
-        let mut words = line.split_whitespace().map(str::to_owned);
-        v1::GuestProgram {
-            program: words.next().unwrap_or_default(),
-            arguments: words.collect(),
-            seconds_max: None,
-        }
-    };
-    call.texts(parameter).iter().map(program).collect()
+fn programs(call: &Call<'_>, parameter: &'static str) -> Vec<v1::Program> {
+    call.texts(parameter).iter().map(|line| v1::Program::split(line, None)).collect()
 }
 
 /// `None`: the consistency of applications is not asked for.

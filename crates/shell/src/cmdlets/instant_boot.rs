@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nestling_api::{Client, v1};
 
-use super::common::{Call, FORCE, VM, VM_NAME, ends, fits, hyperv, machines, or_report};
+use super::common::{Asked, Call, FORCE, VM, VM_NAME, change_each, ends, fits, hyperv, machines, or_report};
 use super::vm_object::{self, int, texts};
 use crate::format::{Column, View};
 use crate::frame::{
@@ -129,19 +129,18 @@ async fn finished(client: &Client, begun: &v1::InstantBoot) -> Result<Value, Flo
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {
-    let client = call.context().clone();
-    for vm in machines(call, "VMName").await? {
+    let asked = |vm: &v1::Vm| {
         let question = format!(
             "Remove-VMInstantBoot will turn off virtual machine \"{}\" and remove it with all that it wrote.",
             vm.name
         );
-        let is_forced = call.switch("Force") && !call.switch("WhatIf");
-        if is_forced || call.should_destroy(&vm.name, &question)? {
-            let gone = client.discard_instant_boot(&vm.id.to_string()).await;
-            or_report(call, gone)?;
-        }
-    }
-    Ok(())
+        Asked::removal(vm.name.clone(), question)
+    };
+    let deed = |client: Client, vm: v1::Vm| async move {
+        client.discard_instant_boot(&vm.id.to_string()).await.map_err(|e| hyperv(&e))
+    };
+    let found = machines(call, "VMName").await?;
+    change_each(call, found, asked, deed, |vm, _| vm_object::vm(vm)).await
 }
 
 fn object(boot: &v1::InstantBoot) -> Value {
