@@ -112,6 +112,33 @@ END
   printf '| nothing changed: under 200 KB written | %s KB | %s |\n' "$(calc '%.1f' "$bytes / 1000")" "$(goal "$bytes < 200000")"
 }
 
+recover() {
+  local userland moved listed got machine page search reader
+  userland=$(calc '%.2f' "$(of recover ours userland_ms) / $(of recover hand userland_ms)")
+  moved=$(calc '%.2f' "$(of recover hand moved_wall_ms) / $(of recover ours moved_wall_ms)")
+  listed=$(of recover ours listed_wall_ms)
+  got=$(of recover ours got_wall_ms)
+  reader=$(calc '%.0f' "$(of recover ours reader_kib max) * 1.024 / 1000")
+  machine=$(of recover ours machine_wall_ms)
+  page=$(of recover ours page_wall_ms)
+  search=$(of recover ours search_wall_ms)
+  cat <<END
+| | from the vault, s | peer, s | goal | |
+|---|---|---|---|---|
+| instant boot: command to the first line of userland | $(spread recover ours userland_ms) | from a qcow2 of this host $(spread recover hand userland_ms) | at most 1.3 times the peer | $userland, $(goal "$userland <= 1.3") |
+| its disk brought over while it runs | $(spread recover ours moved_wall_ms) | \`qemu-img convert\` of the same disk $(spread recover hand moved_wall_ms) | at least 0.8 of the peer's speed | $moved, $(goal "$moved >= 0.8") |
+| CPU seconds of that | $(spread recover ours moved_cpu_ms) | $(spread recover hand moved_cpu_ms) | | |
+| first listing of a directory in an 8 GiB disk (ext4), nothing known | $(spread recover ours listed_wall_ms) | | under 2 s | $(goal "$listed < 2000") |
+| a file of 1 MiB after that | $(spread recover ours got_wall_ms) | | under 1 s | $(goal "$got < 1000") |
+| memory of the reader, most | $reader MB | | below 256 MB | $(goal "$reader < 256") |
+| first listing of a volume that a machine mounts (XFS), its start included | $(spread recover ours machine_wall_ms) | | under 15 s | $(goal "$machine < 15000") |
+| 100,000 points of 1,000 machines: a page | $page ms ($(of recover ours page_wall_ms min) to $(of recover ours page_wall_ms max)) | | under 200 ms | $(goal "$page < 200") |
+| 100,000 points: machines by name | $search ms ($(of recover ours search_wall_ms min) to $(of recover ours search_wall_ms max)) | | under 200 ms | $(goal "$search < 200") |
+| 100,000 points: the first look of a new node | $(spread recover ours first_look_wall_ms) | | | |
+| memory of the node that knows 100,000 points | $(calc '%.0f' "$(of recover ours many_rss_kib max) * 1.024 / 1000") MB | | | |
+END
+}
+
 # How often each figure was measured.
 runs() {
   awk -F'\t' '!/\tfacts?\t|_facts\t/ {n[$2 FS $3 FS $4]++} END {
@@ -139,7 +166,7 @@ END
 while IFS= read -r line; do
   case $line in
     @@ABOUT@@) about ;;
-    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@ | @@CAPTURE@@ | @@VAULT_*@@)
+    @@NESTED@@ | @@NETWORK@@ | @@SCALE@@ | @@CAPTURE@@ | @@RECOVER@@ | @@VAULT_*@@)
       row=${line//@/}
       if measured "${row,,}"; then "${row,,}"; else echo "Not measured in this run."; fi
       ;;

@@ -380,12 +380,13 @@ scale() {
 }
 
 . "$(dirname "$0")/bench-capture.sh"
+. "$(dirname "$0")/bench-recover.sh"
 
 touch "$WORK/results"
 # A node that would start while something is timed is started now.
 nestling host >/dev/null
 node_pid >"$WORK/node-pid"
-for row in nested network capture; do
+for row in nested network capture recover; do
   case ,$ROWS, in *,$row,*) $row ;; esac
 done
 nestling --json host | jq -r 'if .engine then "\(.engine): \(.engine_reason)" else "not asked" end' >"$WORK/engine"

@@ -59,7 +59,8 @@ run() {
   local target=$1 log=target/logs/$1 status=0
   mkdir -p "target/corpus/$target" "target/artifacts/$target"
   seed "$target"
-  FUZZ_SEEDS=target/corpus/$target "${CARGO_TARGET_DIR:-target}/$TRIPLE/debug/$target" \
+  # Why it failed is the last that is said: no backtrace may push it out.
+  RUST_BACKTRACE=0 FUZZ_SEEDS=target/corpus/$target "${CARGO_TARGET_DIR:-target}/$TRIPLE/debug/$target" \
     -max_total_time="$SECONDS_EACH" -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
     ${FUZZ_RANDOM:+-seed="$FUZZ_RANDOM"} -artifact_prefix="target/artifacts/$target/" "target/corpus/$target" >"$log" 2>&1 || status=$?
   echo "$status" >"$log.status"
@@ -75,6 +76,8 @@ report() {
     result=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
     result="FOUND: ${result:+fuzz/$result, }see fuzz/$log"
     grep -v '^#' "$log" | tail -40 >&2
+    # So that it can be tried elsewhere: `base64 -d | unxz` gives the input back.
+    [ ! -e "${result%%, *}" ] || { echo "input of $target, packed:" && xz -9c "${result%%, *}" | base64 -w 160 | head -c 20000; } >&2
   fi
   printf '%-12s %12s %9s  %s\n' "$target" "${executions:-?}" "${features:-?}" "$result"
 }
