@@ -169,6 +169,11 @@ impl Index {
         self.entries(id).map(|entry| self.location(entry))
     }
 
+    /// Whether a chunk has the length of its place, in all its copies.
+    pub(crate) fn fits(&self, id: &BlobId, bytes: u64) -> bool {
+        self.copies(id).all(|copy| u64::from(copy.blob.plain_length()) == bytes)
+    }
+
     pub fn lookup(&self, id: &BlobId) -> Option<Location> {
         self.copies(id).next()
     }

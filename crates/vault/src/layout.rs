@@ -245,6 +245,22 @@ impl Zeroes {
     }
 }
 
+/// The tree of a group or segment, with what decides how it has to look: what is found out of it holds wherever it is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LaidOut {
+    tree: BlobId,
+    bytes: u64,
+    chunk_bytes: u32,
+    segment_bytes: u64,
+}
+
+impl LaidOut {
+    pub(crate) fn of(tree: Option<BlobId>, range: &Range<u64>, geometry: &Geometry) -> Option<Self> {
+        let (bytes, Geometry { chunk_bytes, segment_bytes, .. }) = (range.end - range.start, *geometry);
+        Some(Self { tree: tree?, bytes, chunk_bytes, segment_bytes })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

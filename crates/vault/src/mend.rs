@@ -16,7 +16,10 @@ use crate::{
     blob::Opener,
     format::tree::{Node, NodeKind, Tree},
     index::Index,
-    layout::{Chunk, DESCRIPTION_FILE, Geometry, POINT_FILE, SEGMENT_FILE, Zeroes, group_name, segment_name},
+    layout::{
+        Chunk, DESCRIPTION_FILE, Geometry, LaidOut, POINT_FILE, SEGMENT_FILE, Zeroes, group_name,
+        segment_name,
+    },
     packer::{Packer, Writer},
     point::{LostRange, Point, PointLayout, load_tree, read_folder, subtree},
     save::{dir, encoded, epoch, small_file},
@@ -77,9 +80,9 @@ pub(crate) struct Mender<'a> {
     opener: Opener<'a>,
     index: &'a Index,
     lost: &'a HashSet<BlobId>,
-    /// Lost ranges of a group, from its start, by its tree and length.
-    groups: HashMap<(BlobId, u64), Vec<Range<u64>>>,
-    mended: HashMap<(BlobId, u64), BlobId>,
+    /// Lost ranges of a group, from its start.
+    groups: HashMap<LaidOut, Vec<Range<u64>>>,
+    mended: HashMap<LaidOut, BlobId>,
     /// Lost blobs whose bytes are known without them: holes.
     pub(crate) regrown: HashMap<BlobId, Regrown>,
 }
@@ -104,8 +107,9 @@ impl<'a> Mender<'a> {
         Self { opener, index, lost, groups, mended, regrown }
     }
 
-    fn is_lost(&self, id: &BlobId) -> bool {
-        self.lost.contains(id) || !self.index.contains(id)
+    /// A chunk that is whole and not as long as its place is no chunk of it.
+    fn is_lost(&self, id: &BlobId, bytes: u64) -> bool {
+        self.lost.contains(id) || !self.index.contains(id) || !self.index.fits(id, bytes)
     }
 
     fn tree(&mut self, id: Option<BlobId>) -> Result<Option<Tree>, VaultError> {
@@ -147,8 +151,8 @@ impl<'a> Mender<'a> {
     fn group(&mut self, id: BlobId, geometry: &Geometry, group: u64) -> Result<Vec<Range<u64>>, VaultError> {
         let bytes = geometry.group_bytes(group);
         let start = bytes.start;
-        let key = (id, bytes.end - start);
-        if let Some(known) = self.groups.get(&key) {
+        let key = LaidOut::of(Some(id), &bytes, geometry);
+        if let Some(known) = key.and_then(|key| self.groups.get(&key)) {
             return Ok(known.iter().map(|range| range.start + start..range.end + start).collect());
         }
         let mut lost: Vec<Range<u64>> = Vec::new();
@@ -161,16 +165,18 @@ impl<'a> Mender<'a> {
                         None => push(&mut lost, range),
                         Some(chunks) => {
                             let chunks = geometry.chunks(range).zip(chunks);
-                            let is_lost =
-                                |chunk: &Chunk| matches!(chunk, Chunk::Stored(id) if self.is_lost(id));
-                            let gone: Vec<_> = chunks.filter(|(_, chunk)| is_lost(chunk)).collect();
-                            gone.into_iter().for_each(|(range, _)| push(&mut lost, range));
+                            let gone = chunks.filter(|(range, chunk)| match chunk {
+                                Chunk::Zero => false,
+                                Chunk::Stored(id) => self.is_lost(id, range.end - range.start),
+                            });
+                            gone.for_each(|(range, _)| push(&mut lost, range));
                         }
                     }
                 }
             }
         }
-        self.groups.insert(key, lost.iter().map(|range| range.start - start..range.end - start).collect());
+        let from_start = lost.iter().map(|range| range.start - start..range.end - start).collect();
+        self.groups.extend(key.map(|key| (key, from_start)));
         Ok(lost)
     }
 
@@ -285,7 +291,7 @@ impl Mender<'_> {
         target: &mut Target<'_, '_>,
     ) -> Result<BlobId, VaultError> {
         let bytes = geometry.group_bytes(group);
-        let key = old.map(|id| (id, bytes.end - bytes.start));
+        let key = LaidOut::of(old, &bytes, geometry);
         if let Some(known) = key.and_then(|key| self.mended.get(&key)) {
             return Ok(*known);
         }

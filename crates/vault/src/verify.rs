@@ -18,7 +18,7 @@ use crate::{
     format::{pack::PackBlob, snapshot::Snapshot},
     index::Index,
     job::Job,
-    layout::{Chunk, Geometry},
+    layout::{Chunk, LaidOut},
     lock::RepositoryLock,
     parallel::{in_parallel, threads},
     point::{Point, PointContent, split_versions},
@@ -451,7 +451,7 @@ impl Check<'_> {
         point: &Point,
         content: &PointContent,
         number: usize,
-        sound: &mut HashSet<Sound>,
+        sound: &mut HashSet<LaidOut>,
     ) -> Result<(), VaultError> {
         let disk = &content.layout.disks[number];
         let known = content.layout.lost(&disk.name);
@@ -476,7 +476,7 @@ impl Check<'_> {
         point: &Point,
         content: &PointContent,
         number: usize,
-        sound: &mut HashSet<Sound>,
+        sound: &mut HashSet<LaidOut>,
     ) -> Result<Vec<Range<u64>>, VaultError> {
         let disk = &content.layout.disks[number];
         let object = format!("{}@{}:{}", point.name, point.short_id(), disk.name);
@@ -492,7 +492,7 @@ impl Check<'_> {
         // Merged as it grows: a disk that lost all has more parts than there is memory for.
         let mut lost = ExtentSet::new();
         for group in 0..geometry.groups() {
-            let whole = Sound::of(disk.group_id(group), &geometry.group_bytes(group), &geometry);
+            let whole = LaidOut::of(disk.group_id(group), &geometry.group_bytes(group), &geometry);
             if whole.as_ref().is_some_and(|whole| sound.contains(whole)) {
                 continue;
             }
@@ -518,10 +518,10 @@ impl Check<'_> {
         &self,
         disk: &PointDisk,
         segment: u64,
-        sound: &mut HashSet<Sound>,
+        sound: &mut HashSet<LaidOut>,
     ) -> Result<Vec<Range<u64>>, VaultError> {
         let range = disk.geometry.segment(segment);
-        let whole = Sound::of(Some(disk.segment_id(segment)?), &range, &disk.geometry);
+        let whole = LaidOut::of(Some(disk.segment_id(segment)?), &range, &disk.geometry);
         if whole.as_ref().is_some_and(|whole| sound.contains(whole)) {
             return Ok(Vec::new());
         }
@@ -529,7 +529,7 @@ impl Check<'_> {
         let places = disk.geometry.chunks(range).zip(chunks.iter());
         let is_bad = |range: &Range<u64>, chunk: &Chunk| match chunk {
             Chunk::Zero => false,
-            Chunk::Stored(id) => self.bad.contains(id) || !self.fits(id, range.end - range.start),
+            Chunk::Stored(id) => self.bad.contains(id) || !self.index.fits(id, range.end - range.start),
         };
         let bad: Vec<_> =
             places.filter(|(range, chunk)| is_bad(range, chunk)).map(|(range, _)| range).collect();
@@ -537,27 +537,6 @@ impl Check<'_> {
             sound.extend(whole);
         }
         Ok(bad)
-    }
-
-    /// Whether a chunk has the length of its place.
-    fn fits(&self, id: &BlobId, bytes: u64) -> bool {
-        self.index.copies(id).all(|copy| u64::from(copy.blob.plain_length()) == bytes)
-    }
-}
-
-/// A group or segment that is whole and laid out as it must be: it is not looked into again for another point.
-#[derive(PartialEq, Eq, Hash)]
-struct Sound {
-    tree: BlobId,
-    bytes: u64,
-    chunk_bytes: u32,
-    segment_bytes: u64,
-}
-
-impl Sound {
-    fn of(tree: Option<BlobId>, range: &Range<u64>, geometry: &Geometry) -> Option<Self> {
-        let (bytes, Geometry { chunk_bytes, segment_bytes, .. }) = (range.end - range.start, *geometry);
-        Some(Self { tree: tree?, bytes, chunk_bytes, segment_bytes })
     }
 }
 

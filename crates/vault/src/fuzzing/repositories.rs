@@ -276,3 +276,20 @@ fn piece(what: u8, plain: &[u8], letters: &HashMap<BlobId, char>) -> Vec<u8> {
         _ => [&[what], &counted(text.as_bytes())[..]].concat(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fuzzing found: such a chunk was told by verify, and repair left it as it was.
+    #[test]
+    fn a_chunk_that_is_longer_than_its_place_is_repaired() {
+        let (times, more) = (4096_u16.to_le_bytes(), 12288_u16.to_le_bytes());
+        let zeroes = |times: [u8; 2]| [&[DATA | REPEATED, 1, 0, 0], &times[..]].concat();
+        for seed in repository_seeds() {
+            let at = seed.windows(6).position(|found| found == zeroes(times)).expect("a chunk of zeroes");
+            let longer = [&seed[..at], &zeroes(more), &seed[at + 6..]].concat();
+            assert!(!repository(&longer), "it reads as if nothing were wrong");
+        }
+    }
+}
