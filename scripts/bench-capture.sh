@@ -40,8 +40,10 @@ capture_prepare() {
   nestling vm turn-off Capture 2>/dev/null
   cp --sparse=always "$WORK/capture.qcow2" "$WORK/hand-disk.qcow2"
   nestling vm start Capture
+  wait_for "agent of Capture" $ANSWER_SECONDS capture_ours 'test -b /dev/vda'
   CAPTURE_ENGINE=$(engine_pid)
   head -c 12 /dev/urandom | base64 >"$WORK/capture-password"
+  chmod 600 "$WORK/capture-password"
   nestling repository add Capture "$WORK/capture-vault" --password-file "$WORK/capture-password" >/dev/null
   timeout 1200 "$NESTLING" backup run Capture --crash-consistent >/dev/null
   capture_hand_start "$kernel" "$append"

@@ -9,6 +9,7 @@ RECOVER_LINE='systemd\[1\]:|Welcome to'
 recover_prepare() {
   note "preparing a Debian machine, an XFS disk and their backups"
   head -c 12 /dev/urandom | base64 >"$WORK/recover-password"
+  chmod 600 "$WORK/recover-password"
   nestling repository add Recover "$WORK/recover-vault" --password-file "$WORK/recover-password" >/dev/null
   nestling vm create $RECOVER_VM --image debian --start
   wait_for "agent of $RECOVER_VM" 300 timeout 60 "$NESTLING" vm exec $RECOVER_VM -- true
