@@ -4,7 +4,7 @@
 
 RECOVER_VM=Recover
 # The first line that systemd writes.
-RECOVER_LINE='systemd\[1\]:|Welcome to'
+RECOVER_LINE='systemd\[1\]:|Welcome to .*Linux'
 
 recover_prepare() {
   note "preparing a Debian machine, an XFS disk and their backups"
@@ -14,7 +14,7 @@ recover_prepare() {
   nestling vm create $RECOVER_VM --image debian --start
   wait_for "agent of $RECOVER_VM" 300 timeout 60 "$NESTLING" vm exec $RECOVER_VM -- true
   nestling vm exec $RECOVER_VM -- sh -c 'dd if=/dev/urandom of=/root/one bs=1M count=1 2>/dev/null; sync'
-  timeout 180 "$NESTLING" vm stop $RECOVER_VM 2>/dev/null
+  timeout 180 "$NESTLING" vm shutdown $RECOVER_VM
   timeout 600 "$NESTLING" backup run $RECOVER_VM >/dev/null
   # A disk in use may be read by nobody else; so that the copy is of the same bytes, the machine is off from here on.
   RECOVER_DISK=$(disk_of $RECOVER_VM)

@@ -4,7 +4,7 @@
 //! What is kept of each is up to whoever looks. A [`Summary`], which lists are made of, takes with all else some 600 bytes, a fifth of
 //! a whole snapshot. It must never be what a point is read or written anew by: it lacks what other writers put into the snapshot.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     PointName, Repository, SnapshotId, VaultError,
@@ -88,13 +88,13 @@ impl Listed<Summary> {
 pub struct Catalogue<T> {
     keep: fn(Point) -> T,
     /// `None`: a snapshot of somebody else's.
-    all: HashMap<SnapshotId, Option<Listed<T>>>,
+    all: HashMap<SnapshotId, Option<Arc<Listed<T>>>>,
     /// Those that count, oldest first.
-    current: Vec<SnapshotId>,
+    current: Vec<Arc<Listed<T>>>,
     unreadable: usize,
 }
 
-impl<T: Send> Catalogue<T> {
+impl<T: Send + Sync> Catalogue<T> {
     /// Empty, until it is looked.
     pub fn new(keep: fn(Point) -> T) -> Self {
         Self { keep, all: HashMap::new(), current: Vec::new(), unreadable: 0 }
@@ -107,14 +107,14 @@ impl<T: Send> Catalogue<T> {
         repository: &Repository,
         job: &Job,
     ) -> Result<Vec<UnreadableSnapshot>, VaultError> {
-        let before: Vec<SnapshotId> = self.all.keys().copied().collect();
-        let keep = self.keep;
-        let listed = |id, snapshot: Snapshot| Point::of(id, snapshot).map(|point| Listed::of(point, keep));
-        let looked = repository.update_from_snapshots(&mut self.all, listed, job);
-        let is_same = before.len() == self.all.len() && before.iter().all(|id| self.all.contains_key(id));
-        if !is_same {
-            self.arrange();
+        if repository.has_only(&self.all)? {
+            self.unreadable = 0;
+            return Ok(Vec::new());
         }
+        let keep = self.keep;
+        let listed = |id, snapshot: Snapshot| Some(Arc::new(Listed::of(Point::of(id, snapshot)?, keep)));
+        let looked = repository.update_from_snapshots(&mut self.all, listed, job);
+        self.arrange();
         let unreadable = looked?;
         self.unreadable = unreadable.len();
         Ok(unreadable)
@@ -123,15 +123,15 @@ impl<T: Send> Catalogue<T> {
     fn arrange(&mut self) {
         let listed = || self.all.values().flatten();
         let replaced = replaced(listed().map(|listed| &listed.version));
-        let mut current: Vec<&Listed<T>> =
-            listed().filter(|listed| !replaced.contains(&listed.id())).collect();
+        let mut current: Vec<Arc<Listed<T>>> =
+            listed().filter(|listed| !replaced.contains(&listed.id())).cloned().collect();
         current.sort_unstable_by_key(|listed| (listed.time(), listed.id()));
-        self.current = current.into_iter().map(Listed::id).collect();
+        self.current = current;
     }
 
     /// The points that can be read.
-    pub fn newest_first(&self) -> impl DoubleEndedIterator<Item = &Listed<T>> {
-        self.current.iter().rev().filter_map(|id| self.all.get(id)?.as_ref())
+    pub fn newest_first(&self) -> impl DoubleEndedIterator<Item = &Arc<Listed<T>>> {
+        self.current.iter().rev()
     }
 
     /// How many snapshots cannot be read, each of which may be a point.
@@ -152,7 +152,7 @@ mod tests {
     };
 
     fn ids(catalogue: &Catalogue<Summary>) -> Vec<SnapshotId> {
-        let mut ids: Vec<SnapshotId> = catalogue.newest_first().map(Listed::id).collect();
+        let mut ids: Vec<SnapshotId> = catalogue.newest_first().map(|listed| listed.id()).collect();
         ids.reverse();
         ids
     }

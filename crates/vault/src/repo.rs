@@ -319,6 +319,12 @@ impl Repository {
         Ok((oldest_first(found), unreadable))
     }
 
+    /// Whether the snapshots that lie there are the ones in `found`, and no others.
+    pub(crate) fn has_only<T>(&self, found: &HashMap<SnapshotId, T>) -> Result<bool, VaultError> {
+        let listed: Vec<SnapshotId> = self.list(FileKind::Snapshot)?;
+        Ok(listed.len() == found.len() && listed.iter().all(|id| found.contains_key(id)))
+    }
+
     /// Makes `found` hold the snapshots that can be read, and gives those that cannot. A snapshot never changes, so what is in
     /// it already is not read again.
     pub(crate) fn update_snapshots(
@@ -444,7 +450,7 @@ impl Repository {
 
     /// The names of all files of a kind.
     pub(crate) fn list<I: std::str::FromStr>(&self, kind: FileKind) -> Result<Vec<I>, VaultError> {
-        Ok(self.storage.list(kind)?.into_iter().filter_map(|listed| listed.name.parse().ok()).collect())
+        Ok(self.storage.names(kind)?.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 }
 

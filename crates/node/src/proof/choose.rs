@@ -72,7 +72,7 @@ impl Node {
             repositories.look(&of, |vault, catalogue| {
                 let mut owners = HashSet::new();
                 let is_first =
-                    |listed: &&Listed<Summary>| owners.insert(owner(listed.name(), &listed.kept.tags));
+                    |listed: &&Arc<Listed<Summary>>| owners.insert(owner(listed.name(), &listed.kept.tags));
                 let newest = catalogue.newest_first().filter(is_first).map(|listed| listed.read(vault));
                 Ok((newest.collect::<std::result::Result<Vec<Point>, VaultError>>()?, catalogue.unreadable()))
             })

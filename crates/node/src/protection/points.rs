@@ -57,7 +57,7 @@ impl Whose {
 
 /// The newest of the points of one repository that are asked for.
 struct Found {
-    newest: Vec<Listed<Summary>>,
+    newest: Vec<Arc<Listed<Summary>>>,
     /// How many there are.
     count: usize,
     unreadable: usize,
@@ -69,7 +69,7 @@ impl Found {
         for entry in catalogue.newest_first().filter(|entry| whose.is(entry.name(), &entry.kept.tags)) {
             count += 1;
             if newest.len() < count_max {
-                newest.push(entry.clone());
+                newest.push(Arc::clone(entry));
             }
         }
         Self { newest, count, unreadable: catalogue.unreadable() }

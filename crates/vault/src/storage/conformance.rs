@@ -153,6 +153,9 @@ fn listed(storage: &dyn Storage, kind: FileKind) -> Vec<(String, u64)> {
         Err(error) => panic!("{error}"),
     };
     listed.sort();
+    let mut names = storage.names(kind).expect("listed");
+    names.sort();
+    assert!(names.iter().eq(listed.iter().map(|(name, _)| name)), "{names:?}, and not {listed:?}");
     listed
 }
 

@@ -63,6 +63,11 @@ pub trait Storage: Send + Sync {
     /// All files of a kind, in no order. Foreign names are left out, and so is what is not yet whole.
     fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError>;
 
+    /// The same, for who does not ask how long they are: a local directory then needs no look at each file.
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        Ok(self.list(kind)?.into_iter().map(|listed| listed.name).collect())
+    }
+
     /// Removes a file. Removing what is not there is no error. Durable when it returns, but for packs, locks and
     /// extra files: those may be there again after a power failure.
     fn remove(&self, file: &FileName) -> Result<(), StorageError>;
@@ -90,6 +95,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StorageError> {
         (**self).list(kind)
+    }
+
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        (**self).names(kind)
     }
 
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {

@@ -93,6 +93,25 @@ impl Directory {
         Ok(entry.is_file.then_some(entry.size))
     }
 
+    /// The names of its files.
+    pub(super) fn files(&self) -> io::Result<Vec<String>> {
+        let mut files = Vec::new();
+        for item in Dir::read_from(self.0.as_fd())? {
+            let item = item?;
+            let Ok(name) = item.file_name().to_str() else { continue };
+            let is_file = match item.file_type() {
+                FileType::RegularFile => true,
+                // Some file systems do not say.
+                FileType::Unknown => super::found(self.stat(name))?.is_some_and(|stat| entry(&stat).is_file),
+                _ => false,
+            };
+            if is_file {
+                files.push(name.to_owned());
+            }
+        }
+        Ok(files)
+    }
+
     /// All that has a name in UTF-8; what vanishes meanwhile is left out.
     pub(super) fn entries(&self) -> io::Result<Vec<(String, Entry)>> {
         let mut entries = Vec::new();

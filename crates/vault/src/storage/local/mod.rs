@@ -268,6 +268,22 @@ impl Storage for LocalStorage {
         list().map_err(|e| failed(&self.path, Operation::List, e))
     }
 
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        if kind == FileKind::Config {
+            return Ok(self.list(kind)?.into_iter().map(|listed| listed.name).collect());
+        }
+        let names = || {
+            let mut names = Vec::new();
+            for (prefix, directory) in self.directories(kind)? {
+                let mut found = directory.files()?;
+                found.retain(|name| kind.accepts(name) && name.starts_with(&prefix));
+                names.append(&mut found);
+            }
+            Ok(names)
+        };
+        names().map_err(|e| failed(&self.path, Operation::List, e))
+    }
+
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         file.check(&self.describe())?;
         self.handles.forget(file);

@@ -36,6 +36,10 @@ impl<S: Storage> Storage for AppendOnly<S> {
         self.0.list(kind)
     }
 
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        self.0.names(kind)
+    }
+
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         if file.kind == FileKind::Lock {
             return self.0.remove(file);

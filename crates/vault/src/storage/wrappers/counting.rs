@@ -109,6 +109,10 @@ impl<S: Storage> Storage for Counting<S> {
         self.count(&self.lists, self.storage.list(kind), |_| {})
     }
 
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        self.count(&self.lists, self.storage.names(kind), |_| {})
+    }
+
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         self.count(&self.removes, self.storage.remove(file), |()| {})
     }

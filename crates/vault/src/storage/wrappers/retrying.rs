@@ -119,6 +119,10 @@ impl<S: Storage> Storage for Retrying<S> {
         self.retry(|_| self.storage.list(kind))
     }
 
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        self.retry(|_| self.storage.names(kind))
+    }
+
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         self.retry(|_| self.storage.remove(file))
     }

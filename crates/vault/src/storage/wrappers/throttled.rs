@@ -113,6 +113,10 @@ impl<S: Storage> Storage for Throttled<S> {
         self.storage.list(kind)
     }
 
+    fn names(&self, kind: FileKind) -> Result<Vec<String>, StorageError> {
+        self.storage.names(kind)
+    }
+
     fn remove(&self, file: &FileName) -> Result<(), StorageError> {
         self.storage.remove(file)
     }
