@@ -37,7 +37,7 @@ recover_started() {
   record recover "$side" userland_ms $(($(now_ms) - begun))
 }
 
-# Straight from the vault, and from a disk of this host; then the disk is brought over, and copied by qemu-img.
+# Straight from the vault, and from a disk of this host; then the disk is brought over, copied by qemu-img, and restored.
 recover_boot() {
   local before node
   recover_started hand $RECOVER_VM vm start $RECOVER_VM
@@ -55,6 +55,9 @@ recover_boot() {
   record recover hand moved_wall_ms "$WALL_MS"
   record recover hand moved_cpu_ms "$CPU_MS"
   rm "$WORK/recover-copy.qcow2"
+  timed timeout 900 "$NESTLING" recover vm "$RECOVER_VM@newest" --name Copied
+  record recover hand restored_wall_ms "$WALL_MS"
+  nestling vm remove Copied --disks
   nestling vm turn-off Booted 2>/dev/null
   nestling vm remove Booted --disks
 }
