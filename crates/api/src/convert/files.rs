@@ -84,7 +84,8 @@ impl From<node::UnlockView> for v1::UnlockedVolumes {
 pub fn unhex(text: &str) -> Result<Vec<u8>, node::NodeError> {
     let wrong =
         || node::NodeError::Invalid("the key is not written as pairs of hexadecimal digits".to_owned());
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+    // A sign would be taken for a digit.
+    if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) || !text.len().is_multiple_of(2) {
         return Err(wrong());
     }
     let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());

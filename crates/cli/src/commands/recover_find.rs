@@ -68,6 +68,9 @@ pub struct Compare {
     repository: Option<String>,
 }
 
+/// So many points are asked for at a time.
+const PAGE: u32 = 1000;
+
 /// A time, or a day, which begins at midnight in UTC; in milliseconds since 1970.
 fn time(text: &str) -> std::result::Result<u64, String> {
     let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
@@ -88,15 +91,10 @@ struct Found {
 impl Find {
     pub async fn run(self, session: &Session) -> Result {
         let (client, vm) = session.at(&self.vm).await?;
-        let points = client.points(Some(vm), self.repository.as_deref(), 0, None).await?;
-        let mut search = Search { client, printer: session.printer, found: Vec::new(), missed: 0 };
-        points.problems.iter().for_each(|problem| search.miss(problem));
-        let is_meant = |point: &&Point| {
-            self.after.is_none_or(|after| point.taken_at_ms >= after)
-                && self.before.is_none_or(|before| point.taken_at_ms < before)
-        };
-        let meant: Vec<&Point> = points.points.iter().filter(is_meant).collect();
-        if meant.is_empty() {
+        let mut search =
+            Search { client, printer: session.printer, found: Vec::new(), looked: false, missed: 0 };
+        let meant = search.points(vm, &self).await?;
+        if meant.is_empty() && search.missed == 0 {
             let what = format!("there is no recovery point of '{vm}' of that time");
             return Err(Failure::new(nestling_api::v1::ErrorCode::NotFound, what));
         }
@@ -108,7 +106,11 @@ impl Find {
         }
         drop(shown);
         search.printer.list(&search.found, found)?;
-        if search.missed == 0 { Ok(()) } else { Err(Failure::Told(status::PARTLY)) }
+        match (search.missed, search.looked) {
+            (0, _) => Ok(()),
+            (_, true) => Err(Failure::Told(status::PARTLY)),
+            (_, false) => Err(Failure::Told(status::FAILED)),
+        }
     }
 }
 
@@ -116,10 +118,33 @@ struct Search {
     client: Client,
     printer: Printer,
     found: Vec<Found>,
+    /// Something could be looked into.
+    looked: bool,
     missed: u32,
 }
 
 impl Search {
+    /// The points of the time that is meant, newest first.
+    async fn points(&mut self, vm: &str, find: &Find) -> Result<Vec<Point>> {
+        let (mut meant, mut skip) = (Vec::new(), 0);
+        loop {
+            let page = self.client.points(Some(vm), find.repository.as_deref(), skip, Some(PAGE)).await?;
+            if skip == 0 {
+                page.problems.iter().for_each(|problem| self.miss(problem));
+            }
+            let oldest = page.points.last().map(|point| point.taken_at_ms);
+            skip = skip.saturating_add(PAGE);
+            meant.extend(page.points.into_iter().filter(|point| {
+                find.after.is_none_or(|after| point.taken_at_ms >= after)
+                    && find.before.is_none_or(|before| point.taken_at_ms < before)
+            }));
+            let is_old = |oldest| find.after.is_some_and(|after| oldest < after);
+            if page.left_out == 0 || oldest.is_some_and(is_old) {
+                return Ok(meant);
+            }
+        }
+    }
+
     fn miss(&mut self, what: &str) {
         self.missed += 1;
         self.printer.warning(what);
@@ -139,6 +164,7 @@ impl Search {
         for place in places {
             match self.client.find_point_files(at(point, &place), &find.name).await {
                 Ok(answer) => {
+                    self.looked = true;
                     let (id, taken_at_ms) = (point.id.clone(), point.taken_at_ms);
                     let files = answer.files.into_iter();
                     self.found.extend(files.map(|file| Found { point: id.clone(), taken_at_ms, file }));
