@@ -45,8 +45,13 @@ pub(crate) fn in_parallel_with<T: Sync, W>(
         }
         close(own)
     };
+    let threads = threads.max(1).min(items.len());
+    if threads == 1 {
+        // A thread would cost more than many an item does.
+        return work();
+    }
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1).min(items.len()) {
+        for _ in 0..threads {
             scope.spawn(|| {
                 if let Err(error) = work() {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

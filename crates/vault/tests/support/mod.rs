@@ -46,7 +46,8 @@ pub fn seeds(usual: u64, each: impl Fn(u64) + Sync) {
     }
     let runs = number("NESTLING_VAULT_RUNS").unwrap_or(usual);
     let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    // A run hands its work from thread to thread all the time: it waits more than it computes.
+    let threads = 4 * std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
