@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{recover_boot, recover_export, recover_files, recover_find, recover_runs, recover_vm};
+use super::{put, recover_boot, recover_export, recover_files, recover_find, recover_runs, recover_vm};
 use crate::{failure::Result, session::Session};
 
 /// Recovery from recovery points
@@ -17,6 +17,7 @@ enum Command {
     Vm(recover_vm::RecoverVm),
     Ls(recover_files::Ls),
     Get(recover_files::Get),
+    Put(put::Put),
     Find(recover_find::Find),
     Compare(recover_find::Compare),
     Export(recover_export::Export),
@@ -39,6 +40,7 @@ impl Recover {
             Command::Vm(vm) => vm.run(session).await,
             Command::Ls(ls) => ls.run(session).await,
             Command::Get(get) => get.run(session).await,
+            Command::Put(put) => put.run(session).await,
             Command::Find(find) => find.run(session).await,
             Command::Compare(compare) => compare.run(session).await,
             Command::Export(export) => export.run(session).await,

@@ -1,17 +1,19 @@
 //! `nestling recover ls` and `get`: files out of recovery points.
 
-use std::{future::Future, path::PathBuf, pin::Pin};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
 use nestling_api::{
-    Client, ClientError, FileContent, FilesAt,
-    v1::{RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
+    Client, ClientError, FilesAt,
+    v1::{ErrorCode, RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
 };
 
 use super::{
+    backup_run::Signals,
     recover::{POINT, REPOSITORY},
     recover_key::read_key,
-    recover_write::{Folder, Refused},
+    recover_write::Folder,
+    take::{Archive, IntoFolder, Sink, Taking, kind},
 };
 use crate::{
     failure::{Failure, Result, status},
@@ -20,13 +22,11 @@ use crate::{
     text::{self, Table},
 };
 
-const PLACE: &str = "Where it is, as `recover ls` shows it: scsi:0/2:/etc, or in a disk inside the disk scsi:0/2:/vms/a.vhdx//1:/etc";
-const KEY_FILE: &str =
+pub const PLACE: &str = "Where it is, as `recover ls` shows it: scsi:0/2:/etc, or in a disk inside the disk scsi:0/2:/vms/a.vhdx//1:/etc";
+const GET_PLACES: &str = "Where it is, as `recover ls` shows it: scsi:0/2:/etc, or in a disk inside the disk \
+    scsi:0/2:/vms/a.vhdx//1:/etc; behind them, without --archive, an existing directory into which everything is put";
+pub const KEY_FILE: &str =
     "Open encrypted volumes (LUKS) with the key or passphrase in this file; - is standard input";
-/// Of a file, asked for at once.
-const CHUNK_BYTES: u32 = 4 << 20;
-/// Directories inside each other.
-const DEPTH_MAX: usize = 128;
 
 /// List what is in a recovery point: its volumes, or the files in one of them
 ///
@@ -48,25 +48,34 @@ pub struct Ls {
 ///
 /// Times and permissions are kept; as root also owners. What could act on this host is left out: devices, set-user-id bits, and
 /// extended attributes other than user.* and access control lists.
+///
+/// An archive has all bits of the permissions, and no devices. A tar also has owners, extended attributes and any name; a zip has
+/// none of these. A file that cannot be read to its end is not in it.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "nestling recover get [OPTIONS] <POINT> <PLACE>... <DIRECTORY>
+       nestling recover get [OPTIONS] --archive <FILE> <POINT> <PLACE>...",
+    after_help = "\
 EXIT STATUS:
   0  everything is there
   1  nothing could be taken out
   2  the command line makes no sense
-  3  something could not be taken out; the rest is there")]
+  3  something could not be taken out; the rest is there"
+)]
 pub struct Get {
     #[arg(value_name = "POINT", help = POINT)]
     point: String,
-    #[arg(value_name = "PLACE", required = true, help = PLACE)]
-    places: Vec<String>,
-    #[arg(value_name = "DIRECTORY", help = "An existing directory, into which everything is put")]
-    target: PathBuf,
+    #[arg(value_name = "PLACE", required = true, help = GET_PLACES)]
+    places: Vec<OsString>,
+    /// Write everything into one new file instead, of the form that its ending says: .tar, .tar.gz, .tgz, .tar.zst or .zip; - is a tar
+    /// on standard output
+    #[arg(long, value_name = "FILE")]
+    archive: Option<PathBuf>,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
     #[arg(long, value_name = "FILE", help = KEY_FILE)]
     key_file: Option<PathBuf>,
-    /// Replace files that are there already
+    /// Replace files that are there already, or the archive
     #[arg(long)]
     force: bool,
 }
@@ -114,7 +123,7 @@ async fn pages(
 }
 
 /// Opens what is encrypted.
-async fn unlock(client: &Client, printer: Printer, at: FilesAt<'_>, key: &[u8]) -> Result {
+pub async fn unlock(client: &Client, printer: Printer, at: FilesAt<'_>, key: &[u8]) -> Result {
     let unlocked = client.unlock_point(at, key).await?;
     if unlocked.locked > 0 {
         printer.talk(&format!("{} still need another key", text::count(unlocked.locked, "encrypted volume")));
@@ -160,164 +169,69 @@ fn files(files: &[RecoveryFile]) -> String {
     table.text()
 }
 
-fn kind(kind: RecoveryFileKind) -> &'static str {
-    match kind {
-        RecoveryFileKind::File => "file",
-        RecoveryFileKind::Directory => "directory",
-        RecoveryFileKind::Link => "link",
-        RecoveryFileKind::BlockDevice | RecoveryFileKind::CharDevice => "device",
-        RecoveryFileKind::Fifo => "fifo",
-        RecoveryFileKind::Socket => "socket",
-        RecoveryFileKind::Unknown => "unknown",
-    }
-}
-
 impl Get {
-    pub async fn run(self, session: &Session) -> Result {
-        let target = Folder::open(&self.target).map_err(|e| Failure::file("open", &self.target, &e))?;
+    pub async fn run(mut self, session: &Session) -> Result {
+        let force = self.force;
+        if let Some(path) = self.archive.take() {
+            // Without it an archive that is cut off would be left under a name that nobody looks for.
+            let mut signals = Signals::listen()?;
+            let archive = Archive::create(session.printer, &path, force)?;
+            let taken = tokio::select! {
+                taken = self.take(session, archive) => taken?,
+                () = signals.next() => {
+                    return Err(Failure::new(ErrorCode::Failed, "cancelled: there is no archive"));
+                }
+            };
+            let ended = ended(&taken);
+            // Of nothing there is no archive.
+            if !matches!(ended, Err(Failure::Told(status::FAILED))) {
+                taken.sink.finish()?;
+            }
+            return ended;
+        }
+        let target = self.places.pop().filter(|_| !self.places.is_empty()).map(PathBuf::from);
+        let Some(target) = target else {
+            return Err(Failure::usage("where to is missing: name an existing directory, or --archive FILE"));
+        };
+        let folder = Folder::open(&target).map_err(|e| Failure::file("open", &target, &e))?;
+        ended(&self.take(session, IntoFolder::new(folder, force)).await?)
+    }
+
+    async fn take<S: Sink>(self, session: &Session, sink: S) -> Result<Taking<S>> {
+        let places = self.places.into_iter().map(|place| {
+            let told =
+                |place: OsString| format!("{} is no place in a recovery point", place.to_string_lossy());
+            place.into_string().map_err(|place| Failure::usage(told(place)))
+        });
+        let places: Vec<String> = places.collect::<Result<_>>()?;
         let mut taking = Taking {
             client: session.client().await?,
             printer: session.printer,
             point: self.point,
             repository: self.repository,
-            force: self.force,
+            sink,
             taken: 0,
             failed: 0,
         };
         let key = self.key_file.as_deref().map(|path| read_key(session.printer, path)).transpose()?;
-        for place in &self.places {
+        for place in places {
             if let Some(key) = &key {
-                unlock(&taking.client, taking.printer, taking.at(place), key).await?;
+                unlock(&taking.client, taking.printer, taking.at(&place), key).await?;
             }
-            taking.take(&target, place.clone(), 0).await?;
+            taking.take(place, 0).await?;
         }
-        taking.printer.talk(&format!(
-            "{} taken out, {} not",
-            text::count(taking.taken, "file"),
-            taking.failed
-        ));
-        match (taking.failed, taking.taken) {
-            (0, _) => Ok(()),
-            (_, 0) => Err(Failure::Told(status::FAILED)),
-            _ => Err(Failure::Told(status::PARTLY)),
-        }
+        Ok(taking)
     }
 }
 
-/// What is taken out, and what of it came.
-struct Taking {
-    client: Client,
-    printer: Printer,
-    point: String,
-    repository: Option<String>,
-    force: bool,
-    taken: u32,
-    failed: u32,
-}
-
-impl Taking {
-    fn at<'a>(&'a self, place: &'a str) -> FilesAt<'a> {
-        FilesAt { point: &self.point, repository: self.repository.as_deref(), place }
-    }
-
-    /// One file or tree. What is wrong with one file is told, and the others still come; an error is one of this host, after
-    /// which none would.
-    fn take<'a>(
-        &'a mut self,
-        into: &'a Folder,
-        place: String,
-        depth: usize,
-    ) -> Pin<Box<dyn Future<Output = Result> + 'a>> {
-        Box::pin(async move {
-            let first = match self.client.point_files(self.at(&place), 0).await {
-                Ok(found) => found,
-                Err(error) => return self.miss(&place, &error.message),
-            };
-            // From now on the same point, though a newer one may come.
-            self.point.clone_from(&first.point);
-            let taken = match first.itself.kind {
-                RecoveryFileKind::File => self.file(into, &first.itself).await,
-                RecoveryFileKind::Link => into.link(&first.itself, self.force),
-                RecoveryFileKind::Directory => return self.directory(into, first, depth).await,
-                other => Err(Refused(format!("a {} is not made on this host", kind(other)))),
-            };
-            match taken {
-                Ok(()) => self.taken += 1,
-                Err(Refused(why)) => self.miss(&place, &why)?,
-            }
-            Ok(())
-        })
-    }
-
-    fn miss(&mut self, place: &str, why: &str) -> Result {
-        self.failed += 1;
-        self.printer.warning(&format!("{place}: {why}"));
-        Ok(())
-    }
-
-    async fn directory(&mut self, into: &Folder, first: RecoveryFiles, depth: usize) -> Result {
-        let place = first.itself.place.clone();
-        if depth >= DEPTH_MAX {
-            return self.miss(&place, "it is too deep");
-        }
-        // What is in a volume's root goes straight into the target.
-        let made = if first.itself.name.is_empty() { into.same() } else { into.directory(&first.itself) };
-        let folder = match made {
-            Ok(folder) => folder,
-            Err(Refused(why)) => return self.miss(&place, &why),
-        };
-        let (mut page, mut from) = (first, 0);
-        let itself = page.itself.clone();
-        loop {
-            for what in &page.damage {
-                self.miss(&place, what)?;
-            }
-            for entry in std::mem::take(&mut page.entries) {
-                self.take(&folder, entry.place, depth + 1).await?;
-            }
-            let Some(next) = page.next.filter(|next| *next > from) else { break };
-            from = next;
-            match self.client.point_files(self.at(&place), from).await {
-                Ok(more) => page = more,
-                Err(error) => return self.miss(&place, &error.message),
-            }
-        }
-        // At last: to put files in changes a directory's time, and may not be allowed afterwards.
-        if !itself.name.is_empty()
-            && let Err(Refused(why)) = folder.finish(&itself)
-        {
-            self.miss(&place, &why)?;
-        }
-        Ok(())
-    }
-
-    async fn file(&self, into: &Folder, file: &RecoveryFile) -> std::result::Result<(), Refused> {
-        let part = into.part(file, self.force)?;
-        let mut offset = 0;
-        while offset < file.size_bytes {
-            let length = u64::from(CHUNK_BYTES).min(file.size_bytes - offset);
-            let length = u32::try_from(length).unwrap_or(CHUNK_BYTES);
-            let content = self.client.point_content(self.at(&file.place), offset, length).await;
-            offset += match content.map_err(|error| Refused(error.message))? {
-                FileContent::Bytes(bytes) => {
-                    let count = taken(bytes.len() as u64, length.into())?;
-                    part.write(offset, &bytes)?;
-                    count
-                }
-                // A hole, to the end at most.
-                FileContent::Zeroes(bytes) => taken(bytes.min(file.size_bytes - offset), u64::MAX)?,
-            };
-        }
-        part.finish(file)
-    }
-}
-
-/// The node may be anybody's: it is not waited for for ever.
-fn taken(bytes: u64, bytes_max: u64) -> std::result::Result<u64, Refused> {
-    match bytes {
-        0 => Err(Refused("the file ends before its end".to_owned())),
-        more if more > bytes_max => Err(Refused("the node gave more than was asked for".to_owned())),
-        bytes => Ok(bytes),
+/// Says what came.
+fn ended<S: Sink>(taking: &Taking<S>) -> Result {
+    let (taken, failed) = (taking.taken, taking.failed);
+    taking.printer.talk(&format!("{} taken out, {failed} not", text::count(taken, "file")));
+    match (failed, taken) {
+        (0, _) => Ok(()),
+        (_, 0) => Err(Failure::Told(status::FAILED)),
+        _ => Err(Failure::Told(status::PARTLY)),
     }
 }
 
@@ -348,12 +262,6 @@ mod tests {
         assert!(pages("V@newest", ask).await.is_ok());
         let asked: Vec<_> = asked.iter().map(|(point, from)| (point.as_str(), *from)).collect();
         assert_eq!(asked, [("V@newest", 0), ("abcd", 500), ("abcd", 1000)]);
-    }
-
-    #[test]
-    fn a_node_that_gives_nothing_or_too_much_is_left() {
-        assert_eq!(taken(5, 5).ok(), Some(5));
-        assert!(taken(0, 5).is_err() && taken(6, 5).is_err());
     }
 
     #[test]

@@ -49,8 +49,8 @@ fn refused(doing: &'static str) -> impl Fn(Errno) -> Refused {
 pub struct Folder(OwnedFd);
 
 /// A file that is not whole yet. Without [`Part::finish`] nothing is left of it.
-pub struct Part<'a> {
-    folder: &'a Folder,
+pub struct Part {
+    folder: Folder,
     file: OwnedFd,
     hidden: String,
     name: OsString,
@@ -63,7 +63,7 @@ impl Folder {
         Ok(Self(openat(CWD, path, flags, Mode::empty())?))
     }
 
-    pub fn same(&self) -> Result<Self> {
+    fn same(&self) -> Result<Self> {
         self.0.try_clone().map(Self).map_err(|error| Refused(error.to_string()))
     }
 
@@ -95,20 +95,20 @@ impl Folder {
     }
 
     /// A file to be written.
-    pub fn part(&self, file: &RecoveryFile, force: bool) -> Result<Part<'_>> {
-        let name = usable(file)?;
+    pub fn part(&self, file: &RecoveryFile, force: bool) -> Result<Part> {
+        let (name, folder) = (usable(file)?, self.same()?);
         let hidden = format!("{PART}{}", std::process::id());
         // One of our number that is left is of a process that is no more: this one makes one file at a time.
         let _ = unlinkat(&self.0, &*hidden, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(&self.0, &*hidden, flags, Mode::RUSR | Mode::WUSR).map_err(refused("made"))?;
-        let part = Part { folder: self, file: made, hidden, name, force };
+        let part = Part { folder, file: made, hidden, name, force };
         ftruncate(&part.file, file.size_bytes).map_err(refused("made so large"))?;
         Ok(part)
     }
 }
 
-impl Part<'_> {
+impl Part {
     /// Zeroes are left out: the file is all zeroes already.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result {
         let mut at = offset;
@@ -150,7 +150,7 @@ impl Part<'_> {
     }
 }
 
-impl Drop for Part<'_> {
+impl Drop for Part {
     fn drop(&mut self) {
         // Gone already, if it has its name.
         let _ = unlinkat(&self.folder.0, &*self.hidden, AtFlags::empty());
@@ -214,7 +214,7 @@ fn usable(file: &RecoveryFile) -> Result<OsString> {
     Ok(OsString::from_vec(name.into_bytes()))
 }
 
-fn link_target(file: &RecoveryFile) -> Result<OsString> {
+pub fn link_target(file: &RecoveryFile) -> Result<OsString> {
     let bad = || Refused("where the link leads cannot be read".to_owned());
     let mut target = Vec::new();
     for (at, part) in file.link_target.as_deref().ok_or_else(bad)?.split('/').enumerate() {
@@ -229,7 +229,7 @@ fn link_target(file: &RecoveryFile) -> Result<OsString> {
     Ok(OsString::from_vec(target))
 }
 
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes().chunks(2);
     digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
 }

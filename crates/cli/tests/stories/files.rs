@@ -85,6 +85,7 @@ fn the_innermost_file_comes_out_of_a_backup() {
         "cmp inner/etc/secret target/etc/secret; test -z \"$(find target -name '.nestling-part-*')\"",
     );
 
+    comes_as_an_archive(&nest, &etc);
     is_found_and_compared(&nest);
     for (place, why) in
         [("scsi:0/9:/", "volume 9"), ("scsi:7/1:/", "no disk scsi:7"), ("scsi:0/1:/../x", "no place")]
@@ -92,6 +93,38 @@ fn the_innermost_file_comes_out_of_a_backup() {
         let said = run(&["recover", "ls", "P@newest", place]);
         assert!(said.status == 1 && said.stderr.contains(why), "{place}: {}", said.stderr);
     }
+}
+
+/// The same as one file, which other programs unpack.
+fn comes_as_an_archive(nest: &Nest, etc: &str) {
+    let path = |name: &str| nest.home.join(name).display().to_string();
+    let get = |args: &[&str]| nest.run(&[&["recover", "get", "P@newest"], args].concat());
+    for (name, unpack) in [
+        ("etc.tar", "tar -xpf ../etc.tar"),
+        ("etc.tar.gz", "tar -xzpf ../etc.tar.gz"),
+        ("etc.zip", "python3 -c \"import zipfile; zipfile.ZipFile('../etc.zip').extract('etc/secret')\""),
+    ] {
+        let said = get(&[etc, "--archive", &path(name)]);
+        // A tar has the fifo, too.
+        assert_eq!(said.status, if name == "etc.zip" { 3 } else { 0 }, "{}", said.stderr);
+        tool(
+            &nest.home,
+            &format!(
+                "mkdir out-{name}; cd out-{name}; {unpack}; cmp etc/secret ../inner/etc/secret
+                 test {name} = etc.zip || {{
+                     test -p etc/fifo; test \"$(readlink etc/link)\" = /etc/passwd
+                     test \"$(stat -c '%a %Y' etc/secret)\" = '640 1000000000'; cmp etc/hole ../inner/etc/hole
+                 }}"
+            ),
+        );
+        let refused = get(&[etc, "--archive", &path(name)]).fails();
+        assert!(refused.contains("is there already"), "{refused}");
+    }
+    let mut out = nest.command(["recover", "get", "P@newest", etc, "--archive", "-"]);
+    let said = out.output().expect("nestling runs");
+    assert!(said.status.success() && said.stdout == fs::read(path("etc.tar")).expect("read"));
+    assert!(get(&[etc, "--archive", &path("etc.rar")]).fails().contains("form of an archive"));
+    assert!(get(&[etc]).fails().contains("--archive"));
 }
 
 /// A file comes, and is found in the newer point alone.

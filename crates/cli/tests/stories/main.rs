@@ -9,6 +9,7 @@ mod cmdlets;
 mod exchange;
 mod faults;
 mod files;
+mod files_back;
 mod firmware;
 mod guide;
 mod jobs;

@@ -1,0 +1,60 @@
+# Everything is unpacked and goes to its place. Arguments: the folder that begin.sh made; the one that everything goes into; 1 if
+# files may be replaced. What is in the way is told as check.sh does, and then nothing is moved (7).
+LC_ALL=C
+export LC_ALL
+work=$1 base=$2 replace=$3 count=0 depth=0
+is_there() { [ -e "$1" ] || [ -L "$1" ]; }
+is_folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
+told() {
+    count=$((count + 1))
+    [ "$count" -gt 20 ] || printf '%s%s\n' "$1" "${2#"${base%/}"/}"
+}
+# What of $1 is in the way in $2.
+look() {
+    for from in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+        is_there "$from" || continue
+        to=${2%/}/${from##*/}
+        is_there "$to" || continue
+        if is_folder "$to"; then
+            if is_folder "$from"; then look "$from" "$to"; else told f "$to"; fi
+        elif is_folder "$from"; then
+            told d "$to"
+        elif [ "$replace" != 1 ]; then
+            told e "$to"
+        fi
+    done
+}
+# What is in $1 goes into $2.
+move() {
+    depth=$((depth + 1))
+    # A folder that was there already is made what it was, too, if so much is wanted.
+    if [ "$depth" -gt 1 ] && [ "$replace" = 1 ]; then
+        touch -r "$1" "$work/time.$depth"
+        if like=$(stat -c '%u:%g %a' "$1"); then
+            chown "${like% *}" "$2" && chmod "${like#* }" "$2"
+        fi
+    fi
+    for from in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+        is_there "$from" || continue
+        to=${2%/}/${from##*/}
+        if is_folder "$from" && is_folder "$to"; then
+            move "$from" "$to"
+        else
+            # Else it would be moved to where the link leads.
+            [ ! -L "$to" ] || rm -f "$to"
+            mv -f "$from" "$to" || exit 8
+        fi
+    done
+    [ ! -e "$work/time.$depth" ] || touch -r "$work/time.$depth" "$2"
+    rm -f "$work/time.$depth"
+    depth=$((depth - 1))
+}
+look "$work/stage/tree" "$base"
+echo "count=$count"
+[ "$count" = 0 ] || exit 7
+# On the disk before it has its name.
+sync
+: > "$work/moving"
+move "$work/stage/tree" "$base"
+sync
+rm -rf "$work"
