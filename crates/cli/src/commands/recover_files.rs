@@ -1,11 +1,16 @@
 //! `nestling recover ls` and `get`: files out of recovery points.
 
-use std::{future::Future, path::PathBuf, pin::Pin};
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use clap::Args;
 use nestling_api::{
     Client, ClientError, FileContent, FilesAt,
-    v1::{RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
+    v1::{ErrorCode, RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
 };
 
 use super::{
@@ -123,7 +128,7 @@ async fn unlock(client: &Client, printer: Printer, at: FilesAt<'_>, key: &[u8]) 
 }
 
 /// Whether a place is a disk, and no path in a volume.
-fn is_disk(place: &str) -> bool {
+pub fn is_disk(place: &str) -> bool {
     place.ends_with("//") || !place.trim_end_matches('/').contains('/')
 }
 
@@ -174,7 +179,7 @@ fn kind(kind: RecoveryFileKind) -> &'static str {
 
 impl Get {
     pub async fn run(self, session: &Session) -> Result {
-        let target = Folder::open(&self.target).map_err(|e| Failure::file("open", &self.target, &e))?;
+        let target = Folder::open(&self.target).map_err(|error| no_folder(&self.target, &error))?;
         let mut taking = Taking {
             client: session.client().await?,
             printer: session.printer,
@@ -201,6 +206,22 @@ impl Get {
             (_, 0) => Err(Failure::Told(status::FAILED)),
             _ => Err(Failure::Told(status::PARTLY)),
         }
+    }
+}
+
+/// A slip in its name would otherwise become a directory full of files.
+fn no_folder(path: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let what = format!("there is no directory {}; it is not made by itself", path.display());
+            Failure::new(ErrorCode::NotFound, what).hint(format!("mkdir -p '{}'", path.display()))
+        }
+        io::ErrorKind::NotADirectory => {
+            let what =
+                format!("{} is no directory; files are put into one, by their own names", path.display());
+            Failure::new(ErrorCode::Invalid, what)
+        }
+        _ => Failure::file("open", path, error),
     }
 }
 
@@ -354,6 +375,20 @@ mod tests {
     fn a_node_that_gives_nothing_or_too_much_is_left() {
         assert_eq!(taken(5, 5).ok(), Some(5));
         assert!(taken(0, 5).is_err() && taken(6, 5).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named_with_how_it_is_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").expect("written");
+        let said = |path: &Path| match Folder::open(path).map_err(|error| no_folder(path, &error)) {
+            Err(Failure::Error(body)) => (body.message, body.hint.unwrap_or_default()),
+            _ => panic!("it opened"),
+        };
+        let (message, hint) = said(&dir.path().join("none"));
+        assert!(message.starts_with("there is no directory") && hint.starts_with("mkdir -p"), "{message}");
+        assert!(said(&file).0.contains("is no directory"), "{}", said(&file).0);
     }
 
     #[test]
