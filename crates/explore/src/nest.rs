@@ -105,9 +105,20 @@ fn volume(disk: &Arc<dyn BlockSource>, id: &VolumeId) -> Result<Arc<dyn BlockSou
     let found = table.partitions.iter().find(|partition| partition.number == number);
     let partition = found.ok_or_else(|| ExploreError::NotFound {
         volume: disk.name().to_owned(),
-        what: format!("volume {number}"),
+        what: format!("volume {number}{}", numbered(&table)),
     })?;
     Ok(Arc::new(partition.open(disk).map_err(|source| below(disk.name(), source))?))
+}
+
+/// Which there are instead.
+fn numbered(table: &PartitionTable) -> String {
+    let numbers: Vec<String> =
+        table.partitions.iter().map(|partition| partition.number.to_string()).collect();
+    match numbers.as_slice() {
+        [] => "; the disk has none".to_owned(),
+        [whole] if whole == "0" => "; the disk has no partitions, and is volume 0 as a whole".to_owned(),
+        some => format!("; the disk has {}", some.get(..VOLUMES_MAX).unwrap_or(some).join(", ")),
+    }
 }
 
 /// The disk in an image. Its format is told by its first bytes: whoever wrote them owns all that they can name.
@@ -185,5 +196,33 @@ impl Volume {
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         self.content.as_ref().map(|content| content.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nestling_block::MemoryDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_that_is_not_there_is_told_with_those_that_are() {
+        let said = |bytes: &[u8]| {
+            let disk: Arc<dyn BlockSource> = Arc::new(MemoryDisk::from_bytes("d", bytes));
+            let place = "7:/etc".parse().expect("a place");
+            enter(&disk, &place).map(|_| ()).expect_err("there is none").to_string()
+        };
+        let mut bytes = vec![0; 1 << 20];
+        assert!(
+            said(&bytes).contains("no volume 7; the disk has no partitions, and is volume 0"),
+            "{}",
+            said(&bytes)
+        );
+        // One partition of Linux in an MBR.
+        bytes[446 + 4] = 0x83;
+        bytes[446 + 8] = 8;
+        bytes[446 + 12] = 64;
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        assert!(said(&bytes).contains("no volume 7; the disk has 1"), "{}", said(&bytes));
     }
 }

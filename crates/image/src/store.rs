@@ -7,6 +7,7 @@
 use crate::error::IoContext;
 use crate::image::{Image, MANIFEST, Manifest, check_name};
 use crate::import::ImportOptions;
+use crate::origin::{Origin, SHORT_KEY_CHARS};
 use crate::packages::{PackageCache, Quarry, Selection};
 use crate::progress::Steps;
 use crate::recipe::{Recipe, Workshop};
@@ -16,7 +17,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-const VERSIONS: &str = ".versions";
+pub const VERSIONS: &str = ".versions";
 const TEMPORARY: &str = ".tmp";
 const CACHE: &str = ".cache";
 
@@ -61,6 +62,28 @@ impl ImageStore {
     pub fn get(&self, name: &str) -> Result<Image, ImageError> {
         check_name(name)?;
         Manifest::load(name, &self.dir.join(name))
+    }
+
+    /// The version that a file was of, if it is here, else the current one of the image of that name; and whether it is the
+    /// same.
+    pub fn nearest(&self, origin: &Origin) -> Result<(Image, bool), ImageError> {
+        let name = origin.name();
+        let current = self.get(name);
+        if let Ok(image) = &current
+            && origin.is_key(&image.key)
+        {
+            return Ok((image.clone(), true));
+        }
+        let older = origin.directory().and_then(|directory| {
+            let dir = self.dir.join(VERSIONS).join(directory);
+            // A version is a directory and no link to one.
+            let is_version = fs::symlink_metadata(&dir).is_ok_and(|metadata| metadata.is_dir());
+            is_version.then(|| Manifest::load(name, &dir).ok()).flatten()
+        });
+        match older.filter(|image| origin.is_key(&image.key)) {
+            Some(image) => Ok((image, true)),
+            None => current.map(|image| (image, false)),
+        }
     }
 
     /// Builds the image, or returns the one that is there when it was built from the same things.
@@ -172,7 +195,7 @@ impl ImageStore {
         let json = manifest.to_json(name)?;
         fs::write(&path, json).at("write", &path)?;
         sync_tree(out)?;
-        let short_key: String = manifest.key.chars().take(16).collect();
+        let short_key: String = manifest.key.chars().take(SHORT_KEY_CHARS).collect();
         let versions = self.dir.join(VERSIONS);
         // A forced rebuild has the same key, and the version that is there may be in use.
         let candidates = (0..1000).map(|n| match n {
@@ -324,6 +347,26 @@ mod tests {
         store.remove("mine").unwrap();
         assert!(matches!(store.get("mine"), Err(ImageError::NotFound(_))));
         assert!(matches!(store.remove("mine"), Err(ImageError::NotFound(_))));
+    }
+
+    #[test]
+    fn a_file_of_another_store_is_found_by_its_images_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = ImageStore::open(dir.path().join("there")).unwrap();
+        let here = ImageStore::open(dir.path().join("here")).unwrap();
+        let import = |store: &ImageStore, content: &str| {
+            store.import("mine", &kernel_dir(dir.path(), content), ImportOptions::default(), &Silent).unwrap()
+        };
+        let was = import(&there, "one");
+        let origin = Origin::of(was.kernel.as_ref().unwrap(), &here.dir).unwrap();
+        assert!(matches!(here.nearest(&origin), Err(ImageError::NotFound(name)) if name == "mine"));
+        let same = import(&here, "one");
+        assert_eq!(here.nearest(&origin).unwrap(), (same.clone(), true));
+        let newer = import(&here, "two");
+        assert_eq!(here.nearest(&origin).unwrap(), (same.clone(), true), "an older version is still here");
+        fs::remove_dir_all(&same.dir).unwrap();
+        std::os::unix::fs::symlink(&was.dir, &same.dir).unwrap();
+        assert_eq!(here.nearest(&origin).unwrap(), (newer, false), "no link is followed");
     }
 
     #[test]

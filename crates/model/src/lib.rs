@@ -16,6 +16,7 @@ pub mod name;
 pub mod network;
 pub mod path;
 pub mod protection;
+mod shown;
 pub mod version;
 pub mod vm;
 
@@ -28,5 +29,6 @@ pub use mac::MacAddress;
 pub use name::{DiskName, JobName, NameError, NatName, Pattern, RepositoryName, SwitchName, Tag, VmName};
 pub use network::{Dhcp, Nat, Protocol, StaticMapping, Switch, SwitchId, SwitchKind};
 pub use path::VmPath;
+pub use shown::shown;
 pub use version::ConfigVersion;
 pub use vm::{Boot, Generation, Limits, Memory, Processor, StartAction, StopAction, Vm, VmId, VmInvalid};

@@ -48,7 +48,7 @@ impl FromStr for MacAddress {
     type Err = MacError;
 
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let malformed = || MacError::Malformed(text.chars().take(40).flat_map(char::escape_debug).collect());
+        let malformed = || MacError::Malformed(crate::shown(text, 40));
         let digits: String = match text.len() {
             12 => text.to_owned(),
             17 => {

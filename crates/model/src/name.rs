@@ -30,8 +30,7 @@ fn check(text: &str) -> Result<(), NameError> {
     if chars > NAME_CHARS_MAX {
         return Err(NameError::TooLong { chars });
     }
-    let forbidden =
-        |what| Err(NameError::Forbidden { shown: text.chars().flat_map(char::escape_debug).collect(), what });
+    let forbidden = |what| Err(NameError::Forbidden { shown: crate::shown(text, NAME_CHARS_MAX), what });
     if text.contains('/') {
         return forbidden("\"/\" (it separates the levels of a path)");
     }

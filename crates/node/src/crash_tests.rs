@@ -50,7 +50,7 @@ fn with_files(home: &Path) -> NewVm {
 async fn tell(node: &Node, story: &str) {
     match story {
         "create" => _ = node.create_vm(&ME, with_files(node.home.root())).await.unwrap(),
-        "remove" => node.remove_vm(&ME, "vm", true).await.unwrap(),
+        "remove" => _ = node.remove_vm(&ME, "vm", true).await.unwrap(),
         // Its scheduler dies.
         DUE => std::future::pending().await,
         "back up" => _ = backed_up(node, wish("vm")).await,

@@ -26,8 +26,10 @@ use nestling_vault::{FailureKind, VaultError};
 
 use crate::{exchange::ExchangeFailed, protection::JobError};
 
+mod hints;
 mod objects;
 
+use hints::state_hint;
 pub use objects::Object;
 use objects::{exists, not_found};
 
@@ -86,6 +88,9 @@ pub enum NodeError {
     NotFound { object: Object, name: String },
     #[error("{}", exists(*object, name))]
     Exists { object: Object, name: String },
+    /// By the machine that the point is of, or by another one.
+    #[error("{}", exists(Object::Vm, vm.as_str()))]
+    NameTaken { vm: VmName, is_own: bool },
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -196,6 +201,8 @@ pub enum NodeError {
     Cancelled,
     #[error("'{vm}' has no disk that could be backed up; all are left out, or there is none")]
     NothingToSave { vm: VmName },
+    #[error("there is no recovery point of '{vm}'{}", of_earlier(*earlier))]
+    NoPoint { vm: String, earlier: usize },
     #[error("recovery point {point} of '{vm}' cannot be recovered from: {why}")]
     NotRecoverable { point: String, vm: String, why: String },
     #[error("recovery point {point} of '{vm}' is damaged")]
@@ -243,6 +250,14 @@ fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
+fn of_earlier(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => "; one is of an earlier machine of that name".to_owned(),
+        count => format!("; {count} are of an earlier machine of that name"),
+    }
+}
+
 impl NodeError {
     pub fn invalid(text: impl Into<String>) -> Self {
         Self::Invalid(text.into())
@@ -271,8 +286,8 @@ impl NodeError {
         use ErrorKind as Kind;
         match self {
             Self::Denied(_) => Kind::Denied,
-            Self::NotFound { .. } | Self::ImageNotBuilt(_) => Kind::NotFound,
-            Self::Exists { .. } => Kind::Exists,
+            Self::NotFound { .. } | Self::ImageNotBuilt(_) | Self::NoPoint { .. } => Kind::NotFound,
+            Self::Exists { .. } | Self::NameTaken { .. } => Kind::Exists,
             Self::Invalid(_)
             | Self::Name(_)
             | Self::Mac(_)
@@ -346,7 +361,7 @@ impl NodeError {
             Self::ModifyDevice { reason: ModifyReason::State(state), vm, .. } => {
                 Some(format!("'{}' is {state}; turn it off first (Stop-VM)", vm.name))
             }
-            Self::State { vm, state, .. } => Some(format!("'{}' is {state}", vm.name)),
+            Self::State { vm, state, operation } => Some(state_hint(&vm.name, *state, *operation)),
             Self::MemoryShort { available_mb, .. } => Some(format!(
                 "{available_mb} MB are available; give the machine less memory (Set-VMMemory), or stop another one"
             )),
@@ -355,6 +370,9 @@ impl NodeError {
                 Some(format!("cut its power with: Stop-VM -Name '{}' -TurnOff", vm.name))
             }
             Self::NoEngine(vm) => Some(format!("start it: Start-VM '{vm}'")),
+            Self::Agent { vm, source: AgentError::Absent } => Some(format!(
+                "to wait for it while the guest starts: nestling vm exec '{vm}' --wait -- PROGRAM"
+            )),
             Self::SwitchInUse { vm, .. } => {
                 Some(format!("disconnect it first: Disconnect-VMNetworkAdapter -VMName '{vm}'"))
             }
@@ -368,50 +386,21 @@ impl NodeError {
             Self::ParentInUse { vm, .. } => {
                 Some(format!("detach the parent there first: Remove-VMHardDiskDrive -VMName '{vm}'"))
             }
-            Self::NotFound { object: Object::Repository, .. } => {
-                Some("`nestling repository list` shows those that this host knows".to_owned())
-            }
-            Self::NotFound { object: Object::Point, .. } => {
-                Some("`nestling backup points` lists them".to_owned())
-            }
-            Self::Vault { repository, source } if matches!(**source, VaultError::WrongPassword { .. }) => Some(format!(
-                "give the right one: nestling repository set '{repository}' --password-file FILE"
-            )),
-            Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
-            Self::Job(error) => error.hint(),
-            Self::Exchange(error) => error.hint(),
-            Self::BackupRuns { run, .. } => {
-                Some(format!("wait for its end, or end it: nestling backup cancel {run}"))
-            }
-            Self::PointDamaged { .. } => Some(
-                "other points may be whole: `nestling backup points` lists them, `nestling vault verify` tells what is damaged"
-                    .to_owned(),
-            ),
-            Self::HalfRecovered { .. } => Some(
-                "recover it again, from this point or another one: nestling recover vm POINT --in-place".to_owned(),
-            ),
-            Self::RunsFromVault { vm } => Some(format!(
-                "bring them over: nestling recover finish '{vm}'; or throw it away: nestling recover discard '{vm}'"
-            )),
-            Self::Recovering { recovery, .. } => {
-                Some(format!("wait for its end, or end it: nestling recover cancel {recovery}"))
-            }
-            Self::Freeze { .. } => Some(
-                "install and start qemu-guest-agent in the guest, or back it up with --crash-consistent".to_owned(),
-            ),
             Self::ImageNotBuilt(name) => Some(format!("build it: nestling image build {name}")),
             Self::Prerequisite { .. } => Some(
                 "on the host of this virtual machine, while it is off: Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true"
                     .to_owned(),
             ),
-            _ => None,
+            other => other.recovery_hint(),
         }
     }
 
     /// The object concerned.
     pub fn object(&self) -> Option<String> {
         match self {
-            Self::NotFound { name, .. } | Self::Exists { name, .. } => Some(name.clone()),
+            Self::NotFound { name, .. } | Self::Exists { name, .. } | Self::NoPoint { vm: name, .. } => {
+                Some(name.clone())
+            }
             Self::ModifyDevice { vm, .. }
             | Self::State { vm, .. }
             | Self::Interrupted { vm }
@@ -426,6 +415,7 @@ impl NodeError {
             | Self::Freeze { vm, .. }
             | Self::BackupEnded { vm, .. }
             | Self::NothingToSave { vm }
+            | Self::NameTaken { vm, .. }
             | Self::Recovering { vm, .. }
             | Self::RunsFromVault { vm }
             | Self::HalfRecovered { vm, .. }

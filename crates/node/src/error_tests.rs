@@ -56,3 +56,31 @@ fn a_failed_start_is_of_the_kind_of_its_cause() {
          Not enough memory in the system to start the virtual machine Nested with ram size 4096 megabytes."
     );
 }
+
+#[test]
+fn what_was_asked_for_is_shown_as_it_was_written() {
+    let error = NodeError::NotFound { object: Object::Repository, name: "Bob's".into() };
+    assert_eq!(error.message(), "there is no repository \"Bob's\"");
+    let error = NodeError::NoPoint { vm: "Web02".into(), earlier: 3 };
+    assert_eq!(
+        error.message(),
+        "there is no recovery point of 'Web02'; 3 are of an earlier machine of that name"
+    );
+}
+
+#[test]
+fn an_agent_that_does_not_answer_may_still_come() {
+    let error = NodeError::Agent { vm: vm().name, source: AgentError::Absent };
+    let message = error.message();
+    assert!(message.contains("answers yet") && message.contains("qemu-guest-agent"), "{message}");
+    assert!(error.hint().unwrap().contains("nestling vm exec 'Nested' --wait"), "{:?}", error.hint());
+}
+
+#[test]
+fn the_state_that_is_in_the_way_is_named_with_what_ends_it() {
+    let hint = |state, operation| NodeError::State { vm: vm(), state, operation }.hint().unwrap();
+    let when_off = Operation::ModifyWhenOff;
+    assert!(hint(VmState::Running, when_off).ends_with("nestling vm turn-off 'Nested'"));
+    assert!(hint(VmState::Saved, when_off).contains("remove-saved-state"));
+    assert_eq!(hint(VmState::Stopping, Operation::Pause), "'Nested' is Stopping");
+}

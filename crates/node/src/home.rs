@@ -149,6 +149,11 @@ impl VmFiles {
         self.0.join("disk.qcow2")
     }
 
+    /// The one that is made beside that of its image.
+    pub fn data_disk(&self) -> PathBuf {
+        self.0.join("data.qcow2")
+    }
+
     pub fn make(&self) -> Result<()> {
         fs::create_dir_all(&self.0).map_err(NodeError::io("create", &self.0))
     }

@@ -12,7 +12,7 @@ use nestling_image::{
     Addressing, BuildOptions, Image, ImageError, ImageKind, ImportOptions, Progress, Recipe, SeedNetwork,
     SeedUser, Silent,
 };
-use nestling_model::{DiskFormat, EventKind, Generation, MacAddress};
+use nestling_model::{DiskFormat, EventKind, Generation, MacAddress, shown};
 use sha_crypt::{PasswordHasher, ShaCrypt};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -218,7 +218,7 @@ fn network(seed: &Seed, adapter: Option<MacAddress>) -> Result<Option<SeedNetwor
     let address = |text: &String| {
         text.parse::<Ipv4Addr>()
             .map(|a| a.to_string())
-            .map_err(|_| NodeError::Invalid(format!("\"{}\" is no IPv4 address", text.escape_debug())))
+            .map_err(|_| NodeError::Invalid(format!("\"{}\" is no IPv4 address", shown(text, 80))))
     };
     let gateway = seed.gateway.as_ref().map(address).transpose()?;
     let nameservers = seed.dns_servers.iter().map(address).collect::<Result<Vec<_>>>()?;
@@ -229,10 +229,7 @@ fn network(seed: &Seed, adapter: Option<MacAddress>) -> Result<Option<SeedNetwor
         };
     };
     let own: Ipv4Net = own.parse().map_err(|_| {
-        NodeError::Invalid(format!(
-            "\"{}\" is no address with prefix, such as 10.0.0.5/24",
-            own.escape_debug()
-        ))
+        NodeError::Invalid(format!("\"{}\" is no address with prefix, such as 10.0.0.5/24", shown(own, 80)))
     })?;
     let addressing = Addressing::Static { addresses: vec![own.to_string()], gateway, nameservers };
     let mac_address = adapter.map(|mac| mac.to_string());

@@ -129,7 +129,7 @@ pub struct NewVm {
     pub image: Option<String>,
     /// Added to the image's kernel command line.
     pub append: Option<String>,
-    /// A disk image to attach as the first disk.
+    /// A disk image to attach, as the first disk or behind that of the image.
     pub disk_path: Option<PathBuf>,
     pub new_disk: Option<NewVmDisk>,
     pub boot: Option<Boot>,
@@ -183,6 +183,15 @@ pub struct Seed {
     pub address: Option<String>,
     pub gateway: Option<String>,
     pub dns_servers: Vec<String>,
+}
+
+/// A machine is no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RemovedVm {
+    /// Files of disks that went with it.
+    pub disks: Vec<PathBuf>,
+    /// Why others stay.
+    pub kept: Vec<String>,
 }
 
 /// What to change; what is absent stays.

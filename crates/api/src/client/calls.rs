@@ -7,9 +7,9 @@ use crate::v1::{
     Adapter, AdapterChange, BuildImage, BuildProgress, Controller, DiskInfo, Drive, Event, Exec, ExecResult,
     Feature, FeatureInstalled, Guest, Host, HostAdapter, HostAddress, Image, ImportImage, Job, JobChange,
     JobPlan, Nat, NatChange, NewAdapter, NewAddress, NewDisk, NewDrive, NewJob, NewMapping, NewNat,
-    NewRepository, NewRun, NewSwitch, NewVm, Node, Point, PointChange, Points, Repository, RepositoryChange,
-    Requirement, ResizeDisk, Run, RunLog, StaticMapping, Switch, SwitchChange, Tree, Vm, VmChange,
-    VmOperation,
+    NewRepository, NewRun, NewSwitch, NewVm, Node, Point, PointChange, Points, RemovedVm, Repository,
+    RepositoryChange, Requirement, ResizeDisk, Run, RunLog, StaticMapping, Switch, SwitchChange, Tree, Vm,
+    VmChange, VmOperation,
 };
 
 const NOTHING: Option<&()> = None;
@@ -93,8 +93,15 @@ impl Client {
     }
 
     /// Removes a machine; its disks stay unless `disks`.
-    pub async fn remove_vm(&self, vm: &str, disks: bool) -> Result<()> {
-        self.done(Method::DELETE, &of_vm(vm, &format!("?disks={disks}")), NOTHING).await
+    pub async fn remove_vm(&self, vm: &str, disks: bool) -> Result<RemovedVm> {
+        let path = of_vm(vm, &format!("?disks={disks}"));
+        let limits = self.limits(&Method::DELETE, &path);
+        let answer = self.whole(Method::DELETE, &path, json_body(&path, NOTHING)?, limits).await?;
+        // A host inside may be of a version that tells nothing of it.
+        if answer.is_empty() {
+            return Ok(RemovedVm::default());
+        }
+        serde_json::from_slice(&answer).map_err(|e| super::ClientError::unreadable(&path, &e))
     }
 
     /// Does something to a machine as a whole and answers how it is then.
@@ -294,6 +301,25 @@ impl Client {
         let (skip, limit) = (skip.to_string(), limit.map(|limit| limit.to_string()));
         let asked = [
             ("vm", vm),
+            ("repository", repository),
+            ("skip", Some(skip.as_str())),
+            ("limit", limit.as_deref()),
+        ];
+        self.json(Method::GET, &asking("points", &asked), NOTHING).await
+    }
+
+    /// Those of earlier machines of the name of one that is there.
+    pub async fn earlier_points(
+        &self,
+        vm: &str,
+        repository: Option<&str>,
+        skip: u32,
+        limit: Option<u32>,
+    ) -> Result<Points> {
+        let (skip, limit) = (skip.to_string(), limit.map(|limit| limit.to_string()));
+        let asked = [
+            ("vm", Some(vm)),
+            ("earlier", Some("true")),
             ("repository", repository),
             ("skip", Some(skip.as_str())),
             ("limit", limit.as_deref()),

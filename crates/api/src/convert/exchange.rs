@@ -17,6 +17,7 @@ impl TryFrom<v1::NewImport> for node::ImportWish {
             switches: new.switches.into_iter().map(Into::into).collect(),
             no_switch: new.no_switch,
             new_identity: new.new_identity,
+            image: new.image,
         })
     }
 }

@@ -76,7 +76,7 @@ where
     T::Err: std::fmt::Display,
 {
     text.trim().parse().map_err(|error| {
-        let shown: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+        let shown = nestling_model::shown(text, 60);
         NodeError::invalid(format!("\"{shown}\" is no {what}: {error}"))
     })
 }

@@ -299,6 +299,7 @@ impl From<node::PointsView> for v1::Points {
         Self {
             points: view.points.into_iter().map(Into::into).collect(),
             left_out: view.left_out,
+            earlier: view.earlier,
             problems: view.problems,
         }
     }

@@ -20,7 +20,8 @@ impl TryFrom<v1::NewRecovery> for node::RecoveryWish {
             || new.no_switch
             || new.format.is_some()
             || new.new_identity
-            || new.instant;
+            || new.instant
+            || new.image.is_some();
         if new.in_place && is_as_new {
             return Err(NodeError::invalid(
                 "a machine that is recovered in place keeps its name, its network, its identity and its disks' formats",
@@ -45,6 +46,7 @@ impl TryFrom<v1::NewRecovery> for node::RecoveryWish {
                 format: new.format.map(Into::into),
                 new_identity: new.new_identity,
                 instant: new.instant,
+                image: new.image,
             }
         };
         let disks = new.disks.iter().map(|text| read("disk", text)).collect::<Result<_, _>>()?;
@@ -136,6 +138,7 @@ mod tests {
             serde_json::json!({"in_place": true, "format": "raw"}),
             serde_json::json!({"in_place": true, "new_identity": true}),
             serde_json::json!({"in_place": true, "instant": true}),
+            serde_json::json!({"in_place": true, "image": "host"}),
             serde_json::json!({"in_place": true, "export_folder": "/x"}),
             serde_json::json!({"name": "x", "export_folder": "/x"}),
             serde_json::json!({"export_format": "Raw"}),

@@ -140,6 +140,13 @@ impl From<v1::Seed> for node::Seed {
     }
 }
 
+impl From<node::RemovedVm> for v1::RemovedVm {
+    fn from(removed: node::RemovedVm) -> Self {
+        let node::RemovedVm { disks, kept } = removed;
+        Self { disks: disks.iter().map(|path| path_text(path)).collect(), kept }
+    }
+}
+
 impl TryFrom<v1::VmChange> for node::VmChange {
     type Error = NodeError;
 

@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::endpoints::{self, App};
 use crate::{
     client::Client,
-    v1::{ErrorBody, ErrorCode, NewJob, NewRepository, NewRun, NewVm, Secret, VmChange, VmState},
+    v1::{ErrorBody, ErrorCode, NewJob, NewRepository, NewRun, NewVm, RemovedVm, Secret, VmChange, VmState},
 };
 
 /// A user of the host who is nobody here.
@@ -185,7 +185,7 @@ async fn a_machine_is_made_changed_and_removed() {
     let tree = client.tree().await.unwrap();
     assert_eq!((tree.vms.len(), tree.vms[0].name.as_str()), (1, "Web 01"));
 
-    client.remove_vm("Web 01", true).await.unwrap();
+    assert_eq!(client.remove_vm("Web 01", true).await.unwrap(), RemovedVm::default());
     assert_eq!(client.vm("Web 01").await.unwrap_err().code, ErrorCode::NotFound);
     served.stop.cancel();
     while events.next().await.is_some_and(|e| e.is_ok()) {}

@@ -32,6 +32,9 @@ pub struct NewImport {
     /// A new id and new MAC addresses, though the old ones are free.
     #[serde(default)]
     pub new_identity: bool,
+    /// It starts from the kernel of this image of the host; when absent of the one that its description names, if it does.
+    #[serde(default)]
+    pub image: Option<String>,
 }
 
 /// A machine that is off, to go out to other programs.

@@ -90,6 +90,6 @@ pub use recovery::{InstantBoot, NewRecovery, RecoveredDisk, Recovery, RecoveryPr
 pub use tree::{Event, Tree, TreeVm};
 pub use vm::{
     Adapter, AdapterChange, AdapterStatus, Boot, Controller, DiskFormat, DiskInfo, DiskKind, Drive,
-    NewAdapter, NewDisk, NewDrive, NewVm, ResizeDisk, Seed, StartAction, StopAction, Vm, VmChange,
+    NewAdapter, NewDisk, NewDrive, NewVm, RemovedVm, ResizeDisk, Seed, StartAction, StopAction, Vm, VmChange,
     VmOperation, VmState,
 };

@@ -373,6 +373,9 @@ pub struct Points {
     /// Older ones that were left out.
     #[serde(default)]
     pub left_out: u64,
+    /// So many more are of earlier machines of the name that was asked for.
+    #[serde(default)]
+    pub earlier: u64,
     /// What could not be looked at.
     #[serde(default)]
     pub problems: Vec<String>,

@@ -36,6 +36,9 @@ pub struct NewRecovery {
     /// The disks of the new machine stay in the vault for now, and it runs from there.
     #[serde(default)]
     pub instant: bool,
+    /// Of a new machine that starts from a kernel: of this image of the host; when absent of the one that it had, by name.
+    #[serde(default)]
+    pub image: Option<String>,
     /// Start the machine afterwards.
     #[serde(default)]
     pub start: bool,

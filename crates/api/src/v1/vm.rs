@@ -149,7 +149,7 @@ pub struct NewVm {
     pub image: Option<String>,
     /// Added to the image's kernel command line.
     pub append: Option<String>,
-    /// A disk image to attach as the first disk.
+    /// A disk image to attach, as the first disk or behind that of the image.
     pub disk_path: Option<String>,
     /// A disk to create and attach: its size, and its path (beside the machine's files when absent).
     pub new_disk_bytes: Option<u64>,
@@ -176,6 +176,16 @@ pub struct Seed {
     pub address: Option<String>,
     pub gateway: Option<String>,
     pub dns_servers: Vec<String>,
+}
+
+/// What went with a machine that was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct RemovedVm {
+    /// Files of disks.
+    pub disks: Vec<String>,
+    /// Why other disks stay.
+    pub kept: Vec<String>,
 }
 
 /// What to change; what is absent stays.

@@ -24,10 +24,13 @@ EXIT STATUS:
   2  the command line makes no sense
   3  a repository could not be looked into; the others' points are listed")]
 pub struct Points {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host or of one that is no more; * and ? stand for other text")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host or of one that is no more, by its name or id; * and ? stand for other text")]
     vm: Option<VmPath>,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
+    /// Those of earlier machines of VM's name instead: machines that are no more, whose name another one has now
+    #[arg(long, requires = "vm")]
+    earlier: bool,
     /// Without the newest so many
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip: u32,
@@ -84,10 +87,17 @@ impl Points {
             }
             None => (session.client().await?, None),
         };
-        let found = client.points(vm, self.repository.as_deref(), self.skip, self.limit).await?;
-        printer.list(&found.points, table)?;
+        let (repository, skip, limit) = (self.repository.as_deref(), self.skip, self.limit);
+        let found = match vm {
+            Some(vm) if self.earlier => client.earlier_points(vm, repository, skip, limit).await?,
+            vm => client.points(vm, repository, skip, limit).await?,
+        };
+        printer.list(&found.points, |points| table(points, self.earlier))?;
         if found.left_out > 0 {
             printer.talk(&format!("{} older points are not shown", found.left_out));
+        }
+        if let Some(vm) = vm.filter(|_| found.earlier > 0) {
+            printer.talk(&earlier(vm, found.earlier));
         }
         for problem in &found.problems {
             printer.warning(problem);
@@ -126,8 +136,19 @@ impl RemovePoint {
     }
 }
 
-fn table(points: &[v1::Point]) -> String {
-    let mut table = Table::new(&[
+/// That there are more, and how they come back.
+fn earlier(vm: &str, count: u64) -> String {
+    let vm = text::clean(vm);
+    let (points, are) = if count == 1 { ("point", "is") } else { ("points", "are") };
+    format!(
+        "{count} more {points} {are} of an earlier machine of the name '{vm}': `nestling backup points '{vm}' --earlier` shows \
+         them, `nestling recover vm '{vm}@earlier' --name NAME` brings the newest back"
+    )
+}
+
+/// `with_ids`: names do not tell these machines apart.
+fn table(points: &[v1::Point], with_ids: bool) -> String {
+    let header = [
         "POINT",
         "TAKEN",
         "MACHINE",
@@ -138,10 +159,13 @@ fn table(points: &[v1::Point]) -> String {
         "BOOTS",
         "KEPT",
         "TAGS",
-    ])
-    .right(&[4, 5]);
+        "MACHINE ID",
+    ];
+    let columns = if with_ids { header.len() } else { header.len() - 1 };
+    let mut table = Table::new(&header[..columns]).right(&[4, 5]);
     for point in points {
-        table.row([
+        let id = point.vm_id.map(|id| id.to_string()).unwrap_or_default();
+        let row = [
             point.id.chars().take(8).collect(),
             text::time(point.taken_at_ms),
             point.vm.clone(),
@@ -152,7 +176,9 @@ fn table(points: &[v1::Point]) -> String {
             boots(point).to_owned(),
             kept(point),
             point.tags.join(", "),
-        ]);
+            id,
+        ];
+        table.row(row.into_iter().take(columns));
     }
     table.text()
 }
@@ -176,4 +202,22 @@ fn kept(point: &v1::Point) -> String {
     }
     words.extend(point.protected_until_ms.map(|until| format!("until {}", text::time(until))));
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_of_an_earlier_machine_are_told_with_how_they_come_back() {
+        let told = earlier("Web 02", 3);
+        assert!(told.starts_with("3 more points are of an earlier machine of the name 'Web 02'"), "{told}");
+        assert!(
+            told.contains("backup points 'Web 02' --earlier") && told.contains("'Web 02@earlier'"),
+            "{told}"
+        );
+        assert!(earlier("a", 1).starts_with("1 more point is"));
+        let header = |with_ids| table(&[], with_ids).contains("MACHINE ID");
+        assert!(header(true) && !header(false));
+    }
 }

@@ -104,6 +104,8 @@ impl Build {
 
 fn table(images: &[v1::Image]) -> String {
     let mut table = Table::new(&["IMAGE", "BUILT", "SIZE", "MEMORY", "BOOTS", "DESCRIPTION"]).right(&[2, 3]);
+    // Of what is not there nothing is known yet.
+    let known = |image: &v1::Image, text: String| if image.built { text } else { "-".to_owned() };
     for image in images {
         let firmware = |number: &u8| if *number == 2 { "UEFI" } else { "BIOS" };
         let boots = match image.direct_kernel {
@@ -113,11 +115,34 @@ fn table(images: &[v1::Image]) -> String {
         table.row([
             image.name.clone(),
             if image.built { "yes" } else { "no" }.to_owned(),
-            if image.built { text::size(image.size_bytes) } else { "-".to_owned() },
-            text::size(image.memory_bytes),
-            boots,
+            known(image, text::size(image.size_bytes)),
+            known(image, text::size(image.memory_bytes)),
+            known(image, boots),
             image.description.clone(),
         ]);
     }
     table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_image_that_is_not_built_nothing_is_made_up() {
+        let image = v1::Image {
+            name: "host".into(),
+            description: "a host".into(),
+            built: false,
+            size_bytes: 0,
+            generations: vec![1],
+            memory_bytes: 0,
+            has_disk: false,
+            direct_kernel: false,
+        };
+        let shown = table(std::slice::from_ref(&image));
+        assert!(!shown.contains("0 B") && !shown.contains("BIOS"), "{shown}");
+        let built = v1::Image { built: true, memory_bytes: 1 << 20, ..image };
+        assert!(table(&[built]).contains("BIOS"));
+    }
 }

@@ -6,7 +6,7 @@ use nestling_api::{
     v1::{self, ErrorCode},
 };
 
-use super::recover_vm::Plugs;
+use super::recover_vm::{IMAGE, Plugs};
 use crate::{
     failure::{Failure, Result},
     printer::Printer,
@@ -34,6 +34,8 @@ pub struct Import {
     /// Give it a new id and new MAC addresses: it is a copy
     #[arg(long)]
     new_identity: bool,
+    #[arg(long, value_name = "NAME", help = IMAGE)]
+    image: Option<String>,
 }
 
 impl Import {
@@ -45,6 +47,7 @@ impl Import {
             switches: self.plugs.switch,
             no_switch: self.plugs.no_switch,
             new_identity: self.new_identity,
+            image: self.image,
         };
         let lines = session.client().await?.import_vm(&new).await?;
         let vm = follow(session.printer, lines).await?;

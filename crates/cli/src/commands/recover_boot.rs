@@ -13,7 +13,7 @@ use tokio::time::interval;
 use super::{
     backup_run::Signals,
     recover::{POINT, REPOSITORY},
-    recover_vm::{Plugs, recover},
+    recover_vm::{IMAGE, Plugs, recover},
 };
 use crate::{
     args::{VM, vm_path},
@@ -44,6 +44,8 @@ pub struct Boot {
     /// Give it a new id and new MAC addresses, though the old ones are free
     #[arg(long)]
     new_identity: bool,
+    #[arg(long, value_name = "NAME", help = IMAGE)]
+    image: Option<String>,
     /// Make it, and do not start it
     #[arg(long)]
     no_start: bool,
@@ -89,6 +91,7 @@ impl Boot {
             format: None,
             new_identity: self.new_identity,
             instant: true,
+            image: self.image,
             start: !self.no_start,
             export_folder: None,
             export_format: None,
@@ -135,6 +138,8 @@ async fn finished(printer: Printer, client: &Client, begun: &v1::InstantBoot) ->
         tick.tick().await;
         let all = client.instant_boots().await?;
         let Some(now) = all.iter().find(|boot| boot.vm_id == begun.vm_id) else {
+            drop(shown);
+            printer.talk(&closing(&begun.vm));
             return printer.changed(&client.vm(&begun.vm_id.to_string()).await?);
         };
         if let Some(problem) = &now.problem {
@@ -144,6 +149,10 @@ async fn finished(printer: Printer, client: &Client, begun: &v1::InstantBoot) ->
         let share = (now.total_bytes > 0).then(|| now.done_bytes as f64 / now.total_bytes as f64);
         shown.show(share, &progress(now));
     }
+}
+
+fn closing(vm: &str) -> String {
+    format!("{}: all of its disks are here; it needs the recovery point no more", text::clean(vm))
 }
 
 fn progress(boot: &v1::InstantBoot) -> String {
@@ -174,4 +183,14 @@ fn table(boots: &[v1::InstantBoot]) -> String {
         ]);
     }
     table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_told() {
+        assert_eq!(closing("a"), "a: all of its disks are here; it needs the recovery point no more");
+    }
 }

@@ -1,6 +1,10 @@
 //! `nestling recover ls` and `get`: files out of recovery points.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use nestling_api::{
@@ -132,7 +136,7 @@ pub async fn unlock(client: &Client, printer: Printer, at: FilesAt<'_>, key: &[u
 }
 
 /// Whether a place is a disk, and no path in a volume.
-fn is_disk(place: &str) -> bool {
+pub fn is_disk(place: &str) -> bool {
     place.ends_with("//") || !place.trim_end_matches('/').contains('/')
 }
 
@@ -193,7 +197,7 @@ impl Get {
         let Some(target) = target else {
             return Err(Failure::usage("where to is missing: name an existing directory, or --archive FILE"));
         };
-        let folder = Folder::open(&target).map_err(|e| Failure::file("open", &target, &e))?;
+        let folder = Folder::open(&target).map_err(|error| no_folder(&target, &error))?;
         ended(&self.take(session, IntoFolder::new(folder, force)).await?)
     }
 
@@ -221,6 +225,22 @@ impl Get {
             taking.take(place, 0).await?;
         }
         Ok(taking)
+    }
+}
+
+/// A slip in its name would otherwise become a directory full of files.
+fn no_folder(path: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let what = format!("there is no directory {}; it is not made by itself", path.display());
+            Failure::new(ErrorCode::NotFound, what).hint(format!("mkdir -p '{}'", path.display()))
+        }
+        io::ErrorKind::NotADirectory => {
+            let what =
+                format!("{} is no directory; files are put into one, by their own names", path.display());
+            Failure::new(ErrorCode::Invalid, what)
+        }
+        _ => Failure::file("open", path, error),
     }
 }
 
@@ -279,5 +299,19 @@ mod tests {
         ] {
             assert!(!is_disk(path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named_with_how_it_is_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").expect("written");
+        let said = |path: &Path| match Folder::open(path).map_err(|error| no_folder(path, &error)) {
+            Err(Failure::Error(body)) => (body.message, body.hint.unwrap_or_default()),
+            _ => panic!("it opened"),
+        };
+        let (message, hint) = said(&dir.path().join("none"));
+        assert!(message.starts_with("there is no directory") && hint.starts_with("mkdir -p"), "{message}");
+        assert!(said(&file).0.contains("is no directory"), "{}", said(&file).0);
     }
 }

@@ -3,13 +3,17 @@
 use clap::Args;
 use nestling_api::{
     Client, FilesAt,
-    v1::{ChangedFile, FileChange, Point, RecoveryFile},
+    v1::{ChangedFile, ErrorCode, FileChange, Point, RecoveryFile, RecoveryVolume},
 };
+use nestling_explore::Kind;
 use nestling_model::VmPath;
 use nestling_vault::format::Timestamp;
 use serde::Serialize;
 
-use super::recover::{POINT, REPOSITORY};
+use super::{
+    recover::{POINT, REPOSITORY},
+    recover_files::is_disk,
+};
 use crate::{
     args::vm_path,
     failure::{Failure, Result, status},
@@ -20,7 +24,8 @@ use crate::{
 
 /// Find files by name in the recovery points of a machine, newest first
 ///
-/// All volumes are gone through that can be read, or what --place names.
+/// All volumes are gone through that can be read, or what --place names. A disk image that is a file there is found by its name
+/// and not gone into: --place names the disk inside, such as scsi:0/1:/vms/a.qcow2// for all of its volumes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXIT STATUS:
@@ -29,12 +34,12 @@ EXIT STATUS:
   2  the command line makes no sense
   3  something could not be looked into, or there is more; the rest is shown")]
 pub struct Find {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine, of this host or one that is no more")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine, of this host or one that is no more, by its name or id")]
     vm: VmPath,
     /// What the name looks like, with * and ?; case does not matter
     #[arg(long, value_name = "PATTERN")]
     name: String,
-    /// Only below this place, such as scsi:0/2:/home
+    /// Only below this place, such as scsi:0/2:/home; with // behind a disk image in all volumes of the disk inside
     #[arg(long, value_name = "PLACE")]
     place: Option<String>,
     /// Only in points from this time on: 2026-11-27, or 2026-11-27T12:00:00Z
@@ -91,12 +96,17 @@ struct Found {
 impl Find {
     pub async fn run(self, session: &Session) -> Result {
         let (client, vm) = session.at(&self.vm).await?;
-        let mut search =
-            Search { client, printer: session.printer, found: Vec::new(), looked: false, missed: 0 };
+        let mut search = Search {
+            client,
+            printer: session.printer,
+            found: Vec::new(),
+            looked: false,
+            missed: 0,
+            earlier: 0,
+        };
         let meant = search.points(vm, &self).await?;
         if meant.is_empty() && search.missed == 0 {
-            let what = format!("there is no recovery point of '{vm}' of that time");
-            return Err(Failure::new(nestling_api::v1::ErrorCode::NotFound, what));
+            return Err(nothing(vm, search.earlier));
         }
         let mut shown = session.printer.progress();
         for (number, point) in (0..).zip(&meant) {
@@ -121,6 +131,8 @@ struct Search {
     /// Something could be looked into.
     looked: bool,
     missed: u32,
+    /// Points of earlier machines of that name.
+    earlier: u64,
 }
 
 impl Search {
@@ -130,6 +142,7 @@ impl Search {
         loop {
             let page = self.client.points(Some(vm), find.repository.as_deref(), skip, Some(PAGE)).await?;
             if skip == 0 {
+                self.earlier = page.earlier;
                 page.problems.iter().for_each(|problem| self.miss(problem));
             }
             let oldest = page.points.last().map(|point| point.taken_at_ms);
@@ -152,9 +165,15 @@ impl Search {
 
     async fn look(&mut self, point: &Point, find: &Find) {
         let short: String = point.id.chars().take(8).collect();
-        let places = match &find.place {
-            Some(place) => vec![place.clone()],
-            None => match self.client.point_volumes(at(point, "")).await {
+        let named = find.place.as_deref().unwrap_or_default();
+        let places = match is_disk(named) {
+            false => vec![named.to_owned()],
+            true => match self.client.point_volumes(at(point, named)).await {
+                // Of a disk with nothing on it there is nothing to be looked for.
+                Ok(volumes) if !named.is_empty() && volumes.iter().all(is_empty) => {
+                    self.looked = true;
+                    return;
+                }
                 Ok(volumes) => {
                     volumes.into_iter().filter(|volume| volume.readable).map(|volume| volume.place).collect()
                 }
@@ -175,9 +194,41 @@ impl Search {
                         ));
                     }
                 }
-                Err(error) => self.miss(&format!("{short}: {}", error.message)),
+                Err(error) => match self.is_empty(point, &place).await {
+                    true => self.looked = true,
+                    false => self.miss(&format!("{short}: {}", error.message)),
+                },
             }
         }
+    }
+
+    /// Whether nothing is on the volume that a place is in.
+    async fn is_empty(&self, point: &Point, place: &str) -> bool {
+        let Ok(volumes) = self.client.point_volumes(at(point, disk_of(place))).await else { return false };
+        volumes.iter().any(|volume| is_empty(volume) && place.starts_with(volume.place.trim_end_matches('/')))
+    }
+}
+
+fn is_empty(volume: &RecoveryVolume) -> bool {
+    volume.problem.is_none() && volume.content == Kind::Empty.to_string()
+}
+
+/// The disk that a place in a volume is on.
+fn disk_of(place: &str) -> &str {
+    let end = place.rfind("//").map(|at| at + 2).or(place.find('/'));
+    end.and_then(|end| place.get(..end)).unwrap_or(place)
+}
+
+/// There is no point to be looked into.
+fn nothing(vm: &str, earlier: u64) -> Failure {
+    let what = format!("there is no recovery point of '{vm}' of that time");
+    let failure = Failure::new(ErrorCode::NotFound, what);
+    match earlier {
+        0 => failure,
+        count => failure.hint(format!(
+            "{count} are of an earlier machine of that name: `nestling backup points '{vm}' --earlier` shows them with its id, \
+             which stands for it here"
+        )),
     }
 }
 
@@ -239,6 +290,34 @@ fn changes(all: &[ChangedFile]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_with_nothing_on_it_is_told_from_one_that_cannot_be_read() {
+        let volume = |content: &str, problem: Option<&str>| RecoveryVolume {
+            place: "scsi:0/0:/".into(),
+            content: content.into(),
+            label: String::new(),
+            name: String::new(),
+            size_bytes: 1,
+            readable: false,
+            problem: problem.map(str::to_owned),
+        };
+        assert!(is_empty(&volume("nothing (zeroes)", None)));
+        assert!(!is_empty(&volume("nothing (zeroes)", Some("it cannot be read"))));
+        assert!(!is_empty(&volume("an encrypted volume (LUKS)", None)) && !is_empty(&volume("", None)));
+        assert_eq!(disk_of("scsi:0/0:/a/b"), "scsi:0/");
+        assert_eq!(disk_of("scsi:0/0:/a.qcow2//1:/b"), "scsi:0/0:/a.qcow2//");
+    }
+
+    #[test]
+    fn points_of_an_earlier_machine_are_told_of() {
+        let hint = |earlier| match nothing("Web", earlier) {
+            Failure::Error(body) => body.hint,
+            _ => None,
+        };
+        assert_eq!(hint(0), None);
+        assert!(hint(2).is_some_and(|hint| hint.contains("2 are of an earlier machine")));
+    }
 
     #[test]
     fn a_time_is_a_day_or_an_instant() {

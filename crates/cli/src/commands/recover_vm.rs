@@ -23,13 +23,18 @@ use crate::{
     text,
 };
 
+/// What the option --image is.
+pub const IMAGE: &str =
+    "Start it from the kernel of this image of the host [default: the image that it had, by name]";
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Recover a machine from a recovery point: as a new one, or over its own disks
 ///
 /// A new machine is made as the old one was defined at the point's instant. It keeps its id and its MAC addresses unless a
 /// machine of this host has them. Its adapters are plugged into the switches that they had, or those of the same name; where
-/// there is none they stay unplugged, and a warning says so. If it fails or is cancelled, nothing of it is left.
+/// there is none they stay unplugged, and a warning says so. A machine that starts from a kernel of an image gets that of the
+/// image of the same name: of the same version if this host has it, else of the current one, and a warning says so. If it fails
+/// or is cancelled, nothing of it is left.
 ///
 /// In place, the machine must be off, and stays defined as it is now. Its disks are read, and only what differs is written.
 /// From the first byte to the last one it does not start, and neither if the recovery was cut off, until it has been recovered
@@ -41,7 +46,7 @@ pub struct RecoverVm {
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
     /// Over the disks of the machine that the point is of
-    #[arg(long, conflicts_with_all = ["name", "switch", "no_switch", "format", "new_identity"])]
+    #[arg(long, conflicts_with_all = ["name", "switch", "no_switch", "format", "new_identity", "image"])]
     in_place: bool,
     /// The new machine's name [default: as it was called]
     #[arg(long, value_name = "NAME")]
@@ -57,6 +62,8 @@ pub struct RecoverVm {
     /// Give it a new id and new MAC addresses, though the old ones are free
     #[arg(long)]
     new_identity: bool,
+    #[arg(long, value_name = "NAME", help = IMAGE)]
+    image: Option<String>,
     /// Start it afterwards
     #[arg(long)]
     start: bool,
@@ -119,6 +126,7 @@ impl RecoverVm {
             no_switch: self.plugs.no_switch,
             format: self.format.map(Format::into_wire),
             new_identity: self.new_identity,
+            image: self.image,
             start: self.start,
             ..v1::NewRecovery::default()
         }

@@ -161,10 +161,21 @@ impl Remove {
         session
             .each(&self.vms, async |client, vm| {
                 let before = client.vm(vm).await?;
-                client.remove_vm(vm, disks).await.map(|()| before)
+                let removed = client.remove_vm(vm, disks).await?;
+                gone(&before.name, &removed).iter().for_each(|line| session.printer.talk(line));
+                for why in &removed.kept {
+                    session.printer.warning(&format!("{}: {why}", before.name));
+                }
+                Ok(before)
             })
             .await
     }
+}
+
+/// Which files went: a line for each.
+fn gone(vm: &str, removed: &v1::RemovedVm) -> Vec<String> {
+    let line = |path: &String| format!("{}: removed {}", text::clean(vm), text::clean(path));
+    removed.disks.iter().map(line).collect()
 }
 
 impl Rename {
@@ -239,4 +250,15 @@ fn details(vm: &v1::Vm) -> String {
         out.push_str(&vm_drive::table(&vm.drives));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_that_went_are_named() {
+        let removed = v1::RemovedVm { disks: vec!["/a.qcow2".into(), "/b.img".into()], kept: Vec::new() };
+        assert_eq!(gone("Web", &removed), ["Web: removed /a.qcow2", "Web: removed /b.img"]);
+    }
 }

@@ -39,10 +39,10 @@ pub struct Create {
     #[arg(long)]
     switch: Option<String>,
 
-    /// Attach this disk image
+    /// Attach this disk image: to IDE, or to SCSI of generation 2 and beside the disk of --image
     #[arg(long, value_name = "PATH", conflicts_with = "new_disk")]
     disk: Option<String>,
-    /// Create a disk of this size and attach it
+    /// Create a disk of this size and attach it, as --disk does; more disks are added with `vm drive add`
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     new_disk: Option<u64>,
     /// Where the new disk goes [default: beside the machine's files]

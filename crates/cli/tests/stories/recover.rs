@@ -123,3 +123,56 @@ fn a_machine_comes_back_beside_over_and_instead() {
     let points = story.nest.ps("(Get-VMRecoveryPoint P).Count").ok();
     assert_eq!(points.trim(), "2");
 }
+
+/// A host with images of its own: `mine` is the pebble with so many zeroes behind its initial RAM disk.
+fn host_with_image(name: &str, zeroes: usize) -> Nest {
+    let nest = Nest::new(name);
+    nest.image("pebble");
+    let (images, kernel) = (nest.home.join("images"), nest.home.join("kernel"));
+    let pebble = fs::canonicalize(images.join("pebble")).expect("it is built");
+    fs::create_dir(&kernel).expect("made");
+    for entry in fs::read_dir(&pebble).expect("a list").flatten() {
+        let mut bytes = fs::read(entry.path()).expect("read");
+        let name = entry.file_name();
+        let is_initrd = name.to_string_lossy().starts_with("initrd");
+        if is_initrd || name.to_string_lossy().starts_with("vmlinu") {
+            bytes.resize(bytes.len() + if is_initrd { zeroes } else { 0 }, 0);
+            fs::write(kernel.join(name), bytes).expect("written");
+        }
+    }
+    let about: Value =
+        serde_json::from_slice(&fs::read(pebble.join("image.json")).expect("read")).expect("an image");
+    fs::write(kernel.join("append"), about["append"].as_str().expect("text")).expect("written");
+    // The others' are left alone.
+    fs::remove_file(&images).expect("a link");
+    nest.run(&["image", "import", "mine", &kernel.display().to_string()]).ok();
+    nest
+}
+
+#[test]
+fn a_machine_with_a_kernel_comes_back_on_another_host() {
+    let lost = host_with_image("recover-lost", 0);
+    let (vault, password) = (lost.home.join("vault"), lost.home.join("password"));
+    fs::write(&password, "correct horse\n").expect("a file");
+    fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).expect("a mode");
+    let add = |nest: &Nest| {
+        let (vault, password) = (vault.display().to_string(), password.display().to_string());
+        nest.run(&["repository", "add", "R", &vault, "--password-file", &password]).ok();
+    };
+    add(&lost);
+    lost.run(&["vm", "create", "K", "--image", "mine", "--new-disk", "16MB", "--memory", "128MB", "--start"])
+        .ok();
+    let written = "echo that was it > /dev/vda; sync";
+    lost.run(&["vm", "exec", "K", "--wait=240", "--", "sh", "-c", written]).ok();
+    lost.run(&["backup", "run", "K", "--crash-consistent"]).ok();
+
+    let new = host_with_image("recover-new", 512);
+    add(&new);
+    let said = new.run(&["recover", "vm", "K@newest", "--start"]);
+    assert!(said.stderr.contains("another version of the image 'mine'"), "{}", said.stderr);
+    said.ok();
+    let head = new.run(&["vm", "exec", "K", "--wait=240", "--", "head", "-n", "1", "/dev/vda"]).ok();
+    assert_eq!(head, "that was it\n");
+    let none = new.run(&["recover", "vm", "K@newest", "--name", "N", "--image", "pebble"]).fails();
+    assert!(none.contains("nestling image build pebble"), "{none}");
+}

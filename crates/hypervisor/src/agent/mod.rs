@@ -39,7 +39,9 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    #[error("no guest agent runs in the guest; install and start qemu-guest-agent there")]
+    #[error(
+        "no guest agent answers yet: the guest is still starting, or qemu-guest-agent is not installed and started in it"
+    )]
     Absent,
     #[error("the guest agent did not answer {command} within {} seconds", after.as_secs())]
     Timeout { command: String, after: Duration },

@@ -51,7 +51,7 @@ impl FromStr for PointId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let digits = text.as_bytes();
-        let error = || IdError(text.chars().take(80).flat_map(char::escape_debug).collect());
+        let error = || IdError(crate::shown(text, 80));
         if digits.len() != 64 || !digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(error());
         }

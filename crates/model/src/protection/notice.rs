@@ -36,7 +36,7 @@ pub enum NoticeInvalid {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_debug).collect()
+    crate::shown(text, 80)
 }
 
 macro_rules! text {

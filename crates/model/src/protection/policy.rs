@@ -59,7 +59,7 @@ impl FromStr for DiskSelector {
     type Err = DiskSelectorError;
 
     fn from_str(text: &str) -> Result<Self, DiskSelectorError> {
-        let form = || DiskSelectorError::Form(text.chars().take(80).flat_map(char::escape_debug).collect());
+        let form = || DiskSelectorError::Form(crate::shown(text, 80));
         let (kind, rest) = text.split_once(':').ok_or_else(form)?;
         let place = |controller, count: usize| {
             let location = rest.parse::<u8>().ok().filter(|l| usize::from(*l) < count).ok_or_else(form)?;

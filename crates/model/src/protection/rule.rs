@@ -175,7 +175,7 @@ impl FromStr for Rule {
         if text.len() > RULE_BYTES_MAX {
             return Err(RuleError::TooLong);
         }
-        let shown = || text.chars().take(80).flat_map(char::escape_debug).collect::<String>();
+        let shown = || crate::shown(text, 80);
         let at = text.find(['=', '!', '<', '>']).ok_or_else(|| RuleError::NoComparison(shown()))?;
         let (subject, rest) = text.split_at(at);
         let (comparison, value) = Comparison::ALL

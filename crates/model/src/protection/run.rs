@@ -53,6 +53,8 @@ pub enum NotTracked {
     ImageTouched,
     /// The image's format keeps no tracking when the engine ends.
     EngineEnded,
+    /// A recovery wrote the disk since.
+    Recovered,
     /// A person wanted everything read.
     Asked,
 }
@@ -70,6 +72,7 @@ impl NotTracked {
             Self::GranularityChanged => "the change tracking counts in other units than before",
             Self::ImageTouched => "the image was written to while the machine was off",
             Self::EngineEnded => "an image of this format keeps no change tracking when the machine stops",
+            Self::Recovered => "the disk was recovered since",
             Self::Asked => "it was asked for",
         }
     }

@@ -49,7 +49,7 @@ impl Command {
 
     /// A program of a guest, which may be Windows and name programs its own way.
     pub fn validate_in_guest(&self) -> Result<(), CommandInvalid> {
-        let shown = || self.program.chars().take(80).flat_map(char::escape_debug).collect::<String>();
+        let shown = || crate::shown(&self.program, 80);
         if self.program.is_empty() {
             return Err(CommandInvalid::NoProgram);
         }
@@ -69,8 +69,7 @@ impl Command {
     pub fn validate_on_host(&self) -> Result<(), CommandInvalid> {
         self.validate_in_guest()?;
         if !self.program.starts_with('/') {
-            let shown = self.program.chars().take(80).flat_map(char::escape_debug).collect();
-            return Err(CommandInvalid::Relative(shown));
+            return Err(CommandInvalid::Relative(crate::shown(&self.program, 80)));
         }
         Ok(())
     }

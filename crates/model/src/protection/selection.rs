@@ -79,7 +79,7 @@ impl FromStr for Selector {
             return tag.parse().map(Self::Tag).map_err(SelectorError::Tag);
         }
         if let Some(id) = text.strip_prefix("id:") {
-            let wrong = || SelectorError::Id(id.chars().take(80).flat_map(char::escape_debug).collect());
+            let wrong = || SelectorError::Id(crate::shown(id, 80));
             return Uuid::parse_str(id).map(|id| Self::Id(VmId(id))).map_err(|_| wrong());
         }
         text.parse().map(Self::Path).map_err(SelectorError::Path)

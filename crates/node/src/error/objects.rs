@@ -22,7 +22,7 @@ pub enum Object {
 }
 
 pub fn not_found(object: Object, name: &str) -> String {
-    let name: String = name.chars().take(120).flat_map(char::escape_debug).collect();
+    let name = nestling_model::shown(name, 120);
     match object {
         Object::Vm => format!("Hyper-V was unable to find a virtual machine with name \"{name}\"."),
         Object::Switch => format!("Hyper-V was unable to find a virtual switch with name \"{name}\"."),

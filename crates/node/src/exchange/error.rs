@@ -26,7 +26,7 @@ pub enum ExchangeFailed {
 
 /// A name that was read, for a sentence.
 fn shown(text: &str) -> String {
-    text.chars().take(300).flat_map(char::escape_debug).collect()
+    nestling_model::shown(text, 300)
 }
 
 fn folders(looked: &[PathBuf]) -> String {

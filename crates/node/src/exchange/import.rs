@@ -36,7 +36,7 @@ use crate::{
     blocking::blocking,
     clock::now_ms,
     error::{Object, Result},
-    recovery::define,
+    recovery::kernel::{Wanted, Without},
     vm::{Claim, DiskFile, DiskUse, Handle, NOTES_CHARS_MAX, Now},
 };
 
@@ -258,24 +258,26 @@ impl Import {
         })
     }
 
-    /// A kernel is a file of the host, so only images of its own store are taken.
     async fn boot(&self, machine: &Machine) -> Result<Boot> {
-        let Some(kernel) = machine.kernel.clone() else { return Ok(Boot::Firmware) };
-        let boot = Boot::Kernel {
+        let described = machine.kernel.clone().map_or(Boot::Firmware, |kernel| Boot::Kernel {
             kernel: kernel.kernel.into(),
             initrd: kernel.initrd.map(Into::into),
             append: kernel.append,
-        };
-        let images = self.node.home.images();
-        blocking(move || {
-            define::boot(&boot, &images, None).map_err(|file| {
-                NodeError::Invalid(format!(
-                    "the machine starts from the kernel {}, which is no image of this host; build the image first (nestling image build)",
-                    file.display()
-                ))
-            })
-        })
-        .await
+        });
+        // Most descriptions have no words for a kernel of the host.
+        let (image, without) = (self.wish.image.clone(), Without::Unsaid);
+        let wanted = Wanted { described, present: None, image, without };
+        let chosen = self.node.kernel_for(wanted).await?;
+        let chosen = chosen.map_err(|why| NodeError::Invalid(format!("'{}': {why}", machine.name.trim())))?;
+        if self.wish.image.is_some() && machine.firmware == Firmware::Uefi {
+            return Err(NodeError::invalid(
+                "a machine with UEFI starts from its disks, and takes no kernel of an image",
+            ));
+        }
+        if let Some(warning) = chosen.warning {
+            self.teller.warn(warning).await;
+        }
+        Ok(chosen.boot)
     }
 
     fn new_disk(&self, id: VmId, theirs: &nestling_exchange::Disk) -> Disk {

@@ -30,6 +30,7 @@ pub(crate) fn wish(path: &Path) -> ImportWish {
         switches: Vec::new(),
         no_switch: false,
         new_identity: false,
+        image: None,
     }
 }
 

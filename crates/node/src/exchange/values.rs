@@ -21,6 +21,8 @@ pub struct ImportWish {
     pub no_switch: bool,
     /// A new id and new MAC addresses, though the old ones are free.
     pub new_identity: bool,
+    /// The image whose kernel it starts from, instead of the one that the description names.
+    pub image: Option<String>,
 }
 
 /// A wish that a machine that is off go out to other programs.

@@ -155,6 +155,7 @@ impl Boot<'_> {
                 format: None,
                 new_identity: true,
                 instant: true,
+                image: None,
             },
             start: false,
         };

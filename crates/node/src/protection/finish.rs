@@ -16,7 +16,7 @@ use super::{
     guest::owed::Owed,
     machine::{Backup, Done, Saved},
     retention,
-    saving::timestamp,
+    saving::{milliseconds, timestamp},
     tracking::Tracking,
 };
 use crate::{
@@ -44,6 +44,7 @@ impl Backup<'_> {
             (only.new_bytes, only.stored_bytes) = (report.new_bytes, report.stored.bytes);
         }
         let mut warnings = seen.warnings.clone();
+        self.note_recovered(seen.vm.id, &mut disks, parent.as_ref());
         warnings.extend(told(&report, &mut disks, parent.as_ref()));
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let durations =
@@ -71,6 +72,19 @@ impl Backup<'_> {
             durations,
             warnings,
         })
+    }
+
+    /// That a recovery took tracking away is as it should be.
+    fn note_recovered(&self, vm: VmId, disks: &mut [DiskRun], parent: Option<&Point>) {
+        let Some(taken_at_ms) = parent.map(|parent| milliseconds(parent.snapshot.time)) else { return };
+        let recoveries = &self.node.recovery.recoveries;
+        for disk in disks {
+            if let Some(Reading::Compared { why: why @ NotTracked::BitmapMissing, .. }) = &mut disk.reading
+                && recoveries.has_written(vm, disk.name.as_str(), taken_at_ms)
+            {
+                *why = NotTracked::Recovered;
+            }
+        }
     }
 
     /// Applies the rules of what stays, if there are any. Why not, if they could not be.

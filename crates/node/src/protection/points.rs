@@ -38,6 +38,11 @@ const ID_DIGITS_MIN: usize = 4;
 pub enum Whose {
     All,
     Machine(VmId),
+    /// Of others that were called as the one that is here is now: earlier machines of its name.
+    Earlier {
+        name: String,
+        here: VmId,
+    },
     /// Of a machine that this host does not have.
     Name(String),
     /// With * and ? in it.
@@ -49,9 +54,16 @@ impl Whose {
         match self {
             Self::All => true,
             Self::Machine(vm) => marks::vm_of_tags(tags) == Some(*vm),
+            Self::Earlier { name: wanted, here } => {
+                name.as_str().to_lowercase() == *wanted && marks::vm_of_tags(tags) != Some(*here)
+            }
             Self::Name(wanted) => name.as_str().to_lowercase() == *wanted,
             Self::Like(pattern) => name.as_str().parse().is_ok_and(|path| pattern.matches(&path)),
         }
+    }
+
+    pub fn count(&self, catalogue: &Catalogue<Summary>) -> usize {
+        catalogue.newest_first().filter(|entry| self.is(entry.name(), &entry.kept.tags)).count()
     }
 }
 
@@ -60,11 +72,18 @@ struct Found {
     newest: Vec<Arc<Listed<Summary>>>,
     /// How many there are.
     count: usize,
+    /// And how many there are of earlier machines of that name.
+    earlier: usize,
     unreadable: usize,
 }
 
 impl Found {
-    fn among(catalogue: &Catalogue<Summary>, whose: &Whose, count_max: usize) -> Self {
+    fn among(
+        catalogue: &Catalogue<Summary>,
+        whose: &Whose,
+        earlier: Option<&Whose>,
+        count_max: usize,
+    ) -> Self {
         let (mut newest, mut count) = (Vec::new(), 0);
         for entry in catalogue.newest_first().filter(|entry| whose.is(entry.name(), &entry.kept.tags)) {
             count += 1;
@@ -72,7 +91,8 @@ impl Found {
                 newest.push(Arc::clone(entry));
             }
         }
-        Self { newest, count, unreadable: catalogue.unreadable() }
+        let earlier = earlier.map_or(0, |whose| whose.count(catalogue));
+        Self { newest, count, earlier, unreadable: catalogue.unreadable() }
     }
 }
 
@@ -80,15 +100,22 @@ impl Node {
     /// The points of a machine, or of all. A repository that can't be reached is a problem beside them, and no failure.
     pub async fn points(&self, who: &Identity, wish: PointsWish) -> Result<PointsView> {
         self.authorize(who, Action::ReadBackups)?;
-        let whose = self.whose(wish.vm.as_deref());
+        let (mut whose, mut others) = (self.whose(wish.vm.as_deref()), None);
+        match wish.vm.as_deref().and_then(|vm| self.earlier(vm)) {
+            Some(earlier) if wish.earlier => whose = earlier,
+            earlier => others = earlier,
+        }
         let count_max = wish.count_max.clamp(1, POINTS_MAX);
         let until = wish.skip.saturating_add(count_max);
-        let see = move |_: &Vault, catalogue: &Catalogue<Summary>| Ok(Found::among(catalogue, &whose, until));
-        let (mut count, mut entries, mut problems) = (0, Vec::new(), Vec::new());
+        let see = move |_: &Vault, catalogue: &Catalogue<Summary>| {
+            Ok(Found::among(catalogue, &whose, others.as_ref(), until))
+        };
+        let (mut count, mut earlier, mut entries, mut problems) = (0, 0, Vec::new(), Vec::new());
         for (known, found) in self.look_into(wish.repository.as_deref(), see).await? {
             match found {
                 Ok(found) => {
                     count += found.count;
+                    earlier += found.earlier;
                     if found.unreadable > 0 {
                         let (name, unreadable) = (&known.repository.name, found.unreadable);
                         problems.push(format!(
@@ -105,18 +132,29 @@ impl Node {
         Ok(PointsView {
             points: page.filter_map(|(known, entry)| self.point_view(known, entry)).collect(),
             left_out: count.saturating_sub(until) as u64,
+            earlier: earlier as u64,
             problems,
         })
     }
 
-    /// A machine of this host by its name or id, the name of one that is no more, or all that are called alike.
+    /// A machine of this host by its name or id, one that is no more by either, or all that are called alike.
     pub(crate) fn whose(&self, vm: Option<&str>) -> Whose {
         let Some(vm) = vm else { return Whose::All };
         match (self.vms.find(vm), vm.parse()) {
             (Ok(handle), _) => Whose::Machine(handle.now().vm.id),
             (Err(_), Ok(pattern)) if vm.contains(['*', '?']) => Whose::Like(pattern),
-            (Err(_), _) => Whose::Name(vm.to_lowercase()),
+            (Err(_), _) => {
+                vm.parse().map_or_else(|_| Whose::Name(vm.to_lowercase()), |id| Whose::Machine(VmId(id)))
+            }
         }
+    }
+
+    /// Earlier machines of the name of one that is here.
+    pub(crate) fn earlier(&self, vm: &str) -> Option<Whose> {
+        let now = self.vms.find(vm).ok()?.now();
+        let path: VmPath = now.vm.name.as_str().parse().ok()?;
+        let name = marks::point_name(&path).ok()?.as_str().to_lowercase();
+        Some(Whose::Earlier { name, here: now.vm.id })
     }
 
     /// What can be seen of the points in the repositories: in one, or in all.

@@ -235,8 +235,15 @@ fn another_machine_of_that_name_begins_anew() {
         node.create_vm(&ME, NewVm { new_disk: Some(drive), ..small("vm") }).await.unwrap();
         let twin = backed_up(&node, wish("vm")).await;
         assert_eq!(why(&twin), Some(NotTracked::FirstPoint), "the other one's points are not its own");
-        let of_name = PointsWish { vm: Some("vm".into()), count_max: 10, ..Default::default() };
-        assert_eq!(node.points(&ME, of_name).await.unwrap().points.len(), 1);
+        let of_name = || PointsWish { vm: Some("vm".into()), count_max: 10, ..Default::default() };
+        let found = node.points(&ME, of_name()).await.unwrap();
+        assert_eq!((found.points.len(), found.earlier), (1, 1));
+        let earlier = PointsWish { earlier: true, ..of_name() };
+        let found = node.points(&ME, earlier).await.unwrap();
+        assert_eq!((found.points.len(), found.earlier, found.points[0].vm), (1, 0, None));
+        let id = found.points[0].point.machine_id.unwrap().0.to_string();
+        let by_id = PointsWish { vm: Some(id), ..of_name() };
+        assert_eq!(node.points(&ME, by_id).await.unwrap().points, found.points);
         let all = PointsWish { count_max: 10, ..Default::default() };
         assert_eq!(node.points(&ME, all).await.unwrap().points.len(), 2);
     });

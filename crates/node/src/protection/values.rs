@@ -96,8 +96,10 @@ pub struct RunView {
 /// Which points are asked for.
 #[derive(Debug, Clone, Default)]
 pub struct PointsWish {
-    /// A machine of this host by its name or id, the name of one that is no more, or a name with * and ?.
+    /// A machine of this host, or one that is no more, by its name or id, or a name with * and ?.
     pub vm: Option<String>,
+    /// Of earlier machines of the name of the one that is here.
+    pub earlier: bool,
     /// `None`: all.
     pub repository: Option<String>,
     /// The newest so many are left out: they were seen before.
@@ -124,6 +126,8 @@ pub struct PointsView {
     pub points: Vec<PointView>,
     /// Older ones that were left out.
     pub left_out: u64,
+    /// How many are of earlier machines of the name of the one that was asked for, and are not among these.
+    pub earlier: u64,
     pub problems: Vec<String>,
 }
 

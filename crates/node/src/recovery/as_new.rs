@@ -19,6 +19,7 @@ use super::{
     book::Entry,
     define::{self, Plug},
     instant::{self, InstantBoot, InstantDisk},
+    kernel::{Wanted, Without},
     source::{Source, SourceDisk},
     values::{RecoveredDisk, SwitchMapping},
     write::{Onto, Write},
@@ -45,6 +46,8 @@ pub struct AsNew<'a> {
     pub new_identity: bool,
     /// Its disks stay in the vault for now.
     pub instant: bool,
+    /// Whose kernel it starts from instead of the one that it had.
+    pub image: Option<&'a str>,
     /// It runs for this proof and no longer.
     pub proof: Option<u64>,
 }
@@ -109,7 +112,7 @@ impl AsNew<'_> {
             created_at_ms: now_ms(),
             adapters: self.adapters(&description.vm, &mut claims)?,
             disks: Vec::new(),
-            boot: self.boot(&description.vm)?,
+            boot: self.boot(&description.vm).await?,
             state: VmState::Off,
             state_reason: None,
             ..description.vm.clone()
@@ -167,15 +170,19 @@ impl AsNew<'_> {
         Ok(adapters)
     }
 
-    fn boot(&self, then: &Vm) -> Result<nestling_model::Boot> {
-        let present =
-            self.node.vms.find(&then.id.0.to_string()).ok().map(|handle| handle.now().vm.boot.clone());
-        define::boot(&then.boot, &self.node.home.images(), present.as_ref()).map_err(|file| {
-            self.source.refused(format!(
-                "it starts from {}, which is no image of this host; build the image first (nestling image build)",
-                file.display()
-            ))
-        })
+    async fn boot(&self, then: &Vm) -> Result<nestling_model::Boot> {
+        let present = self.node.vms.find(&then.id.0.to_string()).ok();
+        let wanted = Wanted {
+            described: then.boot.clone(),
+            present: present.map(|handle| handle.now().vm.boot.clone()),
+            image: self.image.map(str::to_owned),
+            without: Without::OwnDisk,
+        };
+        let chosen = self.node.kernel_for(wanted).await?.map_err(|why| self.source.refused(why))?;
+        if let Some(warning) = chosen.warning {
+            self.entry.warn(warning);
+        }
+        Ok(chosen.boot)
     }
 
     /// Every mapping must mean something, so that a slip does not leave a machine without its network.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use nestling_model::{
-    VmName,
+    VmId, VmName,
     protection::{Message, PointId, RepositoryId, RunState, Warnings},
 };
 use nestling_store::{Batch, Document};
@@ -223,6 +223,18 @@ impl Recoveries {
         })
     }
 
+    /// Whether one has written a machine's disk since then. One that stayed in the vault at first has not told its disks.
+    pub fn has_written(&self, vm: VmId, disk: &str, since_ms: u64) -> bool {
+        self.all().iter().any(|entry| {
+            let recovery = lock(&entry.recovery);
+            recovery.vm_id == Some(vm.0)
+                && recovery.folder.is_none()
+                && recovery.state.is_success()
+                && recovery.ended_at_ms.is_some_and(|ended| ended >= since_ms)
+                && (recovery.disks.is_empty() || recovery.disks.iter().any(|has| has.name == disk))
+        })
+    }
+
     /// Writes a recovery down, with the next number.
     pub async fn begin(&self, mut recovery: Recovery) -> Result<Arc<Entry>> {
         let _turn = self.turn.lock().await;
@@ -308,6 +320,21 @@ mod tests {
         next.end(&keeper, RunState::Failed, Some("why".into())).await;
         assert_eq!(book.using(RepositoryId(Uuid::from_u128(9))), None);
         assert_eq!(next.recovery().reason.unwrap().as_str(), "why");
+    }
+
+    #[tokio::test]
+    async fn what_was_written_since_is_known() {
+        let vm = VmId(Uuid::from_u128(7));
+        let disk =
+            RecoveredDisk { name: "scsi-0".into(), path: "/d".into(), size_bytes: 1, written_bytes: 1 };
+        let mut one = recovery(1, RunState::Succeeded);
+        (one.vm_id, one.ended_at_ms, one.disks) = (Some(vm.0), Some(100), vec![disk]);
+        let failed = Recovery { number: 2, state: RunState::Failed, ended_at_ms: Some(900), ..one.clone() };
+        let book = Recoveries::open(Keeper::new(Store::in_memory()), vec![one, failed]).await.unwrap();
+        assert!(book.has_written(vm, "scsi-0", 100));
+        assert!(!book.has_written(vm, "scsi-0", 101), "the point is newer");
+        assert!(!book.has_written(vm, "scsi-1", 1), "another disk");
+        assert!(!book.has_written(VmId(Uuid::from_u128(8)), "scsi-0", 1), "another machine");
     }
 
     #[tokio::test]

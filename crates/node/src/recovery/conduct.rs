@@ -57,12 +57,21 @@ async fn recover(node: &Node, entry: &Entry, order: Order) -> Result<()> {
     let source = Source::open(node, entry, known, point).await?;
     let disks = wish.disks.as_slice();
     let handle = match (&wish.whereto, over) {
-        (Whereto::AsNew { switches, no_switch, format, new_identity, instant, .. }, _) => {
-            let (no_switch, format, new_identity, instant) = (*no_switch, *format, *new_identity, *instant);
-            let source = &source;
-            AsNew { node, entry, source, disks, switches, no_switch, format, new_identity, instant, proof }
-                .run()
-                .await?
+        (Whereto::AsNew { switches, no_switch, format, new_identity, instant, image, .. }, _) => {
+            let as_new = AsNew {
+                node,
+                entry,
+                source: &source,
+                disks,
+                switches,
+                no_switch: *no_switch,
+                format: *format,
+                new_identity: *new_identity,
+                instant: *instant,
+                image: image.as_deref(),
+                proof,
+            };
+            as_new.run().await?
         }
         (Whereto::InPlace, Some(vm)) => InPlace { node, entry, source: &source, disks, vm }.run().await?,
         (Whereto::Folder { folder, format }, _) => {

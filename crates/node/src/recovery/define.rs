@@ -1,12 +1,10 @@
 //! A machine's definition out of what a point says of it. Pure: what is free here is looked up by others.
 //!
 //! What a point says may have been written by anybody who has the repository's password. So nothing in it names a file of
-//! this host unless that is an image of this host's store, and no text of it is shown as it is.
-
-use std::path::{Path, PathBuf};
+//! this host (its kernel is found by `kernel`), and no text of it is shown as it is.
 
 use nestling_model::{
-    Adapter, Boot, Switch, SwitchId, SwitchName,
+    Adapter, Switch, SwitchId, SwitchName,
     adapter::{ADAPTERS_MAX, DEFAULT_NAME},
 };
 
@@ -46,26 +44,6 @@ pub fn is_meant(was: SwitchId, then: &[SwitchThen], mapping: &SwitchMapping) -> 
 
 fn name_of(was: SwitchId, then: &[SwitchThen]) -> Option<&str> {
     then.iter().find(|switch| switch.id == was).map(|switch| switch.name.as_str())
-}
-
-/// What starts the guest. A kernel is a file of the host, so only images of its own store are taken, and what the machine
-/// of that id has now.
-pub fn boot(described: &Boot, images: &Path, present: Option<&Boot>) -> std::result::Result<Boot, PathBuf> {
-    match described {
-        Boot::Firmware => Ok(Boot::Firmware),
-        known if present == Some(known) => Ok(known.clone()),
-        Boot::Kernel { kernel, initrd, .. } => {
-            let strange =
-                [Some(kernel), initrd.as_ref()].into_iter().flatten().find(|file| !is_below(file, images));
-            strange.map_or_else(|| Ok(described.clone()), |file| Err(file.clone()))
-        }
-    }
-}
-
-/// By where its links lead. Blocks.
-fn is_below(file: &Path, dir: &Path) -> bool {
-    let real = file.canonicalize().ok().zip(dir.canonicalize().ok());
-    file.is_absolute() && real.is_some_and(|(file, dir)| file.starts_with(dir) && file.is_file())
 }
 
 /// The adapters as they were, with names that are names.
@@ -115,32 +93,5 @@ mod tests {
         assert_eq!(plug(was, &then, &here[1..], &[]), to("Lan"));
         assert_eq!(plug(was, &then, &here[2..], &[]), Plug::Missing("LAN".into()));
         assert_eq!(plug(was, &[], &here[1..], &[]), Plug::Missing(Uuid::from_u128(1).to_string()));
-    }
-
-    #[test]
-    fn no_file_of_the_host_but_an_image_becomes_a_kernel() {
-        let dir = tempfile::tempdir().unwrap();
-        let images = dir.path().join("images");
-        std::fs::create_dir(&images).unwrap();
-        for file in [images.join("vmlinuz"), dir.path().join("shadow")] {
-            std::fs::write(file, "x").unwrap();
-        }
-        std::os::unix::fs::symlink(dir.path().join("shadow"), images.join("link")).unwrap();
-        let kernel = |path: PathBuf, initrd: Option<PathBuf>| Boot::Kernel {
-            kernel: path,
-            initrd,
-            append: String::new(),
-        };
-        let own = kernel(images.join("vmlinuz"), None);
-        assert_eq!(boot(&Boot::Firmware, &images, None), Ok(Boot::Firmware));
-        assert_eq!(boot(&own, &images, None), Ok(own.clone()));
-        for bad in
-            [dir.path().join("shadow"), images.join("../shadow"), images.join("link"), images.join("none")]
-        {
-            assert_eq!(boot(&kernel(bad.clone(), None), &images, None), Err(bad.clone()));
-            assert_eq!(boot(&kernel(images.join("vmlinuz"), Some(bad.clone())), &images, None), Err(bad));
-        }
-        let present = kernel(dir.path().join("shadow"), None);
-        assert_eq!(boot(&present, &images, Some(&present)), Ok(present.clone()), "it has that already");
     }
 }

@@ -266,13 +266,26 @@ pub(super) fn take_apart(text: &str) -> Result<(Option<String>, Place)> {
     }
     let (disk, place) = text.split_once('/').unwrap_or((text, ""));
     let Ok(DiskSelector::Place { .. }) = disk.parse() else {
-        return Err(invalid("it begins with a disk, such as scsi:0".to_owned()));
+        return Err(invalid(how_it_begins(disk)));
     };
     let place: Place = place.parse().map_err(|error: ExploreError| invalid(error.to_string()))?;
     if place.outermost().is_some_and(|outer| matches!(outer.volume, VolumeId::Composed(_))) {
         return Err(invalid("a volume that is put together from disks stands without a disk".to_owned()));
     }
     Ok((Some(disk.to_lowercase().replacen(':', "-", 1)), place))
+}
+
+/// What is often left out is the volume.
+fn how_it_begins(first: &str) -> String {
+    let is_disk = |disk: &str| matches!(disk.parse(), Ok(DiskSelector::Place { .. }));
+    match first.strip_suffix(':').filter(|disk| is_disk(disk)) {
+        Some(disk) => format!(
+            "between disk and path stands a volume; {disk}/1:/ is the disk's first partition, and {disk}/0:/ all of a disk that \
+             has no partitions"
+        ),
+        None => "it begins with a disk and a volume of it, such as scsi:0/1:/etc, or scsi:0/0:/etc of a disk without partitions"
+            .to_owned(),
+    }
 }
 
 /// A reader that has gone to what `place` is in.
@@ -311,6 +324,10 @@ mod tests {
         assert_eq!(apart("scsi:0"), Some((Some("scsi-0".to_owned()), String::new())));
         assert_eq!(apart("lvm/a/b:/c"), Some((None, "lvm/a/b:/c".to_owned())));
         assert_eq!(apart("ide:1/2:/a//0:/b"), Some((Some("ide-1".to_owned()), "2:/a//0:/b".to_owned())));
+        let why = |text: &str| take_apart(text).unwrap_err().message();
+        let without = why("scsi:0:/docs");
+        assert!(without.contains("scsi:0/1:/") && without.contains("scsi:0/0:/"), "{without}");
+        assert!(why("/docs").contains("scsi:0/0:/etc"), "{}", why("/docs"));
         for text in
             ["/", "2:/a", "scsi-0/1:/", "scsi:99", "scsi:0/x", "../scsi:0", "lvm/a", "scsi:0/lvm/a/b:/"]
         {

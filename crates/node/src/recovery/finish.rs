@@ -125,7 +125,7 @@ impl Shared {
         if handle.now().vm.state.has_engine() {
             handle.operate(Operation::TurnOff).await?;
         }
-        self.remove(&handle, true).await
+        self.remove(&handle, true).await.map(drop)
     }
 
     /// A machine needs what is to go.

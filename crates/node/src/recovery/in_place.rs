@@ -5,16 +5,18 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use nestling_model::{Disk, Operation, VmId, protection::DiskSelector};
+use nestling_model::{Disk, Operation, Vm, VmId, protection::DiskSelector};
 
 use super::{
     book::Entry,
+    kernel::{self, Chosen, Wanted, Without},
     source::{Source, SourceDisk},
     values::RecoveredDisk,
     write::{Onto, Write},
 };
 use crate::{
     Node,
+    blocking::blocking,
     error::Result,
     protection::description::place_of,
     vm::{Asked, Handle},
@@ -52,7 +54,36 @@ impl InPlace<'_> {
         handle.ask(when_off(), move |owner| Box::pin(owner.take_disks_back(given))).await?;
         unfinished.forget(&paths).await?;
         self.node.steps.reached("disks whole");
+        self.find_kernel(&handle).await?;
         Ok(handle)
+    }
+
+    /// The machine stays defined as it is now, unless the kernel that it starts from has gone.
+    async fn find_kernel(&self, handle: &Handle) -> Result<()> {
+        let vm = Arc::clone(&handle.now().vm);
+        let described = vm.boot.clone();
+        if !blocking(move || Ok(kernel::is_missing(&described))).await? {
+            return Ok(());
+        }
+        let (described, without) = (vm.boot.clone(), Without::OwnDisk);
+        let chosen = self.node.kernel_for(Wanted { described, present: None, image: None, without }).await;
+        // The disks are whole, whatever else is wrong here.
+        match chosen.unwrap_or_else(|error| Err(error.message())) {
+            Ok(Chosen { boot, warning }) => {
+                warning.into_iter().for_each(|warning| self.entry.warn(warning));
+                let changed = handle.ask(when_off(), move |owner| {
+                    Box::pin(async move {
+                        let vm = Vm { boot, ..owner.vm.clone() };
+                        owner.commit(vm).await
+                    })
+                });
+                changed.await
+            }
+            Err(why) => {
+                self.entry.warn(format!("its disks are recovered, and it does not start: {why}"));
+                Ok(())
+            }
+        }
     }
 
     async fn write_all(&self, wanted: &[SourceDisk], given: &[Disk]) -> Result<()> {

@@ -6,7 +6,7 @@
 //!    ▼
 //! conduct ──► source: the point is opened, and locked against a prune
 //!    │
-//!    ├──► as_new: a definition (define, pure) and new disks under temporary names; then both at once, by the journal
+//!    ├──► as_new: a definition (define, pure; kernel) and new disks under temporary names; then both at once, by the journal
 //!    ├──► to_folder: disks in a format of others, and descriptions of the machine, in a new folder
 //!    └──► in_place: the machine's task gives its disks away and marks them; only what differs is written
 //!            │
@@ -36,6 +36,9 @@ mod in_place;
 mod instant;
 #[cfg(test)]
 mod instant_tests;
+pub mod kernel;
+#[cfg(test)]
+mod kernel_tests;
 mod reader;
 mod readers;
 mod recoveries;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Node, NodeError,
     clock::now_ms,
-    error::Result,
+    error::{Object, Result},
     exchange::NewFolder,
     networks::to_the_end,
     protection::{marks, repositories::Known},
@@ -147,8 +147,15 @@ impl Node {
             Some(name) => name.clone(),
             None => name_of(point)?,
         };
-        self.vms.claim_name(&name, self.vms.free_id())?;
-        Ok(name)
+        match self.vms.claim_name(&name, self.vms.free_id()) {
+            Ok(_) => Ok(name),
+            Err(NodeError::Exists { object: Object::Vm, .. }) => {
+                let has_it = self.vms.find(name.as_str()).ok().map(|handle| handle.now().vm.id);
+                let is_own = has_it.is_some() && has_it == marks::vm_of(point);
+                Err(NodeError::NameTaken { vm: name, is_own })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn recovery_view(&self, entry: &Entry) -> RecoveryView {

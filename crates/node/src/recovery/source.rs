@@ -1,9 +1,9 @@
 //! The point that is recovered from: chosen, opened, and held so that no prune takes away what is read.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use nestling_model::{
-    Controller,
+    Controller, VmId,
     protection::{DiskSelector, PointId},
 };
 use nestling_vault::{
@@ -19,52 +19,102 @@ use crate::{
     error::{Object, Result},
     protection::{
         description::{DescribedDisk, Description},
+        marks,
+        points::Whose,
         repositories::Known,
     },
 };
 
 const NEWEST: [&str; 2] = ["newest", "latest"];
+const EARLIER: &str = "earlier";
+
+/// What one repository has of what is asked for.
+struct Candidates {
+    newest: Option<Point>,
+    /// The machines that there are points of.
+    of: BTreeSet<Option<VmId>>,
+    /// Points of earlier machines of that name.
+    earlier: usize,
+    unreadable: usize,
+}
+
+impl Candidates {
+    fn among(
+        vault: &Vault,
+        catalogue: &Catalogue<Summary>,
+        whose: &Whose,
+        others: Option<&Whose>,
+    ) -> std::result::Result<Self, VaultError> {
+        let meant = || catalogue.newest_first().filter(|entry| whose.is(entry.name(), &entry.kept.tags));
+        Ok(Self {
+            newest: meant().next().map(|entry| entry.read(vault)).transpose()?,
+            of: meant().map(|entry| marks::vm_of_tags(&entry.kept.tags)).collect(),
+            earlier: others.map_or(0, |others| others.count(catalogue)),
+            unreadable: catalogue.unreadable(),
+        })
+    }
+}
 
 impl Node {
-    /// The point that is meant by the first digits of its id, by `VM@newest`, or by `VM@DIGITS`.
+    /// The point that is meant by the first digits of its id, by `VM@newest`, by `VM@DIGITS`, or, where a machine has the name
+    /// of one that is no more, by `VM@earlier`.
     pub(crate) async fn choose_point(&self, text: &str, repository: Option<&str>) -> Result<(Known, Point)> {
         let Some((vm, which)) = text.rsplit_once('@') else { return self.find_point(text, repository).await };
-        let whose = self.whose(Some(vm));
-        if !NEWEST.contains(&which) {
-            let (known, point) = self.find_point(which, repository).await?;
-            let missing =
-                || NodeError::NotFound { object: Object::Point, name: text.chars().take(80).collect() };
-            return if whose.is(&point.name, &point.snapshot.tags) {
-                Ok((known, point))
-            } else {
-                Err(missing())
-            };
+        if which == EARLIER {
+            let whose = self.earlier(vm).unwrap_or_else(|| self.whose(Some(vm)));
+            return self.newest_of(vm, whose, None, repository).await;
         }
+        let (whose, earlier) = (self.whose(Some(vm)), self.earlier(vm));
+        if NEWEST.contains(&which) {
+            return self.newest_of(vm, whose, earlier, repository).await;
+        }
+        let (known, point) = self.find_point(which, repository).await?;
+        let is_of = |whose: &Whose| whose.is(&point.name, &point.snapshot.tags);
+        if is_of(&whose) || earlier.as_ref().is_some_and(is_of) {
+            return Ok((known, point));
+        }
+        Err(NodeError::NotFound { object: Object::Point, name: which.chars().take(80).collect() })
+    }
+
+    /// `others`: those that are told of when there is none; without, all must be of one machine.
+    async fn newest_of(
+        &self,
+        vm: &str,
+        whose: Whose,
+        others: Option<Whose>,
+        repository: Option<&str>,
+    ) -> Result<(Known, Point)> {
+        let must_be_one = others.is_none() && matches!(whose, Whose::Earlier { .. });
         let see = move |vault: &Vault, catalogue: &Catalogue<Summary>| {
-            let newest = catalogue.newest_first().find(|entry| whose.is(entry.name(), &entry.kept.tags));
-            let newest = newest.map(|entry| entry.read(vault)).transpose()?;
-            Ok((newest, catalogue.unreadable()))
+            Candidates::among(vault, catalogue, &whose, others.as_ref())
         };
-        let mut newest: Option<(Known, Point)> = None;
+        let shown: String = vm.chars().take(80).collect();
+        let (mut newest, mut of, mut earlier) = (None::<(Known, Point)>, BTreeSet::new(), 0);
         for (known, found) in self.look_into(repository, see).await? {
             // What cannot be seen may be newer.
-            let (point, unreadable) = found?;
-            if unreadable > 0 {
+            let found = found?;
+            if found.unreadable > 0 {
                 return Err(NodeError::Invalid(format!(
-                    "which point is the newest cannot be told: {unreadable} snapshots of repository '{}' cannot be read; name \
+                    "which point is the newest cannot be told: {} snapshots of repository '{}' cannot be read; name \
                      a point by its id",
-                    known.repository.name
+                    found.unreadable, known.repository.name
                 )));
             }
-            let Some(point) = point else { continue };
+            earlier += found.earlier;
+            of.extend(found.of);
+            let Some(point) = found.newest else { continue };
             if newest.as_ref().is_none_or(|(_, newest)| point.snapshot.time > newest.snapshot.time) {
                 newest = Some((known, point));
             }
         }
-        newest.ok_or_else(|| NodeError::NotFound {
-            object: Object::Point,
-            name: format!("of '{}'", vm.chars().take(80).collect::<String>()),
-        })
+        if must_be_one && of.len() > 1 {
+            return Err(NodeError::Invalid(format!(
+                "there are points of {} earlier machines of the name '{shown}'; name one by its id, as `nestling backup \
+                 points {shown} --earlier` shows it",
+                of.len()
+            )));
+        }
+        newest.ok_or(NodeError::NoPoint { vm: shown, earlier })
     }
 }
 

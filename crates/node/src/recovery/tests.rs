@@ -29,6 +29,7 @@ pub(crate) fn as_new(point: &str, name: Option<&str>) -> RecoveryWish {
         format: None,
         new_identity: false,
         instant: false,
+        image: None,
     };
     RecoveryWish { point: point.into(), repository: None, disks: Vec::new(), whereto, start: false }
 }
@@ -83,6 +84,8 @@ fn a_machine_comes_back_as_a_new_one_and_as_itself_when_it_is_gone() {
         let old = vm(&node, "vm").await;
         let taken = node.recover(&ME, as_new("vm@newest", None)).await.unwrap_err();
         assert_eq!(taken.code(), ErrorKind::Exists, "{}", taken.message());
+        let hint = taken.hint().unwrap();
+        assert!(hint.contains("--name NAME") && hint.contains("--in-place"), "{hint}");
 
         let twin = recovered(&node, as_new("vm@newest", Some("twin"))).await;
         good(&twin);
@@ -95,14 +98,16 @@ fn a_machine_comes_back_as_a_new_one_and_as_itself_when_it_is_gone() {
             (old.memory, old.processor, old.generation)
         );
 
-        node.remove_vm(&ME, "vm", true).await.unwrap();
+        let removed = node.remove_vm(&ME, "vm", true).await.unwrap();
+        assert_eq!(removed.disks, [image(&node)], "what went is told");
         good(&recovered(&node, as_new("vm@newest", None)).await);
         let again = vm(&node, "vm").await;
         assert_eq!((again.id, again.adapters[0].mac), (old.id, old.adapters[0].mac), "they were free");
         assert_eq!(bytes(&again.disks[0].path), then);
         let next = backed_up(&node, wish("vm")).await;
         let reading = next.machines[0].disks[0].reading.unwrap();
-        assert_eq!(reading.why_not(), Some(NotTracked::BitmapMissing), "its points are its own");
+        assert_eq!(reading.why_not(), Some(NotTracked::Recovered), "its points are its own");
+        assert_eq!(next.state, RunState::Succeeded, "that it was recovered surprises nobody");
         node.operate(&ME, "vm", Operation::Start).await.unwrap();
         node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
 
@@ -128,6 +133,7 @@ fn in_place_only_what_differs_is_written_and_nothing_tracked_is_believed() {
         node.operate(&ME, "vm", Operation::Start).await.unwrap();
         let refused = node.recover(&ME, in_place("vm@newest")).await.unwrap_err();
         assert_eq!(refused.code(), ErrorKind::InvalidState, "{}", refused.message());
+        assert_eq!(refused.hint().unwrap(), "'vm' is Running; turn it off first: nestling vm turn-off 'vm'");
         node.operate(&ME, "vm", Operation::TurnOff).await.unwrap();
 
         write(&image(&node), 2 * MIB, 9);
@@ -145,7 +151,8 @@ fn in_place_only_what_differs_is_written_and_nothing_tracked_is_believed() {
         let next = backed_up(&node, wish("vm")).await;
         let machine = &next.machines[0];
         let why = machine.disks[0].reading.unwrap().why_not();
-        assert_eq!((why, machine.new_bytes), (Some(NotTracked::BitmapMissing), 0));
+        assert_eq!((why, machine.new_bytes), (Some(NotTracked::Recovered), 0));
+        assert_eq!(next.state, RunState::Succeeded, "{:?}", machine.warnings);
         write(&image(&node), 5 * MIB, 9);
         good(&recovered(&node, in_place(&machine.point.unwrap().to_string()[..8])).await);
         assert_eq!(bytes(&image(&node)), then);
@@ -339,6 +346,46 @@ fn adapters_find_their_switches() {
         let (gone, switches) = plugged("gone", &[], false).await;
         assert_eq!((gone.state, switches), (RunState::SucceededWithWarnings, vec![None, None]));
         assert!(gone.warnings.messages()[0].as_str().contains("no switch \"LAN\""), "{:?}", gone.warnings);
+    });
+}
+
+#[test]
+fn a_machine_that_took_the_name_of_another_one_hides_no_points() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    home.life(async |node| {
+        let then = backed_up_vm(&node, vaults.path()).await;
+        let anew = async || {
+            node.remove_vm(&ME, "vm", true).await.unwrap();
+            node.create_vm(&ME, crate::testing::small("vm")).await.unwrap();
+        };
+        anew().await;
+        let refused = node.recover(&ME, as_new("vm@newest", Some("x"))).await.unwrap_err();
+        let (message, hint) = (refused.message(), refused.hint().unwrap());
+        assert_eq!(message, "there is no recovery point of 'vm'; one is of an earlier machine of that name");
+        assert!(refused.code() == ErrorKind::NotFound && hint.contains("vm@earlier"), "{hint}");
+        good(&recovered(&node, as_new("vm@earlier", Some("was"))).await);
+        let was = vm(&node, "was").await;
+        assert_eq!(bytes(&was.disks[0].path), then);
+        let (_, point) = node.choose_point("vm@earlier", None).await.unwrap();
+        let (_, same) = node.choose_point(&format!("{}@newest", was.id.0), None).await.unwrap();
+        let digits = &point.id.to_string()[..8];
+        let (_, named) = node.choose_point(&format!("vm@{digits}"), None).await.unwrap();
+        assert_eq!((same.id, named.id), (point.id, point.id));
+
+        // Of two earlier ones none is chosen.
+        let drive = crate::NewDisk {
+            path: node.home.disks().join("c.qcow2"),
+            kind: crate::NewDiskKind::Dynamic { size_bytes: MIB },
+        };
+        node.create_disk(&ME, drive).await.unwrap();
+        let (controller, location, format) = (None, None, None);
+        let path = node.home.disks().join("c.qcow2");
+        let drive = crate::NewDrive { path, controller, location, format, read_only: false };
+        node.add_drive(&ME, "vm", drive).await.unwrap();
+        assert!(backed_up(&node, wish("vm")).await.state.is_success());
+        anew().await;
+        let two = node.choose_point("vm@earlier", None).await.err().unwrap();
+        assert!(two.message().contains("2 earlier machines"), "{}", two.message());
     });
 }
 

@@ -38,6 +38,8 @@ pub enum Whereto {
         new_identity: bool,
         /// Its disks stay in the vault for now, and it runs from there.
         instant: bool,
+        /// The image whose kernel it starts from, instead of the one that it had.
+        image: Option<String>,
     },
     /// Into a new folder, for other programs. No machine of this host changes.
     Folder { folder: PathBuf, format: ImageFormat },

@@ -19,7 +19,7 @@ use crate::{
     node::Shared,
     protection::tracking::Tracking,
     recovery::InstantBoot,
-    values::{VmChange, VmView},
+    values::{RemovedVm, VmChange, VmView},
 };
 
 const START_DELAY_SECONDS_MAX: u32 = 7 * 24 * 3600;
@@ -60,7 +60,8 @@ impl Node {
         Ok(self.view(&handle.now()))
     }
 
-    pub async fn remove_vm(&self, who: &Identity, vm: &str, disks: bool) -> Result<()> {
+    /// Removes a machine, and its disks if that is wanted; tells which files went and why others stay.
+    pub async fn remove_vm(&self, who: &Identity, vm: &str, disks: bool) -> Result<RemovedVm> {
         self.authorize(who, Action::RemoveVm)?;
         let handle = self.vms.find(vm)?;
         self.remove(&handle, disks).await
@@ -68,10 +69,10 @@ impl Node {
 }
 
 impl Shared {
-    pub async fn remove(&self, handle: &Handle, disks: bool) -> Result<()> {
-        handle.ask(Operation::Remove, move |owner| Box::pin(owner.remove(disks))).await?;
+    pub async fn remove(&self, handle: &Handle, disks: bool) -> Result<RemovedVm> {
+        let removed = handle.ask(Operation::Remove, move |owner| Box::pin(owner.remove(disks))).await?;
         self.events.tell(EventKind::VmRemoved, handle.now().vm.name.as_str(), "virtual machine removed");
-        Ok(())
+        Ok(removed)
     }
 }
 
@@ -176,7 +177,7 @@ impl Owner {
         (own, kept)
     }
 
-    async fn remove(&mut self, disks: bool) -> Result<()> {
+    async fn remove(&mut self, disks: bool) -> Result<RemovedVm> {
         self.admit(Operation::Remove)?;
         self.free_images("the machine was removed").await;
         if self.vm.state == VmState::Off {
@@ -204,9 +205,10 @@ impl Owner {
             // A file that comes there later is another one.
             tracing::warn!(error = error.message(), "disks that are no more are still known as unfinished");
         }
-        for why in kept {
-            self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), why);
+        for why in &kept {
+            self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), why.as_str());
         }
+        let removed = RemovedVm { disks: note.removed.clone(), kept };
         self.node.steps.reached("removed from the store");
         // From here on the machine is gone; files that stay now go when the node starts next.
         let files = self.files();
@@ -218,14 +220,15 @@ impl Owner {
         })
         .await;
         match cleaned {
-            Ok(note) if !note.is_empty() => self.node.keeper.delete::<Note>(note.id()).await,
-            Ok(_) => Ok(()),
+            Ok(note) if !note.is_empty() => self.node.keeper.delete::<Note>(note.id()).await?,
+            Ok(_) => {}
             Err(error) => {
                 let message = format!("removed, but files are left: {}", error.message());
-                self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), message);
-                Ok(())
+                self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), message.as_str());
+                return Ok(RemovedVm { disks: Vec::new(), kept: vec![message] });
             }
         }
+        Ok(removed)
     }
 }
 

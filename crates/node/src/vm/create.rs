@@ -112,8 +112,7 @@ impl Node {
             attach(vm, files.disk(), DiskFormat::Qcow2, Controller::Scsi, false);
             made.push(Made { path: files.disk(), what: Content::OnTopOf { parent, format } });
         }
-        // As Hyper-V does: a guest that knows nothing of us finds its disk on the oldest bus.
-        let first = if vm.generation == Generation::One { Controller::Ide } else { Controller::Scsi };
+        let first = controller_of_more(vm.generation, image);
         if let Some(path) = &new.disk_path {
             let (path, format) = self.existing_disk(path, None).await?;
             let wanted = path.clone();
@@ -123,6 +122,7 @@ impl Node {
         if let Some(NewVmDisk { size_bytes, path }) = &new.new_disk {
             let path = match path {
                 Some(path) => disks::new_path_of(path.clone()).await?,
+                None if image.is_some() => files.data_disk(),
                 None => files.disk(),
             };
             let wanted = path.clone();
@@ -217,10 +217,9 @@ pub fn check_notes(notes: &str) -> Result<()> {
 }
 
 fn check(new: &NewVm) -> Result<()> {
-    let sources = [new.image.is_some(), new.disk_path.is_some(), new.new_disk.is_some()];
-    if sources.into_iter().filter(|s| *s).count() > 1 {
+    if new.disk_path.is_some() && new.new_disk.is_some() {
         return Err(NodeError::invalid(
-            "a machine is made from one of: an image, a disk that is there, a new disk",
+            "a machine is made with a disk that is there or with a new one, and not both; more are added afterwards",
         ));
     }
     check_notes(&new.notes)?;
@@ -309,6 +308,11 @@ fn boot(new: &NewVm, image: Option<&Image>) -> Result<Boot> {
     Ok(boot)
 }
 
+/// As Hyper-V does: a guest that knows nothing of us finds its disk on the oldest bus. Those of our images know the other one.
+fn controller_of_more(generation: Generation, image: Option<&Image>) -> Controller {
+    if generation == Generation::One && image.is_none() { Controller::Ide } else { Controller::Scsi }
+}
+
 fn attach(vm: &mut Vm, path: PathBuf, format: DiskFormat, controller: Controller, read_only: bool) {
     // When there is no free location left, the definition is refused as a whole.
     let location = vm.free_location(controller).unwrap_or(u8::MAX);
@@ -329,6 +333,27 @@ mod tests {
             mac_spoofing: false,
             dhcp_guard: false,
             router_guard: false,
+        }
+    }
+
+    fn image(generations: &[u8]) -> Image {
+        Image {
+            name: "x".into(),
+            kind: nestling_image::ImageKind::Imported,
+            dir: "/i".into(),
+            kernel: None,
+            initrd: None,
+            append: String::new(),
+            disk: Some("/i/disk".into()),
+            disk_format: nestling_image::DiskFormat::Raw,
+            disk_virtual_bytes: 1 << 20,
+            key: String::new(),
+            built_at_unix_secs: 0,
+            size_bytes: 0,
+            default_memory_bytes: 1 << 30,
+            generations: generations.to_vec(),
+            cloud_init: true,
+            packages: Vec::new(),
         }
     }
 
@@ -365,26 +390,27 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_comes_beside_that_of_an_image_and_not_beside_another_one() {
+        let of = |image: Option<&str>, disk: bool, new_disk: bool| {
+            check(&NewVm {
+                image: image.map(str::to_owned),
+                disk_path: disk.then(|| "/d".into()),
+                new_disk: new_disk.then_some(NewVmDisk { size_bytes: 1, path: None }),
+                ..NewVm::named("a".parse().unwrap())
+            })
+        };
+        assert!(of(Some("pebble"), true, false).is_ok() && of(Some("pebble"), false, true).is_ok());
+        assert!(of(None, true, true).unwrap_err().message().contains("not both"));
+        let own = image(&[1]);
+        assert_eq!(controller_of_more(Generation::One, None), Controller::Ide);
+        assert_eq!(controller_of_more(Generation::One, Some(&own)), Controller::Scsi);
+        assert_eq!(controller_of_more(Generation::Two, None), Controller::Scsi);
+    }
+
+    #[test]
     fn a_machine_has_a_generation_that_its_image_boots_with() {
         let chosen = |generations: &[u8], asked| {
-            let image = Image {
-                name: "x".into(),
-                kind: nestling_image::ImageKind::Imported,
-                dir: "/i".into(),
-                kernel: None,
-                initrd: None,
-                append: String::new(),
-                disk: Some("/i/disk".into()),
-                disk_format: nestling_image::DiskFormat::Raw,
-                disk_virtual_bytes: 1 << 20,
-                key: String::new(),
-                built_at_unix_secs: 0,
-                size_bytes: 0,
-                default_memory_bytes: 1 << 30,
-                generations: generations.to_vec(),
-                cloud_init: true,
-                packages: Vec::new(),
-            };
+            let image = image(generations);
             let new = NewVm { generation: asked, ..NewVm::named("a".parse().unwrap()) };
             generation(&new, Some(&image)).ok()
         };

@@ -41,7 +41,7 @@ fn a_machine_lives_through_all_its_states() {
         }
         let files = node.home.vm(view.vm.id);
         assert!(!files.saved().exists());
-        node.remove_vm(&ME, "Ada", true).await.unwrap();
+        assert_eq!(node.remove_vm(&ME, "Ada", true).await.unwrap(), crate::RemovedVm::default());
         assert!(!files.dir().exists());
         let gone = node.vm(&ME, "Ada").await.unwrap_err();
         assert_eq!(gone.message(), "Hyper-V was unable to find a virtual machine with name \"Ada\".");

@@ -71,6 +71,11 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::new("NewVMName", Kind::String, "Its name; as its description calls it when absent."),
     Parameter::new("SwitchMapping", Kind::Hashtable, "Which switches the adapters get: @{'OLD' = 'NEW'}."),
     Parameter::switch("NoSwitch", "Leaves all adapters unplugged."),
+    Parameter::new(
+        "Image",
+        Kind::String,
+        "The image whose kernel it starts from, instead of the one that it had.",
+    ),
 ];
 
 async fn import(call: &mut Call<'_>) -> CmdletResult {
@@ -96,6 +101,7 @@ async fn import(call: &mut Call<'_>) -> CmdletResult {
         switches: mappings(call),
         no_switch: call.switch("NoSwitch"),
         new_identity: call.switch("GenerateNewId"),
+        image: call.text("Image"),
     };
     let lines = call.context().clone().import_vm(&new).await.map_err(|e| ends(&e))?;
     follow(call, lines, true).await

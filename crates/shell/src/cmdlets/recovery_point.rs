@@ -121,6 +121,11 @@ const RESTORE: &[Parameter] = &[
         "InstantBoot",
         "Lets the new machine run from the vault, until its disks are brought over.",
     ),
+    Parameter::new(
+        "Image",
+        Kind::String,
+        "The image whose kernel it starts from, instead of the one that it had.",
+    ),
     Parameter::switch("Start", "Starts the machine afterwards."),
     FORCE,
     REPOSITORY,
@@ -173,7 +178,7 @@ fn write<'p>(
     newest: Option<u32>,
     points: impl Iterator<Item = &'p v1::Point>,
 ) {
-    for problem in all.problems.iter().cloned().chain(cut(all, newest)) {
+    for problem in all.problems.iter().cloned().chain(cut(all, newest)).chain(earlier(all)) {
         call.write_warning(&problem);
     }
     for point in points {
@@ -188,6 +193,16 @@ fn cut(all: &v1::Points, newest: Option<u32>) -> Option<String> {
         format!(
             "{} older recovery points are not shown; name the machine to see them, or use `nestling backup points --skip`",
             all.left_out
+        )
+    })
+}
+
+/// A machine that took the name of another one hides no points.
+fn earlier(all: &v1::Points) -> Option<String> {
+    (all.earlier > 0).then(|| {
+        format!(
+            "{} more recovery points are of an earlier machine of that name; `nestling backup points NAME --earlier` shows them",
+            all.earlier
         )
     })
 }
@@ -267,6 +282,7 @@ fn wish(call: &Call<'_>, point: String, repository: Option<String>) -> v1::NewRe
         }),
         new_identity: call.switch("GenerateNewId"),
         instant: call.switch("InstantBoot"),
+        image: call.text("Image"),
         start: call.switch("Start"),
         export_folder: None,
         export_format: None,
@@ -326,11 +342,13 @@ mod tests {
 
     #[test]
     fn a_list_that_the_node_cut_is_told() {
-        let all = |left_out| v1::Points { points: Vec::new(), left_out, problems: Vec::new() };
+        let all = |left_out| v1::Points { points: Vec::new(), left_out, earlier: 0, problems: Vec::new() };
         assert_eq!(cut(&all(0), None), None);
         assert!(cut(&all(3), None).unwrap().starts_with("3 older"));
         assert_eq!(cut(&all(3), Some(0)), None, "nobody asked for them");
         assert!(cut(&all(3), Some(10)).is_some(), "more were asked for than there came");
+        assert_eq!(earlier(&all(3)), None);
+        assert!(earlier(&v1::Points { earlier: 2, ..all(0) }).unwrap().starts_with("2 more"));
     }
 
     #[test]

@@ -253,7 +253,7 @@ async fn remove(call: &mut Call<'_>) -> CmdletResult {
     };
     let deed = |client: Client, vm: v1::Vm| async move {
         let removed = client.remove_vm(&vm.id.to_string(), false).await;
-        removed.map_err(|e| hyperv(&e).with_target(vm.name, VM_TYPE))
+        removed.map(drop).map_err(|e| hyperv(&e).with_target(vm.name, VM_TYPE))
     };
     let vms = machines(call, "Name").await?;
     change_each(call, vms, asked, deed, |vm, ()| object(vm)).await

@@ -133,6 +133,9 @@ struct PointsOf {
     /// Only points of this machine, or of all whose names are like this one with * and ?.
     #[serde(default)]
     vm: Option<String>,
+    /// Only points of earlier machines of the name of this machine.
+    #[serde(default)]
+    earlier: Option<bool>,
     /// Only in this repository.
     #[serde(default)]
     repository: Option<String>,
@@ -162,7 +165,8 @@ async fn points(
 ) -> Answer<v1::Points> {
     let count_max = of.limit.unwrap_or(POINTS_MAX);
     let skip = of.skip.unwrap_or(0);
-    let wish = PointsWish { vm: of.vm, repository: of.repository, skip, count_max };
+    let earlier = of.earlier.unwrap_or_default();
+    let wish = PointsWish { vm: of.vm, earlier, repository: of.repository, skip, count_max };
     Ok(Json(node.points(&caller, wish).await?.into()))
 }
 

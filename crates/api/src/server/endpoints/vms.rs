@@ -70,15 +70,14 @@ struct Removal {
 
 /// Remove a machine
 #[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vms", params(("vm" = String, Path), Removal),
-    responses((status = 204, description = "It is gone")))]
+    responses((status = 200, description = "It is gone, and what went with it", body = v1::RemovedVm)))]
 async fn remove_vm(
     State(node): State<Node>,
     Extension(caller): Caller,
     At(vm): At<String>,
     Asked(removal): Asked<Removal>,
-) -> Done {
-    node.remove_vm(&caller, &vm, removal.disks).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Answer<v1::RemovedVm> {
+    Ok(Json(node.remove_vm(&caller, &vm, removal.disks).await?.into()))
 }
 
 /// Do something to a machine as a whole

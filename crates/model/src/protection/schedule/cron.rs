@@ -136,5 +136,5 @@ fn number(word: &str, field: &Field, min: u8, max: u8) -> Result<u8, SchedulePro
 }
 
 fn shown(word: &str) -> String {
-    word.chars().take(20).flat_map(char::escape_debug).collect()
+    crate::shown(word, 20)
 }

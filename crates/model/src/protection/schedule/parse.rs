@@ -17,7 +17,7 @@ impl Schedule {
     /// Reads a schedule; one whose text names no time zone is by the wall clock of `zone`.
     pub fn parse_in(text: &str, zone: &Zone) -> Result<Self, ScheduleError> {
         let at = |(byte, problem): Wrong| ScheduleError {
-            schedule: text.chars().take(80).flat_map(char::escape_debug).collect(),
+            schedule: crate::shown(text, 80),
             at: text.get(..byte).map_or(0, |before| before.chars().count()) + 1,
             problem,
         };
@@ -110,7 +110,7 @@ impl<'a> Words<'a> {
 }
 
 fn shown(word: &str) -> String {
-    word.chars().take(40).flat_map(char::escape_debug).collect()
+    crate::shown(word, 40)
 }
 
 fn schedule(words: &mut Words<'_>, zone: &Zone) -> Result<Schedule, Wrong> {

@@ -112,8 +112,7 @@ impl FromStr for Zone {
     type Err = UnknownZone;
 
     fn from_str(text: &str) -> Result<Self, UnknownZone> {
-        let unknown =
-            || UnknownZone(text.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect());
+        let unknown = || UnknownZone(crate::shown(text, NAME_CHARS_MAX));
         if text.eq_ignore_ascii_case("UTC") || text.eq_ignore_ascii_case("Etc/UTC") {
             return Ok(Self::utc());
         }
