@@ -16,6 +16,7 @@ pub mod name;
 pub mod network;
 pub mod path;
 pub mod protection;
+pub mod tag;
 pub mod version;
 pub mod vm;
 
@@ -25,8 +26,9 @@ pub use event::{Event, EventKind};
 pub use host::{EngineKind, HostInfo, Vendor};
 pub use life::{Operation, Refused, VmState};
 pub use mac::MacAddress;
-pub use name::{DiskName, JobName, NameError, NatName, Pattern, RepositoryName, SwitchName, Tag, VmName};
+pub use name::{DiskName, JobName, NameError, NatName, Pattern, RepositoryName, SwitchName, VmName};
 pub use network::{Dhcp, Nat, Protocol, StaticMapping, Switch, SwitchId, SwitchKind};
 pub use path::VmPath;
+pub use tag::{Tag, TagError};
 pub use version::ConfigVersion;
 pub use vm::{Boot, Generation, Limits, Memory, Processor, StartAction, StopAction, Vm, VmId, VmInvalid};

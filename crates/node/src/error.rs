@@ -14,7 +14,7 @@ use nestling_hypervisor::{
 use nestling_identity::Denied;
 use nestling_image::ImageError;
 use nestling_model::{
-    NameError, Operation, RepositoryName, VmId, VmInvalid, VmName, VmState,
+    NameError, Operation, RepositoryName, TagError, VmId, VmInvalid, VmName, VmState,
     mac::MacError,
     path::PathError,
     protection::{PolicyInvalid, RepositoryInvalid},
@@ -239,6 +239,12 @@ pub enum ModifyReason {
     Invalid(VmInvalid),
 }
 
+impl From<TagError> for NodeError {
+    fn from(error: TagError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
 fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
@@ -378,6 +384,9 @@ impl NodeError {
                 "give the right one: nestling repository set '{repository}' --password-file FILE"
             )),
             Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
+            Self::NotFound { object: Object::MailServer, .. } => {
+                Some("tell it one: nestling mail set --server HOST --from ADDRESS".to_owned())
+            }
             Self::Job(error) => error.hint(),
             Self::Exchange(error) => error.hint(),
             Self::BackupRuns { run, .. } => {
