@@ -193,6 +193,15 @@ fn is_for_good(error: &Error) -> bool {
     error.is_permanent() || error.is_client()
 }
 
+/// A mail, which is the same however often it is tried: who gets it twice can tell.
+struct Outgoing<'a> {
+    to: &'a MailAddress,
+    message: Message,
+}
+
+/// A mail to be tried again, and why.
+type Left<'a> = (&'a Outgoing<'a>, String);
+
 struct Post<'a> {
     account: &'a Account,
     patience: Patience,
@@ -206,9 +215,11 @@ impl Post<'_> {
         self.patience.step.min(self.end.saturating_duration_since(Instant::now()))
     }
 
-    async fn send(&mut self, letter: &Letter, to: &MailAddress) -> Result<(), Failed> {
-        let message = compose(self.account, letter, to).map_err(Failed::Never)?;
+    async fn send(&mut self, message: &Message) -> Result<(), Failed> {
         let step = self.step();
+        if step.is_zero() {
+            return Err(Failed::Nobody { why: "the time for it is over".to_owned(), for_good: true });
+        }
         let silent = || format!("the server has not answered within {} seconds", step.as_secs_f64().ceil());
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -232,24 +243,19 @@ impl Post<'_> {
     }
 
     /// Tries all of them once. Those that are to be tried again, and what has become of the others.
-    async fn round<'a>(
-        &mut self,
-        letter: &Letter,
-        to: &[&'a MailAddress],
-        lost: &mut Vec<String>,
-    ) -> Vec<(&'a MailAddress, String)> {
+    async fn round<'a>(&mut self, mails: &[&'a Outgoing<'a>], lost: &mut Vec<String>) -> Vec<Left<'a>> {
         let mut again = Vec::new();
-        for (number, address) in to.iter().enumerate() {
-            match self.send(letter, address).await {
+        for (number, mail) in mails.iter().enumerate() {
+            match self.send(&mail.message).await {
                 Ok(()) => {}
-                Err(Failed::Never(why)) => lost.push(told(address, &why)),
-                Err(Failed::NotNow(why)) => again.push((*address, why)),
+                Err(Failed::Never(why)) => lost.push(told(mail.to, &why)),
+                Err(Failed::NotNow(why)) => again.push((*mail, why)),
                 Err(Failed::Nobody { why, for_good }) => {
-                    let rest = &to[number..];
+                    let rest = &mails[number..];
                     if for_good {
-                        lost.extend(rest.iter().map(|address| told(address, &why)));
+                        lost.extend(rest.iter().map(|mail| told(mail.to, &why)));
                     } else {
-                        again.extend(rest.iter().map(|address| (*address, why.clone())));
+                        again.extend(rest.iter().map(|mail| (*mail, why.clone())));
                     }
                     break;
                 }
@@ -276,27 +282,31 @@ pub async fn deliver(
     stopping: &CancellationToken,
 ) -> Vec<String> {
     let mut post = Post { account, patience, end: Instant::now() + patience.all, connection: None };
-    let mut lost = Vec::new();
-    let mut left: Vec<(&MailAddress, String)> =
-        to.iter().map(|address| (address, "the node stopped".to_owned())).collect();
-    for attempt in 0..patience.attempts {
-        let pause = if attempt == 0 { Duration::ZERO } else { patience.pause * 2_u32.pow(attempt - 1) };
-        if Instant::now() + pause >= post.end {
-            break;
-        }
-        let addresses: Vec<&MailAddress> = left.iter().map(|(address, _)| *address).collect();
-        let tried = async {
-            sleep(pause).await;
-            post.round(letter, &addresses, &mut lost).await
-        };
-        tokio::select! {
-            again = tried => left = again,
-            () = stopping.cancelled() => break,
-        }
-        if left.is_empty() {
-            break;
+    let (mut mails, mut lost) = (Vec::new(), Vec::new());
+    for to in to {
+        match compose(account, letter, to) {
+            Ok(message) => mails.push(Outgoing { to, message }),
+            Err(why) => lost.push(told(to, &why)),
         }
     }
-    lost.extend(left.iter().map(|(address, why)| told(address, why)));
+    let mut left: Vec<Left<'_>> = mails.iter().map(|mail| (mail, "the node stopped".to_owned())).collect();
+    for attempt in 0..patience.attempts {
+        let pause = if attempt == 0 { Duration::ZERO } else { patience.pause * 2_u32.pow(attempt - 1) };
+        if left.is_empty() || Instant::now() + pause >= post.end {
+            break;
+        }
+        let tried: Vec<&Outgoing<'_>> = left.iter().map(|(mail, _)| *mail).collect();
+        let round = async {
+            sleep(pause).await;
+            post.round(&tried, &mut lost).await
+        };
+        tokio::select! {
+            // First: nothing begins in a node that ends.
+            biased;
+            () = stopping.cancelled() => break,
+            again = round => left = again,
+        }
+    }
+    lost.extend(left.iter().map(|(mail, why)| told(mail.to, why)));
     lost
 }
