@@ -15,6 +15,7 @@ PACKAGES=(
   xfsprogs btrfs-progs                         # those of others, for the machine that mounts them
   libnbd-bin nbdkit                            # other people's NBD, for the tests of ours
   iputils-ping socat python3 python3-venv restic  # what the tests, the stories and the demo look with
+  openssl python3-aiosmtpd                     # an authority and a mail server, for the tests of mail
   gcc libc6-dev binutils make curl ca-certificates git    # to build
 )
 # More, where the vault is measured: what its disk images are made with, and what it is compared with.

@@ -66,6 +66,7 @@ pub fn of(method: &Method, path: &str) -> CallLimits {
         // A repository far away answers slowly, and a password takes a second to become a key.
         (_, ["repositories" | "points", ..])
         | ("GET", ["jobs", _, "plan"])
+        | ("POST", ["mail-server", "test"])
         | ("POST", ["recoveries"] | ["proofs"] | ["instant-boots", ..]) => whole(MACHINE),
         _ => whole(QUICK),
     }

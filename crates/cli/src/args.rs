@@ -8,8 +8,8 @@ use nestling_model::VmPath;
 use nestling_vault::retention::Retention;
 
 use crate::commands::{
-    backup, console, disk, doctor, events, host, image, import, job, nat, node, proof, recover, repository,
-    shell, switch, tree, vault, vm,
+    backup, console, disk, doctor, events, host, image, import, job, mail, nat, node, proof, recover,
+    repository, shell, switch, tree, vault, vm,
 };
 
 /// What every command's help ends with, unless it says something of its own.
@@ -86,6 +86,7 @@ pub enum Command {
     Events(events::Events),
     Backup(Box<backup::Backup>),
     Job(Box<job::Job>),
+    Mail(mail::Mail),
     Recover(Box<recover::Recover>),
     Proof(Box<proof::Proof>),
     Repository(repository::Repository),

@@ -94,6 +94,7 @@ fn run(cli: Cli, printer: Printer) -> Result {
         Command::Disk(disk) => on_one_thread(disk.run(&session)),
         Command::Backup(backup) => on_one_thread(backup.run(&session)),
         Command::Job(job) => on_one_thread(job.run(&session)),
+        Command::Mail(mail) => on_one_thread(mail.run(&session)),
         Command::Recover(recover) => on_one_thread(recover.run(&session)),
         Command::Proof(proof) => on_one_thread(proof.run(&session)),
         Command::Repository(repository) => on_one_thread(repository.run(&session)),

@@ -135,10 +135,6 @@ name!(
     DiskName
 );
 name!(
-    /// A word that people put on machines, to choose many at once.
-    Tag
-);
-name!(
     /// A name in which `*` stands for any text and `?` for any one character.
     Pattern
 );

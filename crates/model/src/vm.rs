@@ -10,6 +10,7 @@ use crate::{
     disk::{Controller, DISKS_MAX, Disk},
     life::VmState,
     name::VmName,
+    tag::{Tag, TagError, check_tags},
     version::ConfigVersion,
 };
 
@@ -84,6 +85,9 @@ pub struct Vm {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub created_at_ms: u64,
     pub notes: String,
+    /// In their order, each once.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     pub processor: Processor,
     pub memory: Memory,
     pub adapters: Vec<Adapter>,
@@ -131,6 +135,8 @@ pub enum VmInvalid {
     LocationTaken { controller: Controller, location: u8 },
     #[error("a generation 2 virtual machine has no IDE controller")]
     IdeOnGeneration2,
+    #[error(transparent)]
+    Tags(#[from] TagError),
 }
 
 impl Vm {
@@ -153,6 +159,7 @@ impl Vm {
         if self.adapters.len() > ADAPTERS_MAX {
             return Err(VmInvalid::Adapters);
         }
+        check_tags(&self.tags)?;
         self.validate_disks()
     }
 

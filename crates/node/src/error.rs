@@ -14,7 +14,7 @@ use nestling_hypervisor::{
 use nestling_identity::Denied;
 use nestling_image::ImageError;
 use nestling_model::{
-    NameError, Operation, RepositoryName, VmId, VmInvalid, VmName, VmState,
+    NameError, Operation, RepositoryName, TagError, VmId, VmInvalid, VmName, VmState,
     mac::MacError,
     path::PathError,
     protection::{PolicyInvalid, RepositoryInvalid},
@@ -244,6 +244,12 @@ pub enum ModifyReason {
     State(VmState),
     #[error(transparent)]
     Invalid(VmInvalid),
+}
+
+impl From<TagError> for NodeError {
+    fn from(error: TagError) -> Self {
+        Self::Invalid(error.to_string())
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -5,7 +5,7 @@
 //! node.lock     held while a node runs               disks/     where new disks go
 //! vms/ID/       one machine's own files              run/HEX/   a machine's sockets while it has an engine
 //! network/      DHCP servers' files                  *.json     what was proven about KVM
-//! secrets/      what opens repositories; its owner's alone
+//! secrets/      what opens repositories and the mail server; its owner's alone
 //! read/         sockets of disks of stopped machines while they are read
 //! logs/         what runs of backups did, a file for each
 //! proofs/       pictures of what was booted as a test

@@ -1,9 +1,9 @@
 //! Documents that earlier versions stored are read, with all that they say.
 //!
-//! `tests/stored/1.json` is what this version stores, every variant of it. It is never changed: a version that stores
-//! more adds a file beside it.
+//! The last of `tests/stored/*.json` is what this version stores, every variant of it. They are never changed: a version that
+//! stores more adds a file beside them.
 
-use nestling_model::{Nat, Switch, Vm};
+use nestling_model::{Nat, Switch, Vm, protection::MailServer};
 use nestling_store::{Backend, Change, Document, Home, SqliteBackend, Store};
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,9 +15,17 @@ use crate::{
     vm::RanBefore,
 };
 
-const VERSIONS: &[&str] = &[include_str!("../tests/stored/1.json")];
-const KINDS: &[&str] =
-    &[Vm::KIND, Switch::KIND, Nat::KIND, Home::KIND, EngineRecord::KIND, Note::KIND, RanBefore::KIND];
+const VERSIONS: &[&str] = &[include_str!("../tests/stored/1.json"), include_str!("../tests/stored/2.json")];
+const KINDS: &[&str] = &[
+    Vm::KIND,
+    Switch::KIND,
+    Nat::KIND,
+    Home::KIND,
+    EngineRecord::KIND,
+    Note::KIND,
+    RanBefore::KIND,
+    MailServer::KIND,
+];
 
 #[derive(Deserialize)]
 struct Row {
@@ -53,7 +61,7 @@ fn check<D: Document>(store: &Store, rows: &[Row]) {
 
 #[test]
 fn documents_of_older_versions_are_read_whole() {
-    for version in VERSIONS {
+    for (number, version) in VERSIONS.iter().enumerate() {
         let rows: Vec<Row> = serde_json::from_str(version).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut backend = SqliteBackend::open(dir.path()).unwrap();
@@ -71,6 +79,9 @@ fn documents_of_older_versions_are_read_whole() {
         check::<EngineRecord>(&store, &rows);
         check::<Note>(&store, &rows);
         check::<RanBefore>(&store, &rows);
+        if number >= 1 {
+            check::<MailServer>(&store, &rows);
+        }
     }
 }
 

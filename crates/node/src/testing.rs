@@ -172,6 +172,7 @@ pub fn sample_vm(text: &str) -> Vm {
         version: ConfigVersion::LATEST,
         created_at_ms: 1,
         notes: String::new(),
+        tags: Vec::new(),
         processor: Processor { count: 1, expose_virtualization_extensions: false },
         memory: Memory { startup_bytes: 32 << 20 },
         adapters: Vec::new(),

@@ -10,7 +10,7 @@ use std::{
 use ipnet::Ipv4Net;
 use nestling_model::{
     Adapter, Boot, ConfigVersion, Controller, Dhcp, DiskFormat, EngineKind, Generation, MacAddress, NatName,
-    Protocol, StartAction, StopAction, Switch, SwitchKind, SwitchName, Vm, VmName,
+    Protocol, StartAction, StopAction, Switch, SwitchKind, SwitchName, Tag, Vm, VmName,
 };
 
 use crate::NodeError;
@@ -138,6 +138,7 @@ pub struct NewVm {
     pub seed: Option<Seed>,
     pub start_action: Option<StartAction>,
     pub notes: String,
+    pub tags: Vec<Tag>,
 }
 
 impl NewVm {
@@ -159,6 +160,7 @@ impl NewVm {
             seed: None,
             start_action: None,
             notes: String::new(),
+            tags: Vec::new(),
         }
     }
 }
@@ -199,6 +201,9 @@ pub struct RemovedVm {
 pub struct VmChange {
     pub name: Option<VmName>,
     pub notes: Option<String>,
+    /// Those that it gets and those that it loses; the others stay.
+    pub add_tags: Vec<Tag>,
+    pub remove_tags: Vec<Tag>,
     pub processor_count: Option<u32>,
     pub expose_virtualization_extensions: Option<bool>,
     pub memory_startup_bytes: Option<u64>,

@@ -1,6 +1,6 @@
 use nestling_model::{
     Nat, Switch, Vm,
-    protection::{Job, ProofRun, Repository, Run},
+    protection::{Job, MailServer, ProofRun, Repository, Run},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -46,6 +46,14 @@ impl Document for Job {
     const KIND: &'static str = "job";
     fn id(&self) -> String {
         self.id.0.to_string()
+    }
+}
+
+/// There is one at most.
+impl Document for MailServer {
+    const KIND: &'static str = "mail-server";
+    fn id(&self) -> String {
+        "mail-server".to_owned()
     }
 }
 

@@ -6,13 +6,14 @@ use super::{Client, Console, Lines, Result, json_body, segment, streams};
 use crate::v1::{
     Adapter, AdapterChange, BuildImage, BuildProgress, Controller, DiskInfo, Drive, Event, Exec, ExecResult,
     Feature, FeatureInstalled, Guest, Host, HostAdapter, HostAddress, Image, ImportImage, Job, JobChange,
-    JobPlan, Nat, NatChange, NewAdapter, NewAddress, NewDisk, NewDrive, NewJob, NewMapping, NewNat,
-    NewRepository, NewRun, NewSwitch, NewVm, Node, Point, PointChange, Points, RemovedVm, Repository,
-    RepositoryChange, Requirement, ResizeDisk, Run, RunLog, StaticMapping, Switch, SwitchChange, Tree, Vm,
-    VmChange, VmOperation,
+    JobPlan, MailServer, MailTest, Nat, NatChange, NewAdapter, NewAddress, NewDisk, NewDrive, NewJob,
+    NewMailServer, NewMapping, NewNat, NewRepository, NewRun, NewSwitch, NewVm, Node, Point, PointChange,
+    Points, RemovedVm, Repository, RepositoryChange, Requirement, ResizeDisk, Run, RunLog, StaticMapping,
+    Switch, SwitchChange, Tree, Vm, VmChange, VmOperation,
 };
 
 const NOTHING: Option<&()> = None;
+const MAIL_SERVER: &str = "mail-server";
 
 /// What the time that a program may run in a guest is when nobody says.
 const EXEC_SECONDS: u32 = 60;
@@ -382,6 +383,27 @@ impl Client {
 
     pub async fn run_log(&self, run: &str) -> Result<RunLog> {
         self.json(Method::GET, &format!("{}/log", of("runs", run)), NOTHING).await
+    }
+}
+
+/// The server that the host gives its mail to.
+impl Client {
+    pub async fn mail_server(&self) -> Result<MailServer> {
+        self.json(Method::GET, MAIL_SERVER, NOTHING).await
+    }
+
+    /// In place of the one before, if there was any.
+    pub async fn set_mail_server(&self, new: &NewMailServer) -> Result<MailServer> {
+        self.json(Method::PUT, MAIL_SERVER, Some(new)).await
+    }
+
+    pub async fn remove_mail_server(&self) -> Result<()> {
+        self.done(Method::DELETE, MAIL_SERVER, NOTHING).await
+    }
+
+    /// Answers when the server has taken the mail.
+    pub async fn test_mail(&self, test: &MailTest) -> Result<()> {
+        self.done(Method::POST, "mail-server/test", Some(test)).await
     }
 }
 

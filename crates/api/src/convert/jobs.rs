@@ -3,7 +3,7 @@ use nestling_node as node;
 use node::NodeError;
 
 use super::{
-    guest,
+    guest, mail,
     proof::{proving, shown_proving},
     protection::{consistency, keep},
     read, same_names,
@@ -50,6 +50,18 @@ fn notice(hook: &v1::JobWebhook) -> Result<model::Notice, NodeError> {
     })
 }
 
+fn mail_notice(mail: &v1::JobMail) -> Result<model::Notice, NodeError> {
+    Ok(model::Notice {
+        to: model::Recipient::Mail { addresses: mail::addresses(&mail.addresses)? },
+        when: model::NoticeWhen {
+            success: mail.on_success,
+            warnings: mail.on_warnings,
+            failure: mail.on_failure,
+            missed_objective: mail.on_missed_objective,
+        },
+    })
+}
+
 fn schedule(text: &str) -> Result<Option<model::Schedule>, NodeError> {
     if text.trim().is_empty() {
         return Ok(None);
@@ -92,7 +104,8 @@ impl TryFrom<v1::JobSettings> for node::JobSettings {
             copies: each(new.copies, copy)?,
             scripts_before: each(new.scripts_before, |s| Ok(script(s)))?,
             scripts_after: each(new.scripts_after, |s| Ok(script(s)))?,
-            notices: each(new.webhooks, |hook| notice(&hook))?,
+            webhooks: each(new.webhooks, |hook| notice(&hook))?,
+            mails: each(new.mails, |mail| mail_notice(&mail))?,
             objective: new.objective_seconds.map(objective),
             proving: new.proof.map(proving),
         })
@@ -158,6 +171,18 @@ fn shown_notice(notice: &model::Notice) -> Option<v1::JobWebhook> {
     })
 }
 
+fn shown_mail(notice: &model::Notice) -> Option<v1::JobMail> {
+    let model::Recipient::Mail { addresses } = &notice.to else { return None };
+    let model::NoticeWhen { success, warnings, failure, missed_objective } = notice.when;
+    Some(v1::JobMail {
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        on_success: success,
+        on_warnings: warnings,
+        on_failure: failure,
+        on_missed_objective: missed_objective,
+    })
+}
+
 fn shown_settings(view: &node::JobView) -> v1::JobSettings {
     let (job, policy) = (&view.job, &view.job.policy);
     let after = view.after.iter().zip(&policy.after);
@@ -190,6 +215,7 @@ fn shown_settings(view: &node::JobView) -> v1::JobSettings {
         scripts_before: Some(policy.scripts_before.iter().map(shown_script).collect()),
         scripts_after: Some(policy.scripts_after.iter().map(shown_script).collect()),
         webhooks: Some(policy.notices.iter().filter_map(shown_notice).collect()),
+        mails: Some(policy.notices.iter().filter_map(shown_mail).collect()),
         objective_seconds: Some(policy.objective.map_or(0, |objective| objective.seconds)),
         proof: Some(shown_proving(policy.proving.as_ref())),
     }

@@ -9,6 +9,7 @@ mod guest;
 mod host;
 mod image;
 mod jobs;
+mod mail;
 mod network;
 mod proof;
 mod protection;
@@ -17,6 +18,7 @@ mod vm;
 
 pub(crate) use files::unhex;
 pub(crate) use host::ipv4;
+pub(crate) use mail::addresses;
 
 use std::str::FromStr;
 

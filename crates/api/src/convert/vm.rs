@@ -25,6 +25,7 @@ impl From<node::VmView> for v1::Vm {
             state_reason: vm.state_reason,
             created_at_ms: vm.created_at_ms,
             notes: vm.notes,
+            tags: vm.tags.into_iter().map(Into::into).collect(),
             processor_count: vm.processor.count,
             expose_virtualization_extensions: vm.processor.expose_virtualization_extensions,
             memory_startup_bytes: vm.memory.startup_bytes,
@@ -121,8 +122,13 @@ impl TryFrom<v1::NewVm> for node::NewVm {
             seed: new.seed.map(Into::into),
             start_action: new.start_action.map(Into::into),
             notes: new.notes,
+            tags: tags(&new.tags)?,
         })
     }
+}
+
+fn tags(texts: &[String]) -> Result<Vec<model::Tag>, NodeError> {
+    texts.iter().map(|text| Ok(text.parse()?)).collect()
 }
 
 pub(super) fn generation(number: u8) -> Result<model::Generation, NodeError> {
@@ -154,6 +160,8 @@ impl TryFrom<v1::VmChange> for node::VmChange {
         Ok(Self {
             name: change.name.map(|n| n.parse()).transpose()?,
             notes: change.notes,
+            add_tags: tags(&change.add_tags)?,
+            remove_tags: tags(&change.remove_tags)?,
             processor_count: change.processor_count,
             expose_virtualization_extensions: change.expose_virtualization_extensions,
             memory_startup_bytes: change.memory_startup_bytes,
@@ -276,6 +284,7 @@ mod tests {
         assert!(new(|n| n.generation = Some(3)).is_err());
         assert!(new(|n| n.version = Some("7.0".into())).is_err());
         assert!(new(|n| n.new_disk_path = Some("/x".into())).is_err());
+        assert!(new(|n| n.tags = vec!["a b".into()]).is_err());
     }
 
     #[test]

@@ -78,6 +78,8 @@ fn some_body(operation: &Value) -> Value {
         Some("NewRecovery") => json!({"point": "x@newest"}),
         Some("UnlockVolumes") => json!({"key": "00"}),
         Some("NewJob") => json!({"name": "x"}),
+        Some("NewMailServer") => json!({"host": "x", "from": "x@example.org"}),
+        Some("MailTest") => json!({"to": ["x@example.org"]}),
         Some("NewRun") => json!({"vms": ["x"]}),
         _ => json!({}),
     }
@@ -228,12 +230,19 @@ async fn a_job_comes_out_as_it_went_in_and_is_changed_and_removed() {
     let new = json!({"name": "R", "location": place, "password": "hunter2"});
     client.add_repository(&serde_json::from_value(new).unwrap()).await.unwrap();
     let settings = json!({
-        "vms": ["web*"], "rules": ["memory>=4GB"], "any_rule": true, "schedule": "daily at 22:30",
+        "vms": ["web*", "tag:prod"], "rules": ["memory>=4GB"], "any_rule": true, "schedule": "daily at 22:30",
         "retention": {"daily": 14}, "keep": {"protect_hours": 24}, "consistency": {"level": "Crash"},
         "exclude_disks": ["scsi:1"], "read_bytes_per_second_max": 1_000_000, "parallel": 3, "order": "LargestFirst",
         "scripts_before": [{"program": "/bin/true", "must_succeed": true}], "objective_seconds": 3600,
         "webhooks": [{"url": "https://hooks.example/a", "on_success": true, "on_warnings": false}],
+        "mails": [{"addresses": ["a@example.org", "b@example.org"], "on_success": true}],
     });
+    let server = json!({"host": "mail.example", "security": "Tls", "from": "nest@example.org", "user": "nest",
+        "password": "hunter3"});
+    let server = client.set_mail_server(&serde_json::from_value(server).unwrap()).await.unwrap();
+    assert_eq!((server.port, server.user.as_deref()), (465, Some("nest")));
+    let told = json!([server, client.mail_server().await.unwrap()]).to_string();
+    assert!(!told.contains("hunter3"), "{told}");
     let new: NewJob =
         serde_json::from_value(json!({"name": "Nightly", "settings": settings.clone()})).unwrap();
     let made = client.create_job(&new).await.unwrap();
@@ -254,9 +263,13 @@ async fn a_job_comes_out_as_it_went_in_and_is_changed_and_removed() {
     let changed = client.change_job("nightly", &serde_json::from_value(change).unwrap()).await.unwrap();
     assert_eq!((changed.name.as_str(), changed.next_run_ms), ("Night", None));
     assert_eq!(changed.settings.retention, made.settings.retention, "what is not given stays");
-    for bad in
-        [json!({"schedule": "sometimes"}), json!({"rules": ["size=1"]}), json!({"webhooks": [{"url": "x"}]})]
-    {
+    for bad in [
+        json!({"schedule": "sometimes"}),
+        json!({"rules": ["size=1"]}),
+        json!({"webhooks": [{"url": "x"}]}),
+        json!({"mails": [{"addresses": ["x"]}]}),
+        json!({"vms": ["tag:a b"]}),
+    ] {
         let bad = json!({"settings": bad});
         let refused = client.change_job("Night", &serde_json::from_value(bad).unwrap()).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Invalid, "{}", refused.message);
@@ -265,7 +278,10 @@ async fn a_job_comes_out_as_it_went_in_and_is_changed_and_removed() {
     assert_eq!(client.stop_job("Night").await.unwrap_err().code, ErrorCode::InvalidState);
     assert_eq!(client.run_log("1").await.unwrap_err().code, ErrorCode::NotFound);
     assert_eq!(client.forget_repository("R").await.unwrap_err().code, ErrorCode::InUse);
+    assert_eq!(client.remove_mail_server().await.unwrap_err().code, ErrorCode::InUse);
     client.remove_job("Night").await.unwrap();
+    client.remove_mail_server().await.unwrap();
+    assert_eq!(client.mail_server().await.unwrap_err().code, ErrorCode::NotFound);
     assert!(client.jobs().await.unwrap().is_empty());
     served.stop.cancel();
     served.ended().await;

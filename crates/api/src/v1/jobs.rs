@@ -14,10 +14,11 @@ pub struct JobSettings {
     pub notes: Option<String>,
     /// A job that is not enabled runs only when a person asks for it.
     pub enabled: Option<bool>,
-    /// Names of machines, with `*` and `?`, or `id:` and an id. Who fits joins by itself.
+    /// Names of machines, with `*` and `?`, or `tag:` and a tag, or `id:` and an id. Who fits joins by itself.
     pub vms: Option<Vec<String>>,
+    /// Written in the same way. What is named here is left out, whatever covers it.
     pub exclude_vms: Option<Vec<String>>,
-    /// Conditions that also cover a machine: `memory>=4GB`, `state=Running`, `switch=LAN`, `name!=*test*`.
+    /// Conditions that also cover a machine: `memory>=4GB`, `state=Running`, `switch=LAN`, `name!=*test*`, `tag=prod`.
     pub rules: Option<Vec<String>>,
     /// Whether one of the rules suffices; else all of them must hold.
     pub any_rule: Option<bool>,
@@ -41,10 +42,47 @@ pub struct JobSettings {
     pub scripts_before: Option<Vec<JobScript>>,
     pub scripts_after: Option<Vec<JobScript>>,
     pub webhooks: Option<Vec<JobWebhook>>,
+    /// Through the host's mail server.
+    pub mails: Option<Vec<JobMail>>,
     /// How old a machine's newest point may become; 0: no matter.
     pub objective_seconds: Option<u64>,
     /// Whether what it saved is booted as a test, and how.
     pub proof: Option<JobProof>,
+}
+
+const TAG: &str = "tag:";
+
+impl JobSettings {
+    /// What `vms` becomes when names, tags or both of them are replaced; what is not given stays.
+    pub fn with_machines(
+        &self,
+        names: Option<Vec<String>>,
+        tags: Option<Vec<String>>,
+    ) -> Option<Vec<String>> {
+        if names.is_none() && tags.is_none() {
+            return None;
+        }
+        let before = |is_tag: bool| {
+            let all = self.vms.iter().flatten();
+            all.filter(|text| text.starts_with(TAG) == is_tag).cloned().collect::<Vec<_>>()
+        };
+        let tags = tags.map(|tags| tags.iter().map(|tag| format!("{TAG}{tag}")).collect());
+        let mut all = names.unwrap_or_else(|| before(false));
+        all.extend(tags.unwrap_or_else(|| before(true)));
+        Some(all)
+    }
+
+    /// What of `vms` are no tags, and the tags without the word before them.
+    pub fn machines(&self) -> (Vec<String>, Vec<String>) {
+        let (mut names, mut tags) = (Vec::new(), Vec::new());
+        for text in self.vms.iter().flatten() {
+            match text.strip_prefix(TAG) {
+                Some(tag) => tags.push(tag.to_owned()),
+                None => names.push(text.clone()),
+            }
+        }
+        (names, tags)
+    }
 }
 
 /// How the points that a job makes are marked.
@@ -130,6 +168,21 @@ pub struct JobScript {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobWebhook {
     pub url: String,
+    #[serde(default)]
+    pub on_success: bool,
+    #[serde(default = "yes")]
+    pub on_warnings: bool,
+    #[serde(default = "yes")]
+    pub on_failure: bool,
+    #[serde(default = "yes")]
+    pub on_missed_objective: bool,
+}
+
+/// People who get a mail when a run has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobMail {
+    /// `name@example.org`; each gets a mail of its own.
+    pub addresses: Vec<String>,
     #[serde(default)]
     pub on_success: bool,
     #[serde(default = "yes")]
@@ -255,4 +308,26 @@ pub struct ExcludedMachine {
 pub struct RunLog {
     /// Lines that begin with their time.
     pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn names_and_tags_are_replaced_each_by_itself() {
+        let before = JobSettings { vms: Some(texts(&["tag:prod", "web*"])), ..JobSettings::default() };
+        assert_eq!(before.with_machines(None, None), None);
+        assert_eq!(before.with_machines(Some(texts(&["db*"])), None), Some(texts(&["db*", "tag:prod"])));
+        assert_eq!(
+            before.with_machines(None, Some(texts(&["a", "b"]))),
+            Some(texts(&["web*", "tag:a", "tag:b"]))
+        );
+        assert_eq!(before.with_machines(None, Some(Vec::new())), Some(texts(&["web*"])));
+        assert_eq!(before.machines(), (texts(&["web*"]), texts(&["prod"])));
+    }
 }

@@ -33,6 +33,7 @@
 //! GET    /v1/jobs                            POST (NewJob)           /{job}: GET PATCH (JobChange) DELETE
 //! POST   /v1/jobs/{job}/run                  POST /v1/jobs/{job}/stop
 //! GET    /v1/jobs/{job}/plan                 what a run would do
+//! GET    /v1/mail-server                     PUT (NewMailServer)     DELETE    POST /v1/mail-server/test (MailTest)
 //! GET    /v1/points ?vm=&repository=&skip=&limit=  PATCH (PointChange), DELETE /v1/points/{point} ?repository=
 //! GET    /v1/points/{point}/volumes ?place=  /v1/points/{point}/files ?place=  /v1/points/{point}/content ?place=
 //! GET    /v1/points/{point}/find ?place=&name=  /v1/points/{point}/compare ?place=&with=
@@ -57,6 +58,7 @@ mod guest;
 mod host;
 mod image;
 mod jobs;
+mod mail;
 mod network;
 mod proof;
 mod protection;
@@ -73,9 +75,11 @@ pub use host::{
 };
 pub use image::{BuildImage, BuildProgress, Image, ImportImage};
 pub use jobs::{
-    ExcludedMachine, Job, JobAfter, JobChange, JobConsistency, JobCopy, JobEnd, JobKeep, JobMissed, JobOrder,
-    JobPlan, JobRun, JobScript, JobSettings, JobWebhook, NewJob, PlannedDisk, PlannedMachine, RunLog,
+    ExcludedMachine, Job, JobAfter, JobChange, JobConsistency, JobCopy, JobEnd, JobKeep, JobMail, JobMissed,
+    JobOrder, JobPlan, JobRun, JobScript, JobSettings, JobWebhook, NewJob, PlannedDisk, PlannedMachine,
+    RunLog,
 };
+pub use mail::{MailSecurity, MailServer, MailTest, NewMailServer};
 pub use network::{
     Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,
     SwitchKind,

@@ -17,6 +17,9 @@ pub struct Vm {
     pub state_reason: Option<String>,
     pub created_at_ms: u64,
     pub notes: String,
+    /// In their order.
+    #[serde(default)]
+    pub tags: Vec<String>,
     pub processor_count: u32,
     pub expose_virtualization_extensions: bool,
     pub memory_startup_bytes: u64,
@@ -161,6 +164,8 @@ pub struct NewVm {
     pub seed: Option<Seed>,
     pub start_action: Option<StartAction>,
     pub notes: String,
+    /// Words to choose machines by: 1 to 64 letters, digits, `-`, `_`, `.` and `:`.
+    pub tags: Vec<String>,
 }
 
 /// First-boot settings, handed over as a NoCloud seed disk.
@@ -194,6 +199,10 @@ pub struct RemovedVm {
 pub struct VmChange {
     pub name: Option<String>,
     pub notes: Option<String>,
+    /// Tags that it gets; those that it has stay.
+    pub add_tags: Vec<String>,
+    /// Tags that it loses, if it has them.
+    pub remove_tags: Vec<String>,
     pub processor_count: Option<u32>,
     pub expose_virtualization_extensions: Option<bool>,
     pub memory_startup_bytes: Option<u64>,

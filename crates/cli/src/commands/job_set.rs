@@ -57,8 +57,8 @@ SCHEDULES:
   Times are UTC unless a time zone is named.
 
 RULES:
-  name, path, state, memory, disk, processors, generation, switch and nesting, compared with
-  = != >= <= > or <: memory>=4GB, state=Running, switch=LAN, name!=*test*
+  name, path, tag, state, memory, disk, processors, generation, switch and nesting, compared with
+  = != >= <= > or <: memory>=4GB, state=Running, switch=LAN, tag=prod, name!=*test*
 
 EXIT STATUS:
   0  done
@@ -68,6 +68,7 @@ EXIT STATUS:
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Clear {
     Vms,
+    Tags,
     ExcludedVms,
     Rules,
     Schedule,
@@ -80,6 +81,7 @@ enum Clear {
     ScriptsBefore,
     ScriptsAfter,
     Webhooks,
+    Mails,
     Objective,
     Proof,
 }
@@ -109,7 +111,10 @@ struct Settings {
     /// Machines, by a name in which * and ? stand for other text, or id: and an id; can be given again
     #[arg(long, value_name = "NAME")]
     vm: Vec<String>,
-    /// Machines that are left out in any case; can be given again
+    /// Also machines with this tag (`vm set --tag`), whenever they get or lose it; can be given again
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Machines that are left out in any case, by a name as above, or tag: and a tag; can be given again
     #[arg(long, value_name = "NAME")]
     exclude_vm: Vec<String>,
     /// Also machines for which this holds; can be given again, and then all must hold
@@ -201,6 +206,12 @@ struct Around {
     /// After which ends it is told [default: warnings,failure,missed-objective]
     #[arg(long, value_name = "ENDS", value_delimiter = ',', requires = "webhook")]
     webhook_on: Vec<On>,
+    /// Send this address a mail on how runs went, through the host's mail server (`mail set`); can be given again
+    #[arg(long, value_name = "ADDRESS")]
+    mail: Vec<String>,
+    /// After which ends it is sent [default: warnings,failure,missed-objective]
+    #[arg(long, value_name = "ENDS", value_delimiter = ',', requires = "mail")]
+    mail_on: Vec<On>,
     /// Warn when a machine's newest point is older, such as 90m, 4h or 2d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     objective: Option<u64>,
@@ -218,7 +229,7 @@ impl Settings {
         let keep = v1::JobKeep { pin: self.pin, protect_hours: self.protect_hours };
         Ok(v1::JobSettings {
             notes: self.notes,
-            vms: some(self.vm),
+            vms: before.with_machines(some(self.vm), some(self.tag)),
             exclude_vms: some(self.exclude_vm),
             rules: some(self.rule),
             any_rule,
@@ -236,6 +247,7 @@ impl Settings {
             scripts_before: some(around.scripts(&around.script_before)),
             scripts_after: some(around.scripts(&around.script_after)),
             webhooks: some(around.webhooks()),
+            mails: around.mails(),
             objective_seconds: around.objective,
             proof: proof.into_wire(),
             ..v1::JobSettings::default()
@@ -298,8 +310,7 @@ impl Around {
     }
 
     fn webhooks(&self) -> Vec<v1::JobWebhook> {
-        let usual = [On::Warnings, On::Failure, On::MissedObjective];
-        let on = if self.webhook_on.is_empty() { &usual[..] } else { self.webhook_on.as_slice() };
+        let on = ends(&self.webhook_on);
         let hook = |url: &String| v1::JobWebhook {
             url: url.clone(),
             on_success: on.contains(&On::Success),
@@ -309,6 +320,23 @@ impl Around {
         };
         self.webhook.iter().map(hook).collect()
     }
+
+    fn mails(&self) -> Option<Vec<v1::JobMail>> {
+        let on = ends(&self.mail_on);
+        let mail = |addresses| v1::JobMail {
+            addresses,
+            on_success: on.contains(&On::Success),
+            on_warnings: on.contains(&On::Warnings),
+            on_failure: on.contains(&On::Failure),
+            on_missed_objective: on.contains(&On::MissedObjective),
+        };
+        some(self.mail.clone()).map(|addresses| vec![mail(addresses)])
+    }
+}
+
+/// After which ends somebody is told: those that are given, else the usual ones.
+fn ends(given: &[On]) -> &[On] {
+    if given.is_empty() { &[On::Warnings, On::Failure, On::MissedObjective] } else { given }
 }
 
 fn order(order: Order) -> v1::JobOrder {
@@ -385,9 +413,13 @@ fn seconds(text: &str) -> std::result::Result<u64, String> {
     number.checked_mul(unit).ok_or_else(|| "that is too long".to_owned())
 }
 
-fn clear(what: Clear, settings: &mut v1::JobSettings) {
+fn clear(what: Clear, before: &v1::JobSettings, settings: &mut v1::JobSettings) {
+    // Names and tags are one list, of which one may go.
+    let now = settings.vms.clone().or_else(|| before.vms.clone());
+    let now = v1::JobSettings { vms: now, ..v1::JobSettings::default() };
     match what {
-        Clear::Vms => settings.vms = Some(Vec::new()),
+        Clear::Vms => settings.vms = now.with_machines(Some(Vec::new()), None),
+        Clear::Tags => settings.vms = now.with_machines(None, Some(Vec::new())),
         Clear::ExcludedVms => settings.exclude_vms = Some(Vec::new()),
         Clear::Rules => settings.rules = Some(Vec::new()),
         Clear::Schedule => settings.schedule = Some(String::new()),
@@ -400,6 +432,7 @@ fn clear(what: Clear, settings: &mut v1::JobSettings) {
         Clear::ScriptsBefore => settings.scripts_before = Some(Vec::new()),
         Clear::ScriptsAfter => settings.scripts_after = Some(Vec::new()),
         Clear::Webhooks => settings.webhooks = Some(Vec::new()),
+        Clear::Mails => settings.mails = Some(Vec::new()),
         Clear::Objective => settings.objective_seconds = Some(0),
         Clear::Proof => settings.proof = Some(v1::JobProof::default()),
     }
@@ -419,7 +452,7 @@ impl Set {
         let client = session.client().await?;
         let before = client.job(&self.job).await?;
         let mut change = v1::JobChange { name: self.name, settings: self.settings.over(&before.settings)? };
-        self.clear.into_iter().for_each(|what| clear(what, &mut change.settings));
+        self.clear.into_iter().for_each(|what| clear(what, &before.settings, &mut change.settings));
         if change == v1::JobChange::default() {
             return Err(Failure::usage("nothing to change was given").hint("see nestling job set --help"));
         }
@@ -471,6 +504,33 @@ mod tests {
         assert_eq!(after("--keep-daily 0"), Some(v1::Retention { daily: 0, ..rules }));
         assert_eq!(after("--keep-within 1"), Some(v1::Retention { within_hours: 1, ..rules }));
         assert_eq!(after("--parallel 2"), None);
+    }
+
+    #[test]
+    fn names_and_tags_are_set_and_cleared_each_by_itself() {
+        let texts = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        let before = v1::JobSettings { vms: texts(&["web*", "tag:prod"]), ..v1::JobSettings::default() };
+        assert_eq!(set("--tag gold --tag a", &before).vms, texts(&["web*", "tag:gold", "tag:a"]));
+        assert_eq!(set("--vm db*", &before).vms, texts(&["db*", "tag:prod"]));
+        assert_eq!(set("--parallel 2", &before).vms, None);
+        let cleared = |what, words: &str| {
+            let mut after = set(words, &before);
+            clear(what, &before, &mut after);
+            after.vms
+        };
+        assert_eq!(cleared(Clear::Tags, "--parallel 2"), texts(&["web*"]));
+        assert_eq!(cleared(Clear::Vms, "--tag gold"), texts(&["tag:gold"]));
+    }
+
+    #[test]
+    fn mails_are_sent_after_the_ends_that_are_given() {
+        let mails = |words: &str| set(words, &v1::JobSettings::default()).mails;
+        assert_eq!(mails("--parallel 2"), None);
+        let usual = mails("--mail a@example.org --mail b@example.org").unwrap().remove(0);
+        assert_eq!(usual.addresses, ["a@example.org", "b@example.org"]);
+        assert!(!usual.on_success && usual.on_warnings && usual.on_failure && usual.on_missed_objective);
+        let all = mails("--mail a@example.org --mail-on success,failure").unwrap().remove(0);
+        assert!(all.on_success && all.on_failure && !all.on_warnings && !all.on_missed_objective);
     }
 
     #[test]

@@ -126,9 +126,33 @@ fn marks(keep: v1::JobKeep) -> String {
     }
 }
 
+/// `https://hooks.example/a (after warnings, failure, a missed objective)`
+fn told(set: &v1::JobSettings) -> String {
+    let after = |ends: [(bool, &str); 4]| {
+        let wanted = ends.iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, end)| *end);
+        wanted.collect::<Vec<_>>().join(", ")
+    };
+    let ends = |success, warnings, failure, missed| {
+        after([
+            (success, "success"),
+            (warnings, "warnings"),
+            (failure, "failure"),
+            (missed, "a missed objective"),
+        ])
+    };
+    let hooks = set.webhooks.iter().flatten().map(|hook| {
+        let ends = ends(hook.on_success, hook.on_warnings, hook.on_failure, hook.on_missed_objective);
+        format!("{} (after {ends})", hook.url)
+    });
+    let mails = set.mails.iter().flatten().map(|mail| {
+        let ends = ends(mail.on_success, mail.on_warnings, mail.on_failure, mail.on_missed_objective);
+        format!("{} (after {ends})", mail.addresses.join(", "))
+    });
+    hooks.chain(mails).collect::<Vec<_>>().join("; ")
+}
+
 pub fn details(job: &v1::Job) -> String {
     let set = &job.settings;
-    let hooks = set.webhooks.as_deref().unwrap_or_default();
     let mut out = fields(&[
         ("Job", job.name.clone()),
         ("Id", job.id.to_string()),
@@ -158,7 +182,7 @@ pub fn details(job: &v1::Job) -> String {
         ("Copies to", copies(set.copies.as_ref())),
         ("Runs before", scripts(set.scripts_before.as_ref())),
         ("Runs after", scripts(set.scripts_after.as_ref())),
-        ("Tells", hooks.iter().map(|hook| hook.url.clone()).collect::<Vec<_>>().join(", ")),
+        ("Tells", told(set)),
         ("Tests", set.proof.as_ref().map(tests).unwrap_or_default()),
         ("Objective", some(set.objective_seconds, |seconds| text::duration(seconds.saturating_mul(1000)))),
     ]);

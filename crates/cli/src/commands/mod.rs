@@ -16,6 +16,7 @@ pub mod import;
 pub mod job;
 pub mod job_set;
 pub mod job_show;
+pub mod mail;
 pub mod nat;
 pub mod node;
 pub mod node_serve;

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use nestling_api::v1::ErrorCode;
+use nestling_api::v1::{self, ErrorCode};
 use nestling_vault::{PASSWORD_BYTES_MAX, Password, PasswordError, first_line};
 use rustix::stdio::stdin;
 use zeroize::Zeroizing;
@@ -57,11 +57,15 @@ pub fn ask_twice(printer: Printer, prompt: &str) -> Result<Password> {
 
 /// A line that the terminal does not show.
 pub fn ask(printer: Printer, prompt: &str) -> Result<Password> {
+    ask_with(printer, prompt, &format!("set {PASSWORD_VARIABLE} or give --password-file"))
+}
+
+/// The same, with what to do where there is no terminal.
+pub fn ask_with(printer: Printer, prompt: &str, hint: &str) -> Result<Password> {
     let terminal = RawTerminal::enter()
         .map_err(|e| Failure::new(ErrorCode::Failed, format!("can't use the terminal: {e}")))?;
     let Some(_terminal) = terminal else {
-        return Err(Failure::usage("no password, and no terminal to ask for it")
-            .hint(format!("set {PASSWORD_VARIABLE} or give --password-file")));
+        return Err(Failure::usage("no password, and no terminal to ask for it").hint(hint));
     };
     printer.error_bytes(format!("{}: ", crate::text::clean(prompt)).as_bytes());
     let read = read_keys();
@@ -92,4 +96,11 @@ fn read_keys() -> Result<Password> {
             _ => {}
         }
     }
+}
+
+/// For the node to keep.
+pub fn secret(password: &Password) -> Result<v1::Secret> {
+    let text =
+        str::from_utf8(password).map_err(|_| Failure::usage("a node keeps only passwords that are UTF-8"))?;
+    Ok(v1::Secret::new(text))
 }

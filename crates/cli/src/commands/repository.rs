@@ -4,14 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use nestling_api::v1;
-use nestling_vault::{
-    Password,
-    storage::{Location, settings_of_environment},
-};
+use nestling_vault::storage::{Location, settings_of_environment};
 
 use crate::{
     args::OnOff,
-    commands::password::{PASSWORD_VARIABLE, ask_twice, of_environment, read_file},
+    commands::password::{PASSWORD_VARIABLE, ask_twice, of_environment, read_file, secret},
     failure::{Failure, Result},
     session::Session,
     text::{self, Table, fields, parse_size},
@@ -175,12 +172,6 @@ fn place(session: &Session, text: &str) -> Result<String> {
 fn credentials(location: &str) -> Result<BTreeMap<String, v1::Secret>> {
     let found = settings_of_environment(&location.parse()?);
     Ok(found.into_iter().map(|(name, value)| (name, v1::Secret::new(value))).collect())
-}
-
-fn secret(password: &Password) -> Result<v1::Secret> {
-    let text =
-        str::from_utf8(password).map_err(|_| Failure::usage("a node keeps only passwords that are UTF-8"))?;
-    Ok(v1::Secret::new(text))
 }
 
 fn table(repositories: &[v1::Repository]) -> String {

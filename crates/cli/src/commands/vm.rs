@@ -239,6 +239,7 @@ fn details(vm: &v1::Vm) -> String {
         ("Start action", format!("{:?}, after {} s", vm.start_action, vm.start_delay_seconds)),
         ("Stop action", format!("{:?}", vm.stop_action)),
         ("Created", text::time(vm.created_at_ms)),
+        ("Tags", vm.tags.join(", ")),
         ("Notes", vm.notes.clone()),
     ]);
     if !vm.adapters.is_empty() {

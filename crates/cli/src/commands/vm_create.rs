@@ -65,6 +65,9 @@ pub struct Create {
     /// Words for people
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     notes: String,
+    /// Put a tag on it, by which jobs choose it; can be given again
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
     /// Start it
     #[arg(long)]
     start: bool,
@@ -154,6 +157,7 @@ impl Create {
             seed: self.seed.into_wire(),
             start_action: self.start_action.map(AtStart::into_wire),
             notes: self.notes,
+            tags: self.tag,
         })
     }
 }

@@ -82,6 +82,12 @@ struct Change {
     /// Words for people
     #[arg(long, value_name = "TEXT")]
     notes: Option<String>,
+    /// Put a tag on it, by which jobs choose it; can be given again
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Take a tag away; can be given again
+    #[arg(long, value_name = "TAG")]
+    untag: Vec<String>,
 }
 
 impl Set {
@@ -105,6 +111,8 @@ impl Change {
         Ok(v1::VmChange {
             name: None,
             notes: self.notes,
+            add_tags: self.tag,
+            remove_tags: self.untag,
             processor_count: self.processors,
             expose_virtualization_extensions: self.expose_extensions.map(OnOff::is_on),
             memory_startup_bytes: self.memory,

@@ -21,6 +21,23 @@ fn the_examples_in_the_help_work() {
     assert!(tried > 20, "{tried} examples");
 }
 
+#[test]
+fn tags_come_and_go_by_cmdlets() {
+    let nest = Nest::new("tags");
+    nest.ps("New-VM -Name A -NoVHD -Tag prod, Web | Out-Null; New-VM -Name B -NoVHD | Out-Null").ok();
+    let tags = |name: &str| nest.ps(&format!("(Get-VM {name}).Tags -join ','")).ok().trim().to_owned();
+    assert_eq!((tags("A"), tags("B")), ("prod,Web".to_owned(), String::new()));
+    nest.ps("Get-VM | Set-VM -AddTag PROD, gold -RemoveTag web").ok();
+    assert_eq!((tags("A"), tags("B")), ("gold,prod".to_owned(), "gold,PROD".to_owned()));
+    nest.ps("Set-VM -Name B -RemoveTag Gold").ok();
+    let gold = nest.ps("Get-VM | Where-Object Tags -contains Gold | ForEach-Object { $_.Name }").ok();
+    assert_eq!(gold.trim(), "A");
+    let shown = nest.run(&["vm", "show", "A"]).ok();
+    assert!(shown.contains("gold, prod"), "{shown}");
+    let refused = nest.ps("Set-VM -Name A -AddTag 'a b'").fails();
+    assert!(refused.contains("letters, digits"), "{refused}");
+}
+
 /// What administrators type first must be there, whoever adds what else.
 #[test]
 fn every_cmdlet_of_the_walkthrough_explains_itself() {

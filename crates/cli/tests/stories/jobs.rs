@@ -1,6 +1,13 @@
-//! A job saves what fits its pattern by itself, again and again, and a second place has it all.
+//! A job saves what fits its pattern by itself, again and again, and a second place has it all. Another one covers what has a
+//! tag, and tells by mail how it went.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -127,4 +134,130 @@ fn a_job_saves_what_fits_and_copies_it() {
     for name in ["First", "Second"] {
         story.check_by_restic(name, 2 * runs.len());
     }
+}
+
+/// A real mail server on the host, behind STARTTLS, a name and a password.
+struct MailServer {
+    child: Child,
+    dir: PathBuf,
+    port: String,
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn openssl(dir: &Path, line: &str) {
+    let said: Said =
+        Command::new("openssl").args(line.split(' ')).current_dir(dir).output().expect("openssl runs").into();
+    said.ok();
+}
+
+impl MailServer {
+    fn start(nest: &Nest) -> Self {
+        let dir = nest.home.join("mail");
+        fs::create_dir(&dir).expect("a directory");
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        let extensions = "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
+        openssl(
+            &dir,
+            &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=CA {extensions}"),
+        );
+        openssl(&dir, &format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"));
+        fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("a file");
+        let by = "-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
+        openssl(&dir, &format!("x509 -req -in server.csr {by} -out server.pem"));
+        fs::write(dir.join("password"), "hunter2\n").expect("a file");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/tests/mail_server.py");
+        let at = |name: &str| dir.join(name).into_os_string();
+        let args = [
+            script.into(),
+            dir.clone().into_os_string(),
+            "starttls".into(),
+            at("server.pem"),
+            at("server.key"),
+            "nest".into(),
+            "hunter2".into(),
+        ];
+        // The distribution's own, which has the package.
+        let mut command = nest.command_as("/usr/bin/python3", args);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("python3 runs");
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut port).expect("a port");
+        Self { child, dir, port: port.trim().to_owned() }
+    }
+
+    /// The mail of a number, as soon as it is there.
+    fn mail(&self, number: u32) -> Value {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Ok(text) = fs::read_to_string(self.dir.join(format!("{number}.json"))) {
+                return serde_json::from_str(&text).expect("an object");
+            }
+            assert!(Instant::now() < end, "mail {number} has not come");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+#[test]
+fn a_job_covers_what_has_its_tag_and_tells_by_mail() {
+    let nest = Nest::new("mail");
+    let server = MailServer::start(&nest);
+    let text = |name: &str| nest.home.join(name).display().to_string();
+    let (at, ca, password) =
+        (format!("127.0.0.1:{}", server.port), text("mail/ca.pem"), text("mail/password"));
+    let known = ["mail", "set", "--server", &at, "--from", "nest@example.org", "--user", "nest"];
+    nest.run(&[&known[..], &["--password-file", &password, "--ca", &ca]].concat()).ok();
+    assert!(!nest.run(&["--json", "mail", "show"]).ok().contains("hunter2"));
+    nest.run(&["mail", "test", "me@example.org"]).ok();
+    assert_eq!(server.mail(1)["to"][0], "me@example.org");
+
+    nest.run(&["repository", "add", "First", &text("First"), "--password-file", &password]).ok();
+    nest.run(&["vm", "create", "m1", "--new-disk", "16MB", "--tag", "Nightly"]).ok();
+    nest.run(&["vm", "create", "m2", "--new-disk", "16MB"]).ok();
+    let told = ["--mail", "admin@example.org", "--mail-on", "success,warnings,failure"];
+    nest.run(&[&["job", "create", "Told", "--tag", "nightly", "--crash-consistent"], &told[..]].concat())
+        .ok();
+    let covered = || {
+        let said = nest.run(&["--json", "job", "dry-run", "Told"]).ok();
+        let plan: Value = serde_json::from_str(&said).expect("a plan");
+        let machines = plan["machines"].as_array().expect("machines").clone();
+        assert!(machines.iter().all(|machine| machine["named_by"] == "tag:nightly"), "{plan}");
+        machines.iter().filter_map(|machine| machine["vm"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(covered(), ["m1"]);
+    nest.run(&["vm", "set", "m2", "--tag", "NIGHTLY"]).ok();
+    assert_eq!(covered(), ["m1", "m2"]);
+    nest.run(&["job", "run", "Told"]).ok();
+    let mail = server.mail(2);
+    assert_eq!(
+        (&mail["to"][0], &mail["user"], &mail["tls"]),
+        (&"admin@example.org".into(), &"nest".into(), &true.into())
+    );
+    let data = mail["data"].as_str().expect("a text");
+    for words in
+        ["Subject: Told succeeded on ", "m1: succeeded in ", "m2: succeeded in ", "nestling backup log 1"]
+    {
+        assert!(data.contains(words), "{words}: {data}");
+    }
+
+    // A server that is away makes a warning, and no backup fail.
+    nest.run(&["vm", "set", "m1", "--untag", "nightly"]).ok();
+    assert_eq!(covered(), ["m2"]);
+    drop(server);
+    nest.run(&["job", "run", "Told"]).ok();
+    let show = ["--json", "backup", "show", "2"];
+    let said = nest
+        .wait("warning", Duration::from_secs(120), &show, |said| said.stdout.contains("could not be sent"));
+    let run: Value = serde_json::from_str(&said.stdout).expect("a run");
+    assert_eq!(
+        (&run["state"], run["machines"].as_array().map(Vec::len)),
+        (&"Succeeded".into(), Some(1)),
+        "{run}"
+    );
+    assert!(run["warnings"][0].as_str().is_some_and(|why| why.starts_with("admin@example.org")), "{run}");
 }

@@ -20,6 +20,7 @@ pub(crate) fn vm() -> Vm {
         version: ConfigVersion::LATEST,
         created_at_ms: 0,
         notes: String::new(),
+        tags: Vec::new(),
         processor: Processor { count: 2, expose_virtualization_extensions: false },
         memory: Memory { startup_bytes: 512 << 20 },
         adapters: vec![],

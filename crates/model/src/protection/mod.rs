@@ -38,7 +38,9 @@ pub use id::{IdError, JobId, PointId, RepositoryId, RunId};
 pub use job::{Job, JobInvalid, Known};
 pub use location::{Location, LocationInvalid};
 pub use message::{Message, Warnings};
-pub use notice::{MailAddress, MailServer, MailTls, Notice, NoticeWhen, Recipient, SecretName, WebUrl};
+pub use notice::{
+    MailAddress, MailServer, MailTls, Notice, NoticeInvalid, NoticeWhen, Recipient, SecretName, WebUrl,
+};
 pub use objective::{MissedObjective, Objective, missed_objective};
 pub use pattern::PathPattern;
 pub use point::{ConsistencyReached, PointDisk, Proof, RecoveryPoint};

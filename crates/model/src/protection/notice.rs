@@ -9,6 +9,8 @@ pub const NOTICES_MAX: usize = 16;
 /// The longest mail address, in bytes: SMTP's own limit.
 pub const MAIL_ADDRESS_BYTES_MAX: usize = 254;
 pub const WEB_URL_BYTES_MAX: usize = 2048;
+/// Certificates of authorities, as text.
+pub const MAIL_CA_BYTES_MAX: usize = 64 << 10;
 
 /// Why a text is no address, or a notice cannot be sent so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +33,12 @@ pub enum NoticeInvalid {
     Server(String),
     #[error("the mail server's port is 0; the usual ones are 25, 465 and 587")]
     Port,
-    #[error("a mail server that is asked with a name needs the secret that goes with it, and encryption")]
+    #[error("who logs in to a mail server does it with a name, its password, and over TLS")]
     Login,
+    #[error(
+        "a certificate of an authority is text (PEM) of at most {MAIL_CA_BYTES_MAX} bytes, and of use over TLS only"
+    )]
+    Authority,
 }
 
 fn shown(text: &str) -> String {
@@ -208,6 +214,9 @@ pub struct MailServer {
     /// The password of `user`.
     #[serde(default)]
     pub secret: Option<SecretName>,
+    /// Certificates of the authorities that alone may vouch for the server, as PEM; `None`: those that the host trusts.
+    #[serde(default)]
+    pub ca: Option<String>,
 }
 
 impl MailServer {
@@ -217,6 +226,14 @@ impl MailServer {
         }
         if self.port == 0 {
             return Err(NoticeInvalid::Port);
+        }
+        let is_authority = |ca: &String| {
+            ca.len() <= MAIL_CA_BYTES_MAX
+                && ca.contains("-----BEGIN CERTIFICATE-----")
+                && self.tls != MailTls::Never
+        };
+        if !self.ca.iter().all(is_authority) {
+            return Err(NoticeInvalid::Authority);
         }
         let is_user =
             |user: &String| !user.is_empty() && user.len() <= 254 && !user.contains(char::is_control);
@@ -273,6 +290,7 @@ mod tests {
             from: "nest@example.org".parse().unwrap(),
             user: Some("nest".to_owned()),
             secret: Some("mail".parse().unwrap()),
+            ca: None,
         };
         assert_eq!(server.validate(), Ok(()));
         assert_eq!(
@@ -280,6 +298,10 @@ mod tests {
             Err(NoticeInvalid::Login)
         );
         assert_eq!(MailServer { secret: None, ..server.clone() }.validate(), Err(NoticeInvalid::Login));
+        let ca = Some("-----BEGIN CERTIFICATE-----".to_owned());
+        assert_eq!(MailServer { ca: ca.clone(), ..server.clone() }.validate(), Ok(()));
+        let plain = MailServer { tls: MailTls::Never, user: None, secret: None, ca, ..server.clone() };
+        assert_eq!(plain.validate(), Err(NoticeInvalid::Authority));
         let host = "mail example".to_owned();
         assert!(matches!(MailServer { host, ..server }.validate(), Err(NoticeInvalid::Server(_))));
     }

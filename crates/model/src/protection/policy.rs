@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     consistency::{Consistency, ConsistencyInvalid},
     id::{JobId, RepositoryId},
-    notice::{NOTICES_MAX, Notice, NoticeInvalid},
+    notice::{NOTICES_MAX, Notice, NoticeInvalid, Recipient},
     objective::{Objective, ObjectiveInvalid},
     pattern::PathPattern,
     proof::{Proving, SignsInvalid},
@@ -247,6 +247,11 @@ fn has_twice<T: PartialEq>(items: &[T]) -> bool {
 }
 
 impl JobPolicy {
+    /// Whether somebody is told by mail.
+    pub fn sends_mail(&self) -> bool {
+        self.notices.iter().any(|notice| matches!(notice.to, Recipient::Mail { .. }))
+    }
+
     /// The policy of a job that says nothing but where to save.
     pub fn new(repository: RepositoryId) -> Self {
         Self {

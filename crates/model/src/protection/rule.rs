@@ -9,6 +9,7 @@ use crate::{
     life::VmState,
     name::{NameError, Pattern},
     path::PathError,
+    tag::{TagError, tag_pattern},
     vm::Generation,
 };
 
@@ -102,6 +103,8 @@ pub enum RuleError {
     Value { rule: String, wanted: &'static str },
     #[error("the rule \"{rule}\" names what can be no name")]
     Name { rule: String, source: NameError },
+    #[error("the rule \"{rule}\" names what can be no tag")]
+    Tag { rule: String, source: TagError },
     #[error("the rule \"{rule}\" names what can be no path")]
     Path { rule: String, source: PathError },
     #[error("a rule has at most {RULE_BYTES_MAX} bytes")]
@@ -192,7 +195,9 @@ impl FromStr for Rule {
                 let path = value.parse();
                 Fact::Path(path.map_err(|source| RuleError::Path { rule: shown(), source })?)
             }
-            "tag" => Fact::Tag(pattern()?),
+            "tag" => {
+                Fact::Tag(tag_pattern(value).map_err(|source| RuleError::Tag { rule: shown(), source })?)
+            }
             "state" => Fact::State(state(value).ok_or_else(|| wrong("a state such as Running"))?),
             "memory" => Fact::MemoryBytes(size()?),
             "disk" => Fact::DiskBytes(size()?),

@@ -11,8 +11,9 @@ use uuid::Uuid;
 use super::{pattern::PathPattern, rule::Rule};
 use crate::{
     life::VmState,
-    name::{NameError, Pattern, Tag},
+    name::Pattern,
     path::{PathError, VmPath},
+    tag::{Tag, TagError, tag_pattern},
     vm::{Generation, VmId},
 };
 
@@ -57,8 +58,8 @@ pub enum SelectorError {
     Id(String),
     #[error("a machine is chosen by its name or path, in which * and ? stand for other text")]
     Path(#[source] PathError),
-    #[error("machines are chosen by a tag as tag:NAME, in which * and ? stand for other text")]
-    Tag(#[source] NameError),
+    #[error("machines are chosen by a tag as tag:TAG, in which * and ? stand for other text: {0}")]
+    Tag(TagError),
 }
 
 impl Selector {
@@ -76,7 +77,7 @@ impl FromStr for Selector {
 
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         if let Some(tag) = text.strip_prefix("tag:") {
-            return tag.parse().map(Self::Tag).map_err(SelectorError::Tag);
+            return tag_pattern(tag).map(Self::Tag).map_err(SelectorError::Tag);
         }
         if let Some(id) = text.strip_prefix("id:") {
             let wrong = || SelectorError::Id(crate::shown(id, 80));
@@ -245,6 +246,20 @@ mod tests {
         assert_eq!(picked(&selection(&["*"], &[], &["web*"]), &paths), ["db1", "L1"]);
         assert_eq!(picked(&selection(&["L1/*"], &[], &["l1/l2"]), &paths), ["L1/web9"]);
         assert_eq!(picked(&selection(&["tag:prod"], &[], &["*/*"]), &paths), ["db1", "L1", "web01", "Web02"]);
+    }
+
+    #[test]
+    fn who_gets_a_tag_joins_who_loses_it_leaves_and_exclusions_win() {
+        let chosen = selection(&["db*", "tag:Gold"], &[], &["tag:scratch"]);
+        let with = |name: &str, tags: &[&str]| {
+            let tags = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+            Candidate { tags, ..candidate(name) }
+        };
+        assert_eq!(chosen.judge(&with("web", &["gold", "prod"])), Cover::Named(&chosen.include[1]));
+        assert_eq!(chosen.judge(&with("web", &["goldish"])), Cover::No);
+        assert_eq!(chosen.judge(&with("db1", &[])), Cover::Named(&chosen.include[0]));
+        assert_eq!(chosen.judge(&with("db1", &["GOLD", "Scratch"])), Cover::Excluded(&chosen.exclude[0]));
+        assert!("tag:a b".parse::<Selector>().is_err() && "tag:".parse::<Selector>().is_err());
     }
 
     #[test]

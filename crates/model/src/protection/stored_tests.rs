@@ -15,6 +15,7 @@ const VERSIONS: &[&str] = &[
     include_str!("../../tests/stored/protection-1.json"),
     include_str!("../../tests/stored/protection-2.json"),
     include_str!("../../tests/stored/protection-3.json"),
+    include_str!("../../tests/stored/protection-4.json"),
 ];
 
 #[derive(Deserialize)]

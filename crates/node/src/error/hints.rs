@@ -29,6 +29,9 @@ impl NodeError {
                 "give the right one: nestling repository set '{repository}' --password-file FILE"
             )),
             Self::NotFound { object: Object::Job, .. } => Some("`nestling job list` shows those that there are".to_owned()),
+            Self::NotFound { object: Object::MailServer, .. } => {
+                Some("tell it one: nestling mail set --server HOST --from ADDRESS".to_owned())
+            }
             Self::Job(error) => error.hint(),
             Self::Exchange(error) => error.hint(),
             Self::BackupRuns { run, .. } => {

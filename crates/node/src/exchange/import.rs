@@ -240,6 +240,7 @@ impl Import {
             version: ConfigVersion::LATEST,
             created_at_ms: now_ms(),
             notes,
+            tags: Vec::new(),
             processor: Processor {
                 count: machine.processors.min(most),
                 expose_virtualization_extensions: machine.nested,

@@ -82,7 +82,7 @@ fn candidate(vm: &Vm, defined: &Defined) -> Option<Candidate> {
     Some(Candidate {
         id: vm.id,
         path: vm.name.as_str().parse().ok()?,
-        tags: Vec::new(),
+        tags: vm.tags.clone(),
         state: vm.state,
         memory_bytes: vm.memory.startup_bytes,
         disk_bytes: 0,

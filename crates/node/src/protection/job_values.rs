@@ -32,7 +32,8 @@ pub struct JobSettings {
     pub copies: Option<Vec<JobCopy>>,
     pub scripts_before: Option<Vec<Script>>,
     pub scripts_after: Option<Vec<Script>>,
-    pub notices: Option<Vec<Notice>>,
+    pub webhooks: Option<Vec<Notice>>,
+    pub mails: Option<Vec<Notice>>,
     pub objective: Option<Option<Objective>>,
     pub proving: Option<Option<Proving>>,
 }

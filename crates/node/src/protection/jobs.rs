@@ -16,7 +16,7 @@ use nestling_model::{
         Repository, RepositoryId, Rule, Run, Selection, Selector,
     },
 };
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use uuid::Uuid;
 
 use super::{
@@ -71,6 +71,16 @@ impl Jobs {
 
     fn drop(&self, id: JobId) {
         self.all.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Keeps all jobs as they are while it is held.
+    pub async fn hold(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// A job that tells by mail how it went.
+    pub fn sending_mail(&self) -> Option<Job> {
+        self.all().into_iter().find(|job| job.policy.sends_mail())
     }
 
     /// A job that saves or copies to a repository.
@@ -207,6 +217,9 @@ impl Shared {
             self.protection.repositories.all().into_iter().map(|known| known.repository).collect();
         let known = Known { jobs: &jobs, repositories: &repositories };
         job.validate(&known).map_err(JobError::from)?;
+        if job.policy.sends_mail() && self.protection.mail.server().is_none() {
+            return Err(JobError::NoMailServer.into());
+        }
         self.keeper.put(&job).await?;
         self.protection.jobs.set(job.clone());
         self.events.tell(EventKind::JobChanged, job.name.as_str(), what);
@@ -276,7 +289,14 @@ impl Shared {
         take(copies.transpose()?, &mut policy.copies);
         take(settings.scripts_before, &mut policy.scripts_before);
         take(settings.scripts_after, &mut policy.scripts_after);
-        take(settings.notices, &mut policy.notices);
+        if let Some(hooks) = settings.webhooks {
+            policy.notices.retain(|notice| matches!(notice.to, Recipient::Mail { .. }));
+            policy.notices.splice(..0, hooks);
+        }
+        if let Some(mails) = settings.mails {
+            policy.notices.retain(|notice| matches!(notice.to, Recipient::Webhook { .. }));
+            policy.notices.extend(mails);
+        }
         take(settings.objective, &mut policy.objective);
         take(settings.proving, &mut policy.proving);
         Ok(())
@@ -291,19 +311,17 @@ fn check_possible(job: &Job) -> Result<()> {
     let selectors = job.selection.include.iter().chain(&job.selection.exclude);
     for selector in selectors {
         match selector {
-            Selector::Tag(_) => return Err(NodeError::invalid("machines of this version have no tags")),
             Selector::Path(path) if path.is_inside() => return Err(NodeError::invalid(INSIDE)),
-            Selector::Path(_) | Selector::Id(_) => {}
+            Selector::Path(_) | Selector::Id(_) | Selector::Tag(_) => {}
         }
     }
     guest::check_possible(&job.policy.consistency)?;
-    let is_told = |notice: &Notice| matches!(notice.to, Recipient::Webhook { secret: None, .. });
-    if !job.policy.notices.iter().all(is_told) {
-        return Err(NodeError::invalid("notices are sent to webhooks alone, and are not signed"));
+    let is_signed = |notice: &Notice| matches!(notice.to, Recipient::Webhook { secret: Some(_), .. });
+    if job.policy.notices.iter().any(is_signed) {
+        return Err(NodeError::invalid("what is sent to webhooks is not signed"));
     }
     for rule in &job.selection.rules.rules {
         match rule.fact() {
-            Fact::Tag(_) => return Err(NodeError::invalid("machines of this version have no tags")),
             Fact::Image(_) => {
                 return Err(NodeError::invalid(
                     "it is not known which images a machine's disks were made from",

@@ -40,6 +40,7 @@ mod job_values;
 mod jobs;
 mod log;
 mod machine;
+mod mail;
 pub mod marks;
 mod notices;
 mod objectives;
@@ -64,13 +65,14 @@ use std::{sync::Arc, time::Duration};
 
 use nestling_model::{
     Operation, VmId,
-    protection::{Job, Repository, Run, RunId},
+    protection::{Job, MailServer, Repository, Run, RunId},
 };
 use nestling_store::Store;
 
 pub use candidates::looks_at_disks;
 pub use job_error::JobError;
 pub use job_values::{JobAfter, JobCopy, JobPlan, JobRun, JobSettings, JobView, PlannedDisk, PlannedMachine};
+pub use mail::NewMailServer;
 pub use objectives::Missed;
 pub use points::POINTS_MAX;
 pub use secrets::Secrets;
@@ -82,6 +84,7 @@ pub use values::{
 use self::{
     guest::owed::Owed,
     jobs::Jobs,
+    mail::Mail,
     readings::Readings,
     repositories::Repositories,
     runs::Runs,
@@ -100,6 +103,7 @@ pub struct Stored {
     repositories: Vec<Repository>,
     runs: Vec<Run>,
     jobs: Vec<Job>,
+    mail_server: Option<MailServer>,
     tracking: Vec<Tracking>,
     owed: Vec<Owed>,
 }
@@ -110,6 +114,7 @@ impl Stored {
             repositories: store.list()?,
             runs: store.list()?,
             jobs: store.list()?,
+            mail_server: store.list()?.pop(),
             tracking: store.list()?,
             owed: store.list()?,
         })
@@ -121,6 +126,7 @@ pub struct Protection {
     pub repositories: Arc<Repositories>,
     pub runs: Runs,
     pub jobs: Jobs,
+    pub mail: Mail,
     pub told: Told,
     pub turns: Turns,
     pub tracking: Book,
@@ -134,14 +140,16 @@ pub struct Protection {
 impl Protection {
     pub async fn open(home: &HomeDir, keeper: Keeper, stored: Stored, now_ms: u64) -> Result<Self> {
         let secrets = SecretFiles::new(home.secrets());
-        let known: Vec<_> = stored.repositories.iter().map(|repository| repository.id).collect();
-        secrets.sweep(|id| known.contains(&id))?;
+        let of_mail = stored.mail_server.as_ref().and_then(|server| server.secret.as_ref());
+        let known = stored.repositories.iter().map(|repository| repository.id.into());
+        secrets.sweep(&known.chain(of_mail.map(Into::into)).collect::<Vec<_>>())?;
         let unfinished = |tracking: &Tracking| {
             let begun = tracking.begun.iter().filter(|begun| !begun.durable);
             begun.map(|begun| (tracking.vm, begun.run)).collect::<Vec<_>>()
         };
         Ok(Self {
-            repositories: Arc::new(Repositories::new(secrets, stored.repositories)),
+            repositories: Arc::new(Repositories::new(secrets.clone(), stored.repositories)),
+            mail: Mail::new(secrets, stored.mail_server),
             runs: Runs::open(keeper.clone(), home.logs(), stored.runs, now_ms).await?,
             jobs: Jobs::new(stored.jobs),
             told: Told::default(),

@@ -1,4 +1,5 @@
-//! Those who are told how a run went, or that an objective is missed: webhooks, which get an object in JSON.
+//! Those who are told how a run went, or that an objective is missed: webhooks, which get an object in JSON, and people, who
+//! get a mail.
 //!
 //! A notice is sent when the run has ended, so it keeps nothing waiting, and one that cannot be sent is told in the run's log and
 //! as an event. That it is owed is written down with the run's end, so that the next node sends what the end of this one cut off.
@@ -20,7 +21,11 @@ use nestling_model::{
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 
-use super::{objectives::Missed, runs::Entry};
+use super::{
+    mail::{self, Letter},
+    objectives::Missed,
+    runs::Entry,
+};
 use crate::node::Shared;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,6 +33,12 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 /// What is told of at most; how many there are is told in any case.
 const MACHINES_MAX: usize = 200;
+
+/// The same for programs and for people.
+struct News {
+    object: Value,
+    letter: Letter,
+}
 
 /// Tells how a run of a job has ended.
 pub async fn tell_of_run(node: &Arc<Shared>, entry: &Entry, job: &Job) {
@@ -38,7 +49,11 @@ pub async fn tell_of_run(node: &Arc<Shared>, entry: &Entry, job: &Job) {
         RunState::Failed | RunState::Interrupted => when.failure,
         RunState::Cancelled | RunState::Waiting | RunState::Running => false,
     };
-    let failed = tell(node, job, wanted, &ended(node, job, &run)).await;
+    let repository = node.protection.repositories.get(run.repository);
+    let repository =
+        repository.map_or_else(|| run.repository.0.to_string(), |known| known.repository.name.into());
+    let letter = mail::ended(&crate::facts::host_name(), job, &run, &repository);
+    let failed = tell(node, job, wanted, &News { object: ended(node, job, &run), letter }).await;
     if node.stopping.is_cancelled() || !run.untold {
         // The next node tells it, to some perhaps twice: better than never.
         return;
@@ -53,7 +68,8 @@ pub async fn tell_of_run(node: &Arc<Shared>, entry: &Entry, job: &Job) {
 
 /// Tells that machines of a job have no recovery point that is young enough.
 pub async fn tell_of_missed(node: &Arc<Shared>, job: &Job, missed: &[Missed]) {
-    tell(node, job, |when| when.missed_objective, &late(node, job, missed)).await;
+    let letter = mail::late(&crate::facts::host_name(), job, missed);
+    tell(node, job, |when| when.missed_objective, &News { object: late(node, job, missed), letter }).await;
 }
 
 /// Tells all who want to know. Why it failed, for each with whom it did.
@@ -61,20 +77,22 @@ async fn tell(
     node: &Arc<Shared>,
     job: &Job,
     wanted: impl Fn(&NoticeWhen) -> bool,
-    message: &Value,
+    news: &News,
 ) -> Vec<String> {
     let mut failed = Vec::new();
-    for Notice { to, when } in &job.policy.notices {
-        // There is no other way so far; a job that names one is refused when it is made.
-        let Recipient::Webhook { url, secret: None } = to else { continue };
-        if !wanted(when) {
-            continue;
+    for Notice { to, .. } in job.policy.notices.iter().filter(|notice| wanted(&notice.when)) {
+        match to {
+            Recipient::Webhook { url, secret: None } => {
+                let told = insist(node, url, &news.object).await;
+                failed.extend(told.err().map(|why| format!("{url} could not be told: {why}")));
+            }
+            // A job that names one is refused when it is made.
+            Recipient::Webhook { secret: Some(_), .. } => {}
+            Recipient::Mail { addresses } => failed.extend(node.mail(&news.letter, addresses).await),
         }
-        if let Err(why) = insist(node, url, message).await {
-            let why = format!("{url} could not be told: {why}");
-            node.events.tell(EventKind::Warning, format!("job {}", job.name), why.as_str());
-            failed.push(why);
-        }
+    }
+    for why in &failed {
+        node.events.tell(EventKind::Warning, format!("job {}", job.name), why.as_str());
     }
     failed
 }

@@ -1,4 +1,5 @@
-//! What opens repositories: passwords, and credentials of storages, in files that only the node's own user can read.
+//! What opens repositories and the mail server: passwords, and credentials of storages, in files that only the node's own user
+//! can read.
 //!
 //! A file is written whole under another name, made durable and then named, so that a node that dies leaves the old
 //! secrets or the new ones. What is read from them must never get into a document, a log, an answer or an argument.
@@ -12,11 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nestling_model::protection::RepositoryId;
+use nestling_model::protection::{RepositoryId, SecretName};
 use nestling_vault::PASSWORD_BYTES_MAX;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{NodeError, error::Result, home::remove_file};
@@ -25,7 +25,7 @@ use crate::{NodeError, error::Result, home::remove_file};
 const SETTINGS_BYTES_MAX: usize = 128 << 10;
 const FILE_BYTES_MAX: u64 = 512 << 10;
 
-/// What opens one repository. Wiped when it goes.
+/// What opens one repository or one mail server. Wiped when it goes.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Secrets {
     pub password: String,
@@ -62,6 +62,21 @@ impl Secrets {
     }
 }
 
+/// Whose it is: the name of its file.
+pub struct Owner(String);
+
+impl From<RepositoryId> for Owner {
+    fn from(id: RepositoryId) -> Self {
+        Self(id.0.to_string())
+    }
+}
+
+impl From<&SecretName> for Owner {
+    fn from(name: &SecretName) -> Self {
+        Self(name.to_string())
+    }
+}
+
 /// The directory of them all.
 #[derive(Debug, Clone)]
 pub struct SecretFiles(PathBuf);
@@ -71,13 +86,13 @@ impl SecretFiles {
         Self(dir)
     }
 
-    fn path(&self, id: RepositoryId) -> PathBuf {
-        self.0.join(id.0.to_string())
+    fn path(&self, of: impl Into<Owner>) -> PathBuf {
+        self.0.join(of.into().0)
     }
 
     /// Durable when this returns.
-    pub fn put(&self, id: RepositoryId, secrets: &Secrets) -> Result<()> {
-        let path = self.path(id);
+    pub fn put(&self, of: impl Into<Owner>, secrets: &Secrets) -> Result<()> {
+        let path = self.path(of);
         let part = path.with_extension("part");
         remove_file(&part)?;
         let text = serde_json::to_vec(secrets).map_err(|e| NodeError::Internal(e.to_string()))?;
@@ -86,27 +101,26 @@ impl SecretFiles {
         File::open(&self.0).and_then(|dir| dir.sync_all()).map_err(NodeError::io("sync", &self.0))
     }
 
-    pub fn get(&self, id: RepositoryId) -> Result<Secrets> {
-        let path = self.path(id);
-        let text = read(&path).map_err(NodeError::io("read the repository's password from", &path))?;
+    pub fn get(&self, of: impl Into<Owner>) -> Result<Secrets> {
+        let path = self.path(of);
+        let text = read(&path).map_err(NodeError::io("read the password from", &path))?;
         serde_json::from_slice(&text).map_err(|_| {
             // What serde says of it could show a part of it.
             let damaged = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is damaged");
-            NodeError::io("read the repository's password from", &path)(damaged)
+            NodeError::io("read the password from", &path)(damaged)
         })
     }
 
-    pub fn remove(&self, id: RepositoryId) -> Result<()> {
-        remove_file(&self.path(id))
+    pub fn remove(&self, of: impl Into<Owner>) -> Result<()> {
+        remove_file(&self.path(of))
     }
 
-    /// Removes what belongs to no repository: a node died between its steps.
-    pub fn sweep(&self, exists: impl Fn(RepositoryId) -> bool) -> Result<()> {
+    /// Removes what belongs to nobody: a node died between its steps.
+    pub fn sweep(&self, known: &[Owner]) -> Result<()> {
         for entry in fs::read_dir(&self.0).map_err(NodeError::io("list", &self.0))? {
             let path = entry.map_err(NodeError::io("list", &self.0))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
-            let id = name.and_then(|name| Uuid::parse_str(name).ok()).map(RepositoryId);
-            if !id.is_some_and(&exists) {
+            if !name.is_some_and(|name| known.iter().any(|of| of.0 == name)) {
                 remove_file(&path)?;
             }
         }
@@ -125,7 +139,7 @@ fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let file = File::options().read(true).custom_flags(no_follow).open(path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "others could read a repository's password; that is mended");
+        tracing::warn!(path = %path.display(), "others could read a password; that is mended");
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     // One buffer that never grows: what is moved elsewhere would not be wiped.
@@ -138,6 +152,8 @@ fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use uuid::Uuid;
 
     const ID: RepositoryId = RepositoryId(Uuid::from_u128(1));
 
@@ -178,16 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_no_repository_goes() {
+    fn what_belongs_to_nobody_goes() {
         let dir = tempfile::tempdir().unwrap();
         let files = SecretFiles::new(dir.path().to_owned());
         let other = RepositoryId(Uuid::from_u128(2));
         files.put(ID, &secrets("a")).unwrap();
         files.put(other, &secrets("b")).unwrap();
+        let (mail, older): (SecretName, SecretName) = ("mail-2".parse().unwrap(), "mail-1".parse().unwrap());
+        files.put(&mail, &secrets("c")).unwrap();
+        files.put(&older, &secrets("d")).unwrap();
         fs::write(files.path(ID).with_extension("part"), "torn").unwrap();
-        files.sweep(|id| id == ID).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        files.sweep(&[ID.into(), (&mail).into()]).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         files.get(ID).unwrap();
+        assert_eq!(files.get(&mail).unwrap().password, "c");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nestling_identity::{Action, Identity};
-use nestling_model::{ConfigVersion, EventKind, Operation, Vm, VmInvalid, VmState};
+use nestling_model::{ConfigVersion, EventKind, Operation, Vm, VmInvalid, VmState, tag::retagged};
 use nestling_store::{Batch, Document};
 
 use super::{
@@ -100,10 +100,12 @@ fn asked(change: &VmChange) -> Asked {
     }
 }
 
-fn changed(vm: &Vm, change: VmChange) -> Vm {
+fn changed(vm: &Vm, change: VmChange) -> Result<Vm> {
     let VmChange {
         name,
         notes,
+        add_tags,
+        remove_tags,
         processor_count,
         expose_virtualization_extensions,
         memory_startup_bytes,
@@ -113,6 +115,7 @@ fn changed(vm: &Vm, change: VmChange) -> Vm {
         boot,
     } = change;
     let mut vm = vm.clone();
+    vm.tags = retagged(&vm.tags, &add_tags, &remove_tags)?;
     fn set<T>(field: &mut T, value: Option<T>) {
         if let Some(value) = value {
             *field = value;
@@ -127,7 +130,7 @@ fn changed(vm: &Vm, change: VmChange) -> Vm {
     set(&mut vm.start_delay_seconds, start_delay_seconds);
     set(&mut vm.stop_action, stop_action);
     set(&mut vm.boot, boot);
-    vm
+    Ok(vm)
 }
 
 /// What cannot be, in Hyper-V's shape where it has one.
@@ -149,7 +152,7 @@ impl Owner {
     async fn change(&mut self, change: VmChange) -> Result<()> {
         let operation = asked(&change).operation;
         self.admit(operation)?;
-        let vm = changed(&self.vm, change);
+        let vm = changed(&self.vm, change)?;
         // A definition that this host could not give any more may still be renamed.
         if operation == Operation::ModifyWhenOff {
             vm.validate(&self.node.limits()).map_err(|invalid| refusal(&self.vm, invalid))?;
@@ -241,6 +244,7 @@ mod tests {
         let operation = |change: VmChange| asked(&change).operation;
         let none = VmChange::default;
         assert_eq!(operation(VmChange { notes: Some(String::new()), ..none() }), Operation::Modify);
+        assert_eq!(operation(VmChange { add_tags: vec!["t".parse().unwrap()], ..none() }), Operation::Modify);
         for change in [
             VmChange { processor_count: Some(2), ..none() },
             VmChange { expose_virtualization_extensions: Some(true), ..none() },

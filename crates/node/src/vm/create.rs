@@ -7,7 +7,7 @@ use nestling_identity::{Action, Identity};
 use nestling_image::Image;
 use nestling_model::{
     Adapter, Boot, ConfigVersion, Controller, Disk, DiskFormat, EventKind, Generation, Memory, Processor,
-    StartAction, StopAction, Vm, VmId, VmState, adapter::DEFAULT_NAME,
+    StartAction, StopAction, Vm, VmId, VmState, adapter::DEFAULT_NAME, tag::retagged,
 };
 use nestling_store::Document;
 
@@ -252,6 +252,7 @@ fn define(id: VmId, new: &NewVm, image: Option<&Image>, adapter: Adapter) -> Res
         version: new.version.unwrap_or(ConfigVersion::LATEST),
         created_at_ms: now_ms(),
         notes: new.notes.clone(),
+        tags: retagged(&[], &new.tags, &[])?,
         processor: Processor {
             count: new.processor_count.unwrap_or(1),
             expose_virtualization_extensions: new.expose_virtualization_extensions,

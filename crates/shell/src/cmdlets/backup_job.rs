@@ -42,6 +42,11 @@ const VMS: Parameter =
     Parameter::new("VMName", Kind::Strings, "The machines' names; * and ? also cover those that come later.");
 const VM_OBJECTS: Parameter =
     Parameter::new("VM", Kind::Objects(VM_TYPE), "The virtual machines, as Get-VM gives them.");
+const TAG: Parameter = Parameter::new(
+    "Tag",
+    Kind::Strings,
+    "Tags; also covers machines that have one, whenever they get or lose it.",
+);
 const EXCLUDED: Parameter = Parameter::new("ExcludeVMName", Kind::Strings, "Machines that are left out.");
 const RULE: Parameter =
     Parameter::new("Rule", Kind::Strings, "Conditions that also cover a machine, such as 'memory>=4GB'.");
@@ -97,6 +102,7 @@ fn new_cmdlet() -> Cmdlet<Client> {
                 Parameter::new("Name", Kind::String, "The name.").at(0).mandatory(),
                 VMS.at(1),
                 VM_OBJECTS,
+                TAG,
                 EXCLUDED,
                 RULE,
                 REPOSITORY,
@@ -171,6 +177,7 @@ fn set_cmdlet() -> Cmdlet<Client> {
                 Parameter::new("NewName", Kind::String, "The new name."),
                 VMS,
                 VM_OBJECTS,
+                TAG,
                 EXCLUDED,
                 RULE,
                 REPOSITORY,
@@ -383,10 +390,10 @@ fn is_name(name: &str, other: &str) -> bool {
 
 /// What the parameters say; `before` is what there is.
 fn settings(call: &Call<'_>, before: &v1::JobSettings) -> v1::JobSettings {
-    let mut vms = listed(call, "VMName");
+    let mut names = listed(call, "VMName");
     if call.has("VM") {
         let ids = call.objects("VM").into_iter().map(|vm| format!("id:{}", property(vm, "Id")));
-        vms = Some(vms.into_iter().flatten().chain(ids).collect());
+        names = Some(names.into_iter().flatten().chain(ids).collect());
     }
     let seconds = match call.value("RecoveryPointObjective") {
         Some(Value::TimeSpan(span)) => u64::try_from(span.ms / 1000).ok(),
@@ -394,7 +401,7 @@ fn settings(call: &Call<'_>, before: &v1::JobSettings) -> v1::JobSettings {
     };
     v1::JobSettings {
         notes: call.text("Notes"),
-        vms,
+        vms: before.with_machines(names, listed(call, "Tag")),
         exclude_vms: listed(call, "ExcludeVMName"),
         rules: listed(call, "Rule"),
         repository: call.text("Repository"),

@@ -76,11 +76,13 @@ pub fn job(job: &v1::Job) -> Value {
     let after = set.after.iter().flatten().map(|after| after.job.clone());
     let copies = set.copies.iter().flatten().map(|copy| copy.repository.clone());
     let last = job.last_run.as_ref();
+    let (names, tags) = set.machines();
     let object = Object::new(JOB_TYPE)
         .with("Name", job.name.as_str())
         .with("Id", job.id.to_string())
         .with("Enabled", set.enabled.unwrap_or(true))
-        .with("VMName", texts(set.vms.iter().flatten().cloned()))
+        .with("VMName", texts(names))
+        .with("Tag", texts(tags))
         .with("ExcludeVMName", texts(set.exclude_vms.iter().flatten().cloned()))
         .with("Rule", texts(set.rules.iter().flatten().cloned()))
         .with("Repository", set.repository.clone())

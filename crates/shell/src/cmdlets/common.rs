@@ -154,7 +154,7 @@ pub enum Deed {
     Operate(VmOperation),
     /// Shut down, and cut the power if the guest does not go: what `-Force` asks for.
     StopInAnyCase,
-    Change(v1::VmChange),
+    Change(Box<v1::VmChange>),
 }
 
 impl Deed {

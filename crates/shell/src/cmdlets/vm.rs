@@ -70,10 +70,16 @@ fn change_cmdlets() -> [Cmdlet<Client>; 3] {
             input: Input::EachRecord,
             impact: Impact::Changes,
             views: const { &[&VIEW] },
-            examples: &[Example {
-                code: "Get-VM | Set-VM -AutomaticStartAction Nothing",
-                says: "None starts with the host.",
-            }],
+            examples: &[
+                Example {
+                    code: "Get-VM | Set-VM -AutomaticStartAction Nothing",
+                    says: "None starts with the host.",
+                },
+                Example {
+                    code: "Set-VM -Name V -AddTag prod, web -RemoveTag test",
+                    says: "Jobs that choose machines by these tags cover it from now on, or no longer.",
+                },
+            ],
             run: |call| Box::pin(set(call)),
         },
         Cmdlet {
@@ -157,6 +163,7 @@ const NEW: &[Parameter] = &[
         .in_sets(&["Image"]),
     Parameter::new("SwitchName", Kind::String, "The switch that its network adapter is connected to."),
     Parameter::new("Version", Kind::String, "Configuration version; the latest when absent."),
+    Parameter::new("Tag", Kind::Strings, "Tags, by which backup jobs choose it. Ours."),
     Parameter::switch("Force", "Goes ahead without asking."),
 ];
 
@@ -175,6 +182,7 @@ async fn new(call: &mut Call<'_>) -> CmdletResult {
         image: call.text("Image"),
         append: call.text("Append"),
         switch: call.text("SwitchName"),
+        tags: call.texts("Tag"),
         name,
         ..v1::NewVm::default()
     };
@@ -204,6 +212,8 @@ const SET: &[Parameter] = &[
     Parameter::new("AutomaticStopAction", Kind::Enum(&STOP_ACTION), "What happens when the host shuts down."),
     Parameter::new("Notes", Kind::String, "Notes."),
     Parameter::new("NewVMName", Kind::String, "A new name."),
+    Parameter::new("AddTag", Kind::Strings, "Tags that it gets. Ours."),
+    Parameter::new("RemoveTag", Kind::Strings, "Tags that it loses, if it has them. Ours."),
     PASSTHRU,
 ];
 
@@ -232,6 +242,8 @@ async fn set(call: &mut Call<'_>) -> CmdletResult {
     let change = v1::VmChange {
         name: call.text("NewVMName"),
         notes: call.text("Notes"),
+        add_tags: call.texts("AddTag"),
+        remove_tags: call.texts("RemoveTag"),
         processor_count: count(call, "ProcessorCount"),
         memory_startup_bytes: size(call, "MemoryStartupBytes")?,
         start_action: start_action(call),
@@ -239,12 +251,12 @@ async fn set(call: &mut Call<'_>) -> CmdletResult {
         stop_action: stop_action(call),
         ..v1::VmChange::default()
     };
-    for_each(call, Deed::Change(change)).await
+    for_each(call, Deed::Change(Box::new(change))).await
 }
 
 async fn rename(call: &mut Call<'_>) -> CmdletResult {
     let change = v1::VmChange { name: call.text("NewName"), ..v1::VmChange::default() };
-    for_each(call, Deed::Change(change)).await
+    for_each(call, Deed::Change(Box::new(change))).await
 }
 
 async fn remove(call: &mut Call<'_>) -> CmdletResult {

@@ -120,6 +120,7 @@ fn parts(object: &mut Object, vm: &v1::Vm) {
     // Ours: what Hyper-V has no property for.
     object.set("Engine", vm.engine.clone());
     object.set("HostsNestling", vm.hosts_nestling);
+    object.set("Tags", texts(vm.tags.iter().cloned()));
 }
 
 /// The properties at the end of every part of a machine.
