@@ -305,7 +305,7 @@ mod tests {
         assert!(is_empty(&volume("nothing (zeroes)", None)));
         assert!(!is_empty(&volume("nothing (zeroes)", Some("it cannot be read"))));
         assert!(!is_empty(&volume("an encrypted volume (LUKS)", None)) && !is_empty(&volume("", None)));
-        assert_eq!(disk_of("scsi:0/0:/a/b"), "scsi:0/");
+        assert_eq!(disk_of("scsi:0/0:/a/b"), "scsi:0");
         assert_eq!(disk_of("scsi:0/0:/a.qcow2//1:/b"), "scsi:0/0:/a.qcow2//");
     }
 
