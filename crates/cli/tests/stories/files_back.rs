@@ -36,7 +36,7 @@ fn begin(nest: &Nest) {
          echo one > root/etc/app/one; echo two > root/etc/app/sub/two; ln -s sub/two root/etc/app/link
          head -c 5000000 /dev/urandom > root/etc/app/large; truncate -s 2M root/etc/app/hole
          echo index > root/srv/site/index; chmod 750 root/srv/site
-         chmod 4711 root/etc/app/one; chown 1234:4321 root/etc/app/one
+         chown 1234:4321 root/etc/app/one; chmod 4711 root/etc/app/one
          touch -d @1000000000 root/etc/app/one root/etc/app/sub root/srv/site root/srv
          truncate -s 66M old.raw; truncate -s 64M old.part; mke2fs -q -F -t ext4 -d root old.part
          sgdisk -n 1:2048:+64M old.raw; dd if=old.part of=old.raw bs=1M seek=1 conv=notrunc",
