@@ -163,7 +163,8 @@ pub fn compose(account: &Account, letter: &Letter, to: &MailAddress) -> Result<M
         .message_id(Some(format!("<{}@{domain}>", Uuid::new_v4())))
         .header(AutoSubmitted)
         .header(ContentType::TEXT_PLAIN)
-        .body(letter.body.clone());
+        // A line end follows it on the wire.
+        .body(letter.body.trim_end_matches('\n').to_owned());
     message.map_err(|error| error.to_string())
 }
 

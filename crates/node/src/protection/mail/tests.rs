@@ -413,7 +413,7 @@ fn the_password_is_kept_apart_and_changes_with_its_server() {
 #[test]
 fn a_letter_says_what_went_wrong_first() {
     let job: Job = serde_json::from_value(serde_json::json!({
-        "id": uuid::Uuid::nil(), "name": "Nightly", "policy": {"repository": uuid::Uuid::nil()}
+        "id": uuid::Uuid::nil(), "name": "Nightly", "selection": {}, "policy": {"repository": uuid::Uuid::nil()}
     }))
     .unwrap();
     let machine = |path: &str, state: &str| {
