@@ -130,7 +130,7 @@ impl Set {
 fn authorities(path: &Path) -> Result<String> {
     let failed = |e: std::io::Error| Failure::file("read the certificates from", path, &e);
     let mut text = String::new();
-    File::open(&path)
+    File::open(path)
         .and_then(|file| file.take(CA_BYTES_MAX + 1).read_to_string(&mut text))
         .map_err(failed)?;
     if text.len() as u64 > CA_BYTES_MAX {
