@@ -44,7 +44,11 @@ pub fn seeds(usual: u64, each: impl Fn(u64) + Sync) {
     if let Some(seed) = number("NESTLING_VAULT_SEED") {
         return each(seed);
     }
-    let runs = number("NESTLING_VAULT_RUNS").unwrap_or(usual);
+    at_once(number("NESTLING_VAULT_RUNS").unwrap_or(usual), each);
+}
+
+/// Runs `each` for 0 to `runs` - 1, several at once.
+pub fn at_once(runs: u64, each: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
     // A run hands its work from thread to thread all the time: it waits more than it computes.
     let threads = 4 * std::thread::available_parallelism().map_or(2, usize::from);
@@ -52,11 +56,11 @@ pub fn seeds(usual: u64, each: impl Fn(u64) + Sync) {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed >= runs {
+                    let run = next.fetch_add(1, Relaxed);
+                    if run >= runs {
                         return;
                     }
-                    each(seed);
+                    each(run);
                 }
             });
         }
