@@ -24,7 +24,7 @@ EXIT STATUS:
   2  the command line makes no sense
   3  a repository could not be looked into; the others' points are listed")]
 pub struct Points {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host or of one that is no more; * and ? stand for other text")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine: of this host, of one that is no more, or inside another one as L1/L2; * and ? stand for other text")]
     vm: Option<VmPath>,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
@@ -77,14 +77,9 @@ pub struct RemovePoint {
 impl Points {
     pub async fn run(self, session: &Session) -> Result {
         let printer = session.printer;
-        let (client, vm) = match &self.vm {
-            Some(path) => {
-                let (client, vm) = session.at(path).await?;
-                (client, Some(vm))
-            }
-            None => (session.client().await?, None),
-        };
-        let found = client.points(vm, self.repository.as_deref(), self.skip, self.limit).await?;
+        let client = session.client().await?;
+        let vm = self.vm.as_ref().map(ToString::to_string);
+        let found = client.points(vm.as_deref(), self.repository.as_deref(), self.skip, self.limit).await?;
         printer.list(&found.points, table)?;
         if found.left_out > 0 {
             printer.talk(&format!("{} older points are not shown", found.left_out));

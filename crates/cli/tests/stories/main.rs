@@ -11,6 +11,7 @@ mod faults;
 mod files;
 mod firmware;
 mod guide;
+mod inner;
 mod jobs;
 mod life;
 mod mounted;

@@ -19,6 +19,7 @@ pub enum Object {
     Recovery,
     Proof,
     Job,
+    Loan,
 }
 
 pub fn not_found(object: Object, name: &str) -> String {
@@ -51,6 +52,7 @@ pub fn not_found(object: Object, name: &str) -> String {
         Object::Recovery => format!("there is no recovery {name}"),
         Object::Proof => format!("there is no proof {name}"),
         Object::Job => format!("there is no backup job \"{name}\""),
+        Object::Loan => format!("no machine is lent to the host above as {name}"),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
         }
@@ -74,7 +76,8 @@ pub fn exists(object: Object, name: &str) -> String {
         | Object::Point
         | Object::Recovery
         | Object::Proof
-        | Object::Job => {
+        | Object::Job
+        | Object::Loan => {
             format!("{name} exists already")
         }
     }

@@ -13,6 +13,9 @@ use nestling_model::{
 use super::values::SwitchMapping;
 use crate::{NodeError, error::Result, protection::description::SwitchThen};
 
+/// What each host calls its store of images.
+const IMAGES: &str = "images";
+
 /// Where an adapter is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plug {
@@ -54,12 +57,24 @@ pub fn boot(described: &Boot, images: &Path, present: Option<&Boot>) -> std::res
     match described {
         Boot::Firmware => Ok(Boot::Firmware),
         known if present == Some(known) => Ok(known.clone()),
-        Boot::Kernel { kernel, initrd, .. } => {
-            let strange =
-                [Some(kernel), initrd.as_ref()].into_iter().flatten().find(|file| !is_below(file, images));
-            strange.map_or_else(|| Ok(described.clone()), |file| Err(file.clone()))
-        }
+        Boot::Kernel { kernel, initrd, append } => Ok(Boot::Kernel {
+            kernel: here(kernel, images)?,
+            initrd: initrd.as_ref().map(|initrd| here(initrd, images)).transpose()?,
+            append: append.clone(),
+        }),
     }
+}
+
+/// A file of an image as it lies in this host's store: the point may come from a host whose home is elsewhere, a machine of
+/// this one for instance. Blocks.
+fn here(file: &Path, images: &Path) -> std::result::Result<PathBuf, PathBuf> {
+    if is_below(file, images) {
+        return Ok(file.to_owned());
+    }
+    let parts: Vec<_> = file.components().collect();
+    let store = parts.iter().rposition(|part| part.as_os_str() == IMAGES);
+    let same = store.map(|at| images.join(parts[at + 1..].iter().collect::<PathBuf>()));
+    same.filter(|same| is_below(same, images)).ok_or_else(|| file.to_owned())
 }
 
 /// By where its links lead. Blocks.
@@ -139,6 +154,12 @@ mod tests {
         {
             assert_eq!(boot(&kernel(bad.clone(), None), &images, None), Err(bad.clone()));
             assert_eq!(boot(&kernel(images.join("vmlinuz"), Some(bad.clone())), &images, None), Err(bad));
+        }
+        // Of the same image on another host.
+        let away = kernel("/var/lib/other/images/vmlinuz".into(), None);
+        assert_eq!(boot(&away, &images, None), Ok(own.clone()));
+        for bad in ["/other/images/../shadow", "/other/images/none", "/other/images/link", "/other/images"] {
+            assert!(boot(&kernel(bad.into(), None), &images, None).is_err(), "{bad}");
         }
         let present = kernel(dir.path().join("shadow"), None);
         assert_eq!(boot(&present, &images, Some(&present)), Ok(present.clone()), "it has that already");

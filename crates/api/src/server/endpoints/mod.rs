@@ -7,6 +7,7 @@ mod guests;
 mod host;
 mod inside;
 mod jobs;
+mod loans;
 mod network;
 mod proof;
 mod protection;
@@ -85,6 +86,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(exchange::routes())
         .merge(files::routes())
         .merge(jobs::routes())
+        .merge(loans::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();
     complete(&mut document);
