@@ -29,7 +29,7 @@ EXIT STATUS:
   2  the command line makes no sense
   3  something could not be looked into, or there is more; the rest is shown")]
 pub struct Find {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine: of this host, one that is no more, or one inside another as L1/L2")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine: of this host, inside another one (L1/L2), or one that is no more")]
     vm: VmPath,
     /// What the name looks like, with * and ?; case does not matter
     #[arg(long, value_name = "PATTERN")]
