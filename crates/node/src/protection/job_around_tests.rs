@@ -165,10 +165,8 @@ fn what_this_host_cannot_do_is_refused() {
         let notices = Some(vec![Notice { to: mail, when: Default::default() }]);
         let refused = [
             include("tag:prod"),
-            include("L1/L2"),
             rule("tag=prod"),
             rule("image=debian"),
-            rule("path=L1/*"),
             JobSettings { notices, ..all(None) },
             JobSettings { include: Some(Vec::new()), ..all(None) },
             JobSettings { parallel: Some(0), ..all(None) },

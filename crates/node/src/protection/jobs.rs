@@ -13,7 +13,7 @@ use nestling_model::{
     EventKind, JobName,
     protection::{
         After, Candidate, CopyTo, DiskExclude, Fact, Job, JobId, JobPolicy, Keep, Known, Notice, Recipient,
-        Repository, RepositoryId, Rule, Run, Selection, Selector,
+        Repository, RepositoryId, Run, Selection, Selector,
     },
 };
 use tokio::sync::{Mutex, Notify};
@@ -284,16 +284,12 @@ impl Shared {
     }
 }
 
-const INSIDE: &str = "the machines of a job are those of its own host; for machines inside another one make a job there: \
-                      nestling --in VM job create";
-
 /// Refuses what the words of a job allow and this host cannot do, so that nothing is promised silently.
 fn check_possible(job: &Job) -> Result<()> {
     let selectors = job.selection.include.iter().chain(&job.selection.exclude);
     for selector in selectors {
         match selector {
             Selector::Tag(_) => return Err(NodeError::invalid("machines of this version have no tags")),
-            Selector::Path(path) if path.is_inside() => return Err(NodeError::invalid(INSIDE)),
             Selector::Path(_) | Selector::Id(_) => {}
         }
     }
@@ -310,7 +306,6 @@ fn check_possible(job: &Job) -> Result<()> {
                     "it is not known which images a machine's disks were made from",
                 ));
             }
-            _ if Rule::is_inside(rule) => return Err(NodeError::invalid(INSIDE)),
             _ => {}
         }
     }
