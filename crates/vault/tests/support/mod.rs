@@ -50,8 +50,7 @@ pub fn seeds(usual: u64, each: impl Fn(u64) + Sync) {
 /// Runs `each` for 0 to `runs` - 1, several at once.
 pub fn at_once(runs: u64, each: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
-    // A run hands its work from thread to thread all the time: it waits more than it computes.
-    let threads = 4 * std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
