@@ -299,14 +299,7 @@ impl Client {
         skip: u32,
         limit: Option<u32>,
     ) -> Result<Points> {
-        let (skip, limit) = (skip.to_string(), limit.map(|limit| limit.to_string()));
-        let asked = [
-            ("vm", vm),
-            ("repository", repository),
-            ("skip", Some(skip.as_str())),
-            ("limit", limit.as_deref()),
-        ];
-        self.json(Method::GET, &asking("points", &asked), NOTHING).await
+        self.points_of(vm, None, repository, skip, limit).await
     }
 
     /// Those of earlier machines of the name of one that is there.
@@ -317,10 +310,21 @@ impl Client {
         skip: u32,
         limit: Option<u32>,
     ) -> Result<Points> {
+        self.points_of(Some(vm), Some("true"), repository, skip, limit).await
+    }
+
+    async fn points_of(
+        &self,
+        vm: Option<&str>,
+        earlier: Option<&str>,
+        repository: Option<&str>,
+        skip: u32,
+        limit: Option<u32>,
+    ) -> Result<Points> {
         let (skip, limit) = (skip.to_string(), limit.map(|limit| limit.to_string()));
         let asked = [
-            ("vm", Some(vm)),
-            ("earlier", Some("true")),
+            ("vm", vm),
+            ("earlier", earlier),
             ("repository", repository),
             ("skip", Some(skip.as_str())),
             ("limit", limit.as_deref()),
