@@ -55,7 +55,7 @@ pub(crate) fn in_parallel_with<T: Sync, W>(
     std::thread::scope(|scope| {
         // This thread is one of them: to make one costs more than many an item does.
         for _ in 1..threads.min(items.len()) {
-            scope.spawn(&work);
+            scope.spawn(work);
         }
         if !items.is_empty() {
             work();
