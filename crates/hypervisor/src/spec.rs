@@ -21,6 +21,8 @@ pub struct LaunchSpec {
     pub taps: BTreeMap<AdapterId, String>,
     /// Give adapters without a tap QEMU's own user-mode network, which needs no root.
     pub user_net: bool,
+    /// Give each adapter a cable to this node instead of all that, and nothing else ([`RunDir::cable`]).
+    pub cables: bool,
     /// A state written by [`crate::Machine::save_to`] to go on from.
     pub restore_from: Option<PathBuf>,
     /// The UEFI variables of a generation 2 machine; made from the firmware's template if absent.
@@ -129,6 +131,16 @@ impl RunDir {
     /// Where QEMU serves disks as they were at an instant.
     pub fn nbd(&self) -> PathBuf {
         self.0.join("nbd.sock")
+    }
+
+    /// The machine's end of the cable of an adapter, by its slot: a socket of datagrams, of which each is a frame.
+    pub fn cable(&self, slot: u8) -> PathBuf {
+        self.0.join(format!("n{slot}.sock"))
+    }
+
+    /// The other end of all its cables. Whoever binds it speaks with the guest; until then, frames go nowhere.
+    pub fn neighbour(&self) -> PathBuf {
+        self.0.join("nn.sock")
     }
 
     pub fn pid(&self) -> PathBuf {

@@ -15,6 +15,7 @@ mod firewall;
 mod host;
 mod kernel;
 mod names;
+mod neighbour;
 mod nft;
 mod read;
 mod reconcile;
@@ -34,6 +35,7 @@ pub use error::NetworkError;
 pub use firewall::{Blocks, ForeignFilter};
 pub use host::{AdapterKind, HostAdapter, InterfaceAddress, InterfaceRoute, Lease, PortCounters};
 pub use names::{Ours, Tag};
+pub use neighbour::{Knock, Neighbour};
 use nestling_model::{AdapterId, Nat};
 use tokio::{sync::Mutex, task::JoinHandle};
 

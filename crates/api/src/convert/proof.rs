@@ -7,10 +7,11 @@ use crate::v1;
 
 impl From<v1::ProofSigns> for model::Signs {
     fn from(signs: v1::ProofSigns) -> Self {
-        let v1::ProofSigns { agent, console, in_guest, on_host, seconds_max } = signs;
+        let v1::ProofSigns { agent, console, ports, in_guest, on_host, seconds_max } = signs;
         Self {
             agent,
             console,
+            ports,
             in_guest: in_guest.map(Into::into),
             on_host: on_host.map(Into::into),
             seconds_max: seconds_max.unwrap_or(Self::default().seconds_max),
@@ -20,10 +21,11 @@ impl From<v1::ProofSigns> for model::Signs {
 
 impl From<model::Signs> for v1::ProofSigns {
     fn from(signs: model::Signs) -> Self {
-        let model::Signs { agent, console, in_guest, on_host, seconds_max } = signs;
+        let model::Signs { agent, console, ports, in_guest, on_host, seconds_max } = signs;
         Self {
             agent,
             console,
+            ports,
             in_guest: in_guest.map(Into::into),
             on_host: on_host.map(Into::into),
             seconds_max: Some(seconds_max),

@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::{Program, RunState};
 
-/// What shows that a guest is up; all that is asked for must come. Where neither the agent nor a text is asked for, the
-/// agent's first answer or a login prompt on the console shows it, whichever comes first.
+/// What shows that a guest is up; all that is asked for must come. Where neither the agent, a text nor a port is asked
+/// for, the agent's first answer or a login prompt on the console shows it, whichever comes first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ProofSigns {
@@ -13,6 +13,8 @@ pub struct ProofSigns {
     pub agent: bool,
     /// This text is on the serial console.
     pub console: Option<String>,
+    /// Each of these TCP ports answers, at whatever address the guest has; at most 8.
+    pub ports: Vec<u16>,
     /// A program of the guest, run by its agent once it is up, ends with 0.
     pub in_guest: Option<Program>,
     /// So does a program of the host, given with its whole path; `NESTLING_PROOF_VM` is the machine that was booted.

@@ -120,6 +120,7 @@ pub fn signs(signs: &v1::ProofSigns) -> String {
         words.push("its agent".to_owned());
     }
     words.extend(signs.console.as_ref().map(|text| format!("\"{text}\" on its console")));
+    words.extend(signs.ports.iter().map(|port| format!("TCP port {port}")));
     if words.is_empty() && signs.in_guest.is_none() {
         words.push("its agent or a login prompt".to_owned());
     }
@@ -176,6 +177,8 @@ mod tests {
         let both =
             v1::ProofSigns { console: Some("up".into()), on_host: Some(program), ..Default::default() };
         assert_eq!(signs(&both), "\"up\" on its console, /bin/x on the host");
+        let ports = v1::ProofSigns { agent: true, ports: vec![22, 5432], ..Default::default() };
+        assert_eq!(signs(&ports), "its agent, TCP port 22, TCP port 5432");
         assert_eq!(seconds(7390), "7.3 s");
     }
 }

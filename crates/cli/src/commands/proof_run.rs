@@ -65,6 +65,9 @@ struct Signs {
     /// This text is on its serial console
     #[arg(long, value_name = "TEXT")]
     console: Option<String>,
+    /// This TCP port of it answers, whatever address it has; can be given up to 8 times, and all must answer
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Vec<u16>,
     /// A program, run in it by its agent, ends with 0; its path and arguments are split at blanks
     #[arg(long, value_name = "PROGRAM")]
     guest_program: Option<String>,
@@ -92,6 +95,9 @@ pub struct JobProof {
     /// A guest is up when this text is on its serial console
     #[arg(long, value_name = "TEXT")]
     prove_console: Option<String>,
+    /// A guest is up when this TCP port of it answers; can be given up to 8 times, and all must answer
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    prove_port: Vec<u16>,
     /// And when this program, run in it by its agent, ends with 0
     #[arg(long, value_name = "PROGRAM")]
     prove_guest_program: Option<String>,
@@ -109,6 +115,7 @@ impl JobProof {
         let signs = v1::ProofSigns {
             agent: self.prove_agent,
             console: self.prove_console,
+            ports: self.prove_port,
             in_guest: self.prove_guest_program.as_deref().map(program),
             on_host: self.prove_host_program.as_deref().map(program),
             seconds_max: self.prove_timeout,
@@ -153,6 +160,7 @@ impl Run {
             signs: v1::ProofSigns {
                 agent: self.signs.agent,
                 console: self.signs.console,
+                ports: self.signs.port,
                 in_guest: self.signs.guest_program.as_deref().map(program),
                 on_host: self.signs.host_program.as_deref().map(program),
                 seconds_max: self.signs.timeout,

@@ -113,6 +113,29 @@ impl Story {
         assert_eq!(self.json(&["proof", "show", "5"], 0)["state"], "Interrupted");
     }
 
+    /// A port of the guest decides, though its machine is plugged into nothing, and neither agent nor prompt is asked.
+    fn ports_answer(&self) {
+        let begun = self.json(&["proof", "run", "B", "--port", "8080", "--detach"], 0);
+        let number = begun["number"].to_string();
+        let vm = format!("proof-B-{number}-1");
+        // The smallest guest starts no service by itself.
+        let serve = ["vm", "exec", vm.as_str(), "--", "/bin/busybox", "httpd", "-p", "8080"];
+        self.nest.wait_ok("machine of the proof", &serve);
+        self.nest.wait("end of the proof", GUEST_DEADLINE, &["--json", "proof", "show", &number], |said| {
+            let proof: Value = serde_json::from_str(&said.stdout).expect("an object");
+            !proof["ended_at_ms"].is_null()
+        });
+        let good = self.json(&["proof", "show", &number], 0);
+        assert_eq!(good["points"][0]["seen"], "TCP port 8080 answered at 10.77.0.2", "{good}");
+        let failed = self.json(&["proof", "run", "B", "--port", "8081", "--timeout", "40"], 1);
+        let why = failed["points"][0]["reason"].as_str().expect("a reason");
+        assert!(why.contains("TCP port 8081 is refused at 10.77.0.2"), "{why}");
+        let failed = self.json(&["proof", "run", "A", "--port", "22"], 1);
+        let why = failed["points"][0]["reason"].as_str().expect("a reason");
+        assert!(why.contains("no network adapter"), "{why}");
+        self.nothing_left();
+    }
+
     /// What an administrator boots stays until it is completed or thrown away.
     fn others_are_left_alone(&self) {
         let run = |args: &[&str]| self.nest.run(args).ok();
@@ -174,6 +197,7 @@ fn a_backup_that_does_not_boot_is_told_of() {
     story.programs_decide();
     story.goes_with_its_node();
     story.others_are_left_alone();
+    story.ports_answer();
 
     // A job does all of that by itself, and fails with what does not boot.
     run(&["job", "create", "Nightly", "--vm", "C", "--crash-consistent", "--prove"]).ok();

@@ -65,6 +65,12 @@ pub(crate) fn netdev(id: AdapterId, ifname: Option<&str>) -> Value {
     }
 }
 
+/// A cable that ends in two sockets.
+pub(crate) fn cable(id: AdapterId, own: &str, other: &str) -> Value {
+    json!({"type": "dgram", "id": netdev_name(id), "local": {"type": "unix", "path": own},
+           "remote": {"type": "unix", "path": other}})
+}
+
 pub(crate) fn adapter(adapter: &Adapter, slot: u8) -> Value {
     let mut device = in_slot("virtio-net-pci", &adapter_name(adapter.id), ADAPTERS_ADDRESS + slot);
     device["netdev"] = json!(netdev_name(adapter.id));

@@ -62,11 +62,7 @@ pub fn command_line(spec: &LaunchSpec, slots: &Slots, qemu: &Qemu) -> Result<Vec
     }
     for adapter in &spec.vm.adapters {
         let slot = slots.get(adapter.id).ok_or(SpecError::NoPort(adapter.id))?;
-        let ifname = spec.taps.get(&adapter.id).map(String::as_str);
-        if ifname.is_none() && !spec.user_net {
-            return Err(SpecError::NoInterface(adapter.id));
-        }
-        line.json("-netdev", &devices::netdev(adapter.id, ifname));
+        line.json("-netdev", &netdev(spec, adapter.id, slot)?);
         line.json("-device", &devices::adapter(adapter, slot));
     }
     for (disk, order) in spec.vm.disks.iter().zip(1..) {
@@ -83,6 +79,18 @@ pub fn command_line(spec: &LaunchSpec, slots: &Slots, qemu: &Qemu) -> Result<Vec
         line.words(["-incoming", "defer"]);
     }
     Ok(line.0)
+}
+
+fn netdev(spec: &LaunchSpec, adapter: AdapterId, slot: u8) -> Result<Value, SpecError> {
+    if spec.cables {
+        let run = RunDir::new(&spec.run_dir)?;
+        return Ok(devices::cable(adapter, text(&run.cable(slot))?, text(&run.neighbour())?));
+    }
+    let ifname = spec.taps.get(&adapter).map(String::as_str);
+    if ifname.is_none() && !spec.user_net {
+        return Err(SpecError::NoInterface(adapter));
+    }
+    Ok(devices::netdev(adapter, ifname))
 }
 
 fn base(line: &mut Line, spec: &LaunchSpec) {

@@ -63,6 +63,7 @@ fn spec(vm: Vm) -> LaunchSpec {
         engine: engine(Accel::Tcg, Some(Nesting::Svm)),
         taps: BTreeMap::new(),
         user_net: false,
+        cables: false,
         restore_from: None,
         nvram: "/home/n/a1.nvram".into(),
         stop_on_disk_error: false,
@@ -188,6 +189,23 @@ fn a_given_kernel_starts_by_qboot_and_leaves_the_disks_no_place_in_the_boot_orde
 -device {"driver":"virtio-blk-pci","id":"disk-scsi-0","bus":"slots","addr":"0x10","disable-legacy":"on","drive":"scsi-0"}"#;
     let machine = "-machine pc-q35-7.2,vmport=off,smm=off,graphics=off";
     assert_eq!(shown(&spec), expected(machine, boot, devices));
+}
+
+#[test]
+fn a_cable_to_the_node_is_all_that_an_adapter_has() {
+    let mut spec = spec(vm());
+    spec.vm.boot = Boot::Kernel { kernel: "/i/vmlinux".into(), initrd: None, append: String::new() };
+    spec.vm.adapters = vec![adapter(0xb1), adapter(0xb2)];
+    spec.taps.insert(spec.vm.adapters[0].id, "nt0a0b1".into());
+    (spec.cables, spec.user_net) = (true, true);
+    let line = line(&spec);
+    let netdevs: Vec<&String> = line.iter().filter(|word| word.starts_with(r#"{"type""#)).collect();
+    let one = |id: &str, slot| {
+        format!(
+            r#"{{"type":"dgram","id":"net-00000000-0000-0000-0000-0000000000{id}","local":{{"type":"unix","path":"/run/n/a1/n{slot}.sock"}},"remote":{{"type":"unix","path":"/run/n/a1/nn.sock"}}}}"#
+        )
+    };
+    assert_eq!(netdevs, [&one("b1", 0), &one("b2", 1)]);
 }
 
 #[test]

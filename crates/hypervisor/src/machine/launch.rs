@@ -115,7 +115,7 @@ impl Machine {
     }
 
     async fn begin(&self, spec: &LaunchSpec) -> Result<(), MachineError> {
-        for adapter in spec.vm.adapters.iter().filter(|a| a.switch.is_none()) {
+        for adapter in spec.vm.adapters.iter().filter(|a| a.switch.is_none() && !spec.cables) {
             self.set_link(adapter.id, false).await?;
         }
         self.cont().await

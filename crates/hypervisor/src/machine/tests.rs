@@ -58,6 +58,7 @@ impl Bench {
             },
             taps: BTreeMap::new(),
             user_net: true,
+            cables: false,
             restore_from: None,
             nvram: self.dir.path().join("nvram"),
             stop_on_disk_error: false,

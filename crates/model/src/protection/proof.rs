@@ -18,11 +18,13 @@ pub const PROOF_POINTS_MAX: usize = 1000;
 /// How many machines one proof may run at once.
 pub const PROOF_PARALLEL_MAX: u32 = 16;
 pub const CONSOLE_TEXT_CHARS_MAX: usize = 200;
+/// How many TCP ports of one guest may be waited for.
+pub const PORTS_MAX: usize = 8;
 /// The longest that a job may leave a machine unproven, in hours: a year.
 pub const HOURS_MAX: u32 = 24 * 366;
 
-/// What shows that a guest is up, and for how long it is waited for. All that is asked for must come. Where neither the agent
-/// nor a text is asked for, the agent's first answer or a login prompt shows it, whichever comes first.
+/// What shows that a guest is up, and for how long it is waited for. All that is asked for must come. Where neither the agent,
+/// a text nor a port is asked for, the agent's first answer or a login prompt shows it, whichever comes first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Signs {
@@ -30,6 +32,8 @@ pub struct Signs {
     pub agent: bool,
     /// This text is on the serial console.
     pub console: Option<String>,
+    /// Each of these TCP ports answers.
+    pub ports: Vec<u16>,
     /// A program of the guest, run by its agent once the guest is up, ends well.
     pub in_guest: Option<Command>,
     /// So does a program of the host.
@@ -40,7 +44,14 @@ pub struct Signs {
 
 impl Default for Signs {
     fn default() -> Self {
-        Self { agent: false, console: None, in_guest: None, on_host: None, seconds_max: 600 }
+        Self {
+            agent: false,
+            console: None,
+            ports: Vec::new(),
+            in_guest: None,
+            on_host: None,
+            seconds_max: 600,
+        }
     }
 }
 
@@ -49,6 +60,8 @@ impl Default for Signs {
 pub enum SignsInvalid {
     #[error("a text on the console has 1 to {CONSOLE_TEXT_CHARS_MAX} characters, and is of one line")]
     Console,
+    #[error("at most {PORTS_MAX} TCP ports are waited for, each once and from 1 to 65535")]
+    Ports,
     #[error("a guest has 1 to {SECONDS_MAX} seconds to come up; {0} were asked for")]
     Seconds(u32),
     #[error("a program cannot be run")]
@@ -63,6 +76,11 @@ impl Signs {
         self.agent || self.in_guest.is_some()
     }
 
+    /// Whether nothing in particular is asked for: the agent or a login prompt will do.
+    pub fn is_any_up(&self) -> bool {
+        !self.wants_agent() && self.console.is_none() && self.ports.is_empty()
+    }
+
     pub fn validate(&self) -> Result<(), SignsInvalid> {
         if let Some(text) = &self.console
             && (text.trim().is_empty()
@@ -70,6 +88,10 @@ impl Signs {
                 || text.contains(char::is_control))
         {
             return Err(SignsInvalid::Console);
+        }
+        let once = |(at, port): (usize, &u16)| *port != 0 && !self.ports[..at].contains(port);
+        if self.ports.len() > PORTS_MAX || !self.ports.iter().enumerate().all(once) {
+            return Err(SignsInvalid::Ports);
         }
         if self.seconds_max == 0 || self.seconds_max > SECONDS_MAX {
             return Err(SignsInvalid::Seconds(self.seconds_max));
@@ -251,6 +273,12 @@ mod tests {
             let signs = Signs { console: Some(text.to_owned()), ..signs.clone() };
             assert_eq!(signs.validate(), Err(SignsInvalid::Console), "{text}");
         }
+        assert_eq!(Signs { ports: (1..=8).collect(), ..signs.clone() }.validate(), Ok(()));
+        for ports in [vec![0], vec![22, 80, 22], (1..=9).collect()] {
+            assert_eq!(Signs { ports, ..signs.clone() }.validate(), Err(SignsInvalid::Ports));
+        }
+        let stored: Signs = serde_json::from_str(r#"{"agent":true,"seconds_max":5}"#).unwrap();
+        assert!(stored.agent && stored.ports.is_empty(), "of an older node");
         assert_eq!(Signs { seconds_max: 0, ..signs.clone() }.validate(), Err(SignsInvalid::Seconds(0)));
         let program = Command { program: "true".to_owned(), arguments: Vec::new(), seconds_max: 5 };
         assert_eq!(Signs { in_guest: Some(program.clone()), ..signs.clone() }.validate(), Ok(()));

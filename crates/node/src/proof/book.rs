@@ -132,6 +132,12 @@ impl Proofs {
         all.get(&wanted).cloned().ok_or_else(missing)
     }
 
+    /// Whether a proof waits for ports of its guests that answer.
+    pub fn knocks(&self, number: u64) -> bool {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&number).is_some_and(|entry| !entry.signs().ports.is_empty())
+    }
+
     /// What the newest proof of a point found, by the id that the point was saved under.
     pub fn verdict(&self, repository: RepositoryId, identity: PointId) -> Option<Proof> {
         let verdicts = self.verdicts.read().unwrap_or_else(PoisonError::into_inner);

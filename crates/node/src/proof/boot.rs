@@ -17,7 +17,11 @@ use nestling_model::{
 use nestling_vault::Point;
 use tokio::time::timeout;
 
-use super::{book::Entry, signs};
+use super::{
+    book::Entry,
+    cables::{self, Cables},
+    signs,
+};
 use crate::{
     Node, NodeError, RecoveryWish, Whereto,
     blocking::blocking,
@@ -167,17 +171,21 @@ impl Boot<'_> {
     async fn watch(&self, vm: VmId, began: Instant) -> std::result::Result<String, Miss> {
         self.entry.does(self.index, "starting the machine");
         let handle = self.node.vms.find(&vm.0.to_string())?;
+        let signs = self.entry.signs();
+        let adapters = handle.now().vm.adapters.clone();
+        cables::check(&signs, &adapters).map_err(Miss::Why)?;
         handle.operate(Operation::Start).await?;
         self.node.steps.reached("proof machine started");
         let machine = running(&handle)?;
-        let signs = self.entry.signs();
+        let mut cables = Cables::plug_in(&machine, &adapters, &signs)?;
         self.entry.does(self.index, "waiting for the guest");
         let seen = tokio::select! {
-            up = timeout(self.left(began), signs::up(&machine, &signs)) => match up {
-                Ok(up) => up.map_err(Miss::Why)?,
-                Err(_) => return Err(Miss::Why(silence(&signs, &handle))),
-            },
+            up = timeout(self.left(began), signs::up(&machine, &signs, cables.as_mut())) => up,
             () = self.over() => return Err(Miss::Over),
+        };
+        let seen = match seen {
+            Ok(seen) => seen.map_err(Miss::Why)?,
+            Err(_) => return Err(Miss::Why(silence(&signs, cables.as_ref(), &handle))),
         };
         if let Some(program) = &signs.in_guest {
             self.entry.does(self.index, "running a program in the guest");
@@ -261,15 +269,28 @@ fn name(of: &str, number: u64, index: usize) -> Result<VmName> {
     Ok(format!("proof-{own}{end}").parse()?)
 }
 
-fn silence(signs: &Signs, handle: &Handle) -> String {
-    let wanted = match (signs.wants_agent(), &signs.console) {
-        (false, None) => "neither its agent answers nor is there a login prompt".to_owned(),
-        (true, None) => "its agent does not answer".to_owned(),
-        (false, Some(text)) => format!("\"{text}\" is not on its console"),
-        (true, Some(text)) => format!("its agent does not answer, or \"{text}\" is not on its console"),
-    };
+fn silence(signs: &Signs, cables: Option<&Cables>, handle: &Handle) -> String {
     let state = handle.now().vm.state;
-    format!("after {} seconds {wanted}; the machine is {}", signs.seconds_max, state.as_str())
+    format!(
+        "after {} seconds {}; the machine is {}",
+        signs.seconds_max,
+        lacking(signs, cables),
+        state.as_str()
+    )
+}
+
+/// What may not have come, and of ports what has not.
+fn lacking(signs: &Signs, cables: Option<&Cables>) -> String {
+    if signs.is_any_up() {
+        return "neither its agent answers nor is there a login prompt".to_owned();
+    }
+    let mut all = Vec::new();
+    if signs.wants_agent() {
+        all.push("its agent does not answer".to_owned());
+    }
+    all.extend(signs.console.as_ref().map(|text| format!("\"{text}\" is not on its console")));
+    all.extend(cables.map(Cables::silence).filter(|silence| !silence.is_empty()));
+    all.join(", or ")
 }
 
 #[cfg(test)]

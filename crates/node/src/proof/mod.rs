@@ -6,7 +6,7 @@
 //!    ▼
 //! conduct ──► boot: a machine straight from the vault, by `recovery`, with another name and identity, unplugged
 //!                │
-//!                ├──► signs: its agent, its console, programs; a deadline
+//!                ├──► signs: its agent, its console, its ports (cables), programs; a deadline
 //!                └──► a picture of its screen, its last lines; then it is turned off and removed
 //! ```
 //!
@@ -19,6 +19,7 @@
 
 mod book;
 mod boot;
+mod cables;
 mod choose;
 mod conduct;
 mod proofs;

@@ -9,6 +9,8 @@ use nestling_hypervisor::{Machine, agent::ExecRequest};
 use nestling_model::protection::{Command, Message, Signs};
 use tokio::time::sleep;
 
+use super::cables::Cables;
+
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest line of a console that is looked at.
 const LINE_BYTES_MAX: usize = 4096;
@@ -24,32 +26,42 @@ const DEAD_ENDS: [&str; 5] = [
 ];
 
 /// Waits until a guest is up: what showed it, or why it never will be. May wait for ever.
-pub async fn up(machine: &Machine, signs: &Signs) -> Result<String, String> {
-    let text = signs.console.as_deref();
-    let wanted = match (text, signs.wants_agent()) {
-        (Some(text), _) => Wanted::Text(text),
-        (None, false) => Wanted::Login,
-        (None, true) => Wanted::Nothing,
+pub async fn up(machine: &Machine, signs: &Signs, cables: Option<&mut Cables>) -> Result<String, String> {
+    let wanted = match &signs.console {
+        Some(text) => Wanted::Text(text),
+        None if signs.is_any_up() => Wanted::Login,
+        None => Wanted::Nothing,
     };
     let says = console_says(machine, wanted);
-    let answers = agent_answers(machine);
-    let ends = async {
-        let exit = machine.exited().await;
-        Err(format!("it ended by itself: {}", exit.reason))
+    let agent = async {
+        match signs.wants_agent() || signs.is_any_up() {
+            true => Some(agent_answers(machine).await),
+            false => None,
+        }
+    };
+    let ports = async {
+        match cables {
+            Some(cables) => Some(cables.answered(machine).await),
+            None => None,
+        }
+    };
+    let rest = async { Ok(tokio::join!(agent, ports)) };
+    let all = async {
+        let words = if signs.console.is_some() {
+            let ((agent, ports), said) = tokio::try_join!(rest, says)?;
+            [agent, Some(said), ports]
+        } else {
+            // The console has a login prompt, or dead ends alone.
+            tokio::select! {
+                said = says => [Some(said?), None, None],
+                rest = rest => rest.map(|(agent, ports)| [agent, None, ports])?,
+            }
+        };
+        Ok(words.into_iter().flatten().collect::<Vec<_>>().join(", "))
     };
     tokio::select! {
-        up = async {
-            match (text, signs.wants_agent()) {
-                (Some(_), true) => tokio::try_join!(says, async { Ok(answers.await) })
-                    .map(|(text, agent)| format!("{agent}, {text}")),
-                (Some(_), false) => says.await,
-                (None, _) => tokio::select! {
-                    said = says => said,
-                    agent = answers => Ok(agent),
-                },
-            }
-        } => up,
-        ended = ends => ended,
+        up = all => up,
+        exit = machine.exited() => Err(format!("it ended by itself: {}", exit.reason)),
     }
 }
 

@@ -141,8 +141,11 @@ impl Owner {
         let engine_kind = kind(engine.accel);
         let ports: Vec<Port> = self.vm.adapters.iter().map(Port::from).collect();
         let has_ports = self.node.networks.set_ports(self.vm.id, ports).await?;
+        let proof = self.node.recovery.instant.proof_of(self.vm.id);
+        let cables = proof.is_some_and(|number| self.node.proof.book.knocks(number));
         let tag = self.node.networks.tag();
-        let taps = self.vm.adapters.iter().filter(|_| has_ports).map(|a| (a.id, tag.tap(a.id))).collect();
+        let has_taps = has_ports && !cables;
+        let taps = self.vm.adapters.iter().filter(|_| has_taps).map(|a| (a.id, tag.tap(a.id))).collect();
         let files = self.files();
         files.make()?;
         let spec = LaunchSpec {
@@ -150,11 +153,12 @@ impl Owner {
             run_dir: self.node.home.run(self.vm.id),
             engine,
             taps,
-            user_net: !has_ports,
+            user_net: !has_ports && !cables,
+            cables,
             restore_from: restore.then(|| files.saved()),
             nvram: files.nvram(),
             stop_on_disk_error: self.node.recovery.instant.get(self.vm.id).is_some(),
-            screen: self.node.recovery.instant.proof_of(self.vm.id).is_some(),
+            screen: proof.is_some(),
             kernel_append: String::new(),
         };
         self.node.steps.reached("launch");

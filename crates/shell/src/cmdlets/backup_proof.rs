@@ -59,6 +59,11 @@ fn start_cmdlet() -> Cmdlet<Client> {
                     Kind::String,
                     "The guest is up when this is on its serial console.",
                 ),
+                Parameter::new(
+                    "Port",
+                    Kind::Ints { min: 1, max: 65_535 },
+                    "The guest is up when each of these TCP ports of it answers; at most 8.",
+                ),
                 Parameter::switch(
                     "Agent",
                     "The guest is up when its agent answers, and no login prompt suffices.",
@@ -122,12 +127,14 @@ async fn start(call: &mut Call<'_>) -> CmdletResult {
         return Ok(());
     }
     let number = |value: Option<i64>| value.and_then(|n| u32::try_from(n).ok());
+    let ports = call.texts("Port").iter().filter_map(|port| port.parse().ok()).collect();
     let new = v1::NewProof {
         vms: names,
         repository: call.text("Repository"),
         signs: v1::ProofSigns {
             agent: call.switch("Agent"),
             console: call.text("ConsoleText"),
+            ports,
             seconds_max: number(call.int("TimeoutSeconds")),
             ..v1::ProofSigns::default()
         },
