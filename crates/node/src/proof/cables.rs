@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestling_hypervisor::{Machine, RunDir};
-use nestling_model::{Adapter, protection::Signs};
+use nestling_hypervisor::{Machine, RunDir, agent::GuestInterface};
+use nestling_model::{Adapter, MacAddress, protection::Signs};
 use nestling_network::{Knock, Neighbour};
 use tokio::{
     net::UnixDatagram,
@@ -180,9 +180,8 @@ fn send(socket: &UnixDatagram, frame: &[u8], to: &Path) {
 /// What the agent, if one answers, knows of the guest's addresses.
 async fn addresses(machine: &Machine) -> Vec<([u8; 6], Ipv4Addr)> {
     let Ok(interfaces) = machine.agent().interfaces().await else { return Vec::new() };
-    let of = |interface: nestling_hypervisor::agent::GuestInterface| {
-        let mac: Option<nestling_model::MacAddress> =
-            interface.mac.as_deref().and_then(|mac| mac.parse().ok());
+    let of = |interface: GuestInterface| {
+        let mac: Option<MacAddress> = interface.mac.as_deref().and_then(|mac| mac.parse().ok());
         let addresses = interface.addresses.into_iter().filter_map(|(address, _)| match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
