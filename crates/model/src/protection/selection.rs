@@ -203,6 +203,17 @@ impl Selection {
         matches!(self.judge(machine), Cover::Named(_) | Cover::ByRules)
     }
 
+    /// Whether a machine inside the one at this path may be covered, however deep: then the node inside has to be asked.
+    pub fn looks_into(&self, host: &VmPath) -> bool {
+        let leads = |selector: &Selector| match selector {
+            Selector::Path(pattern) => pattern.leads_into(host),
+            Selector::Id(_) | Selector::Tag(_) => false,
+        };
+        let by_rules = !self.rules.rules.is_empty()
+            && (self.rules.inside || self.rules.rules.iter().any(Rule::is_inside));
+        by_rules || self.include.iter().any(leads)
+    }
+
     /// The machines that are covered: those that are named first, as they are listed, and within that by name.
     pub fn pick<'a>(&self, machines: &'a [Candidate]) -> Vec<&'a Candidate> {
         let place = |machine: &Candidate| {
@@ -286,6 +297,15 @@ mod tests {
         both.rules.join = Join::Any;
         assert!(both.covers(&candidate("web1")));
         assert!(!both.covers(&candidate("db1")));
+    }
+
+    #[test]
+    fn only_those_hosts_are_asked_for_machines_that_may_have_one() {
+        let looks = |chosen: &Selection, host: &str| chosen.looks_into(&host.parse().unwrap());
+        let named = selection(&["*", "L1/*"], &["state=Running"], &["L2/*"]);
+        assert!(looks(&named, "L1") && !looks(&named, "L2") && !looks(&named, "L1/L2"));
+        let ruled = selection(&[], &["path=L1/*"], &[]);
+        assert!(looks(&ruled, "L1") && looks(&ruled, "other"));
     }
 
     #[test]

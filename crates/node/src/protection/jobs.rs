@@ -140,7 +140,8 @@ impl Node {
     async fn job_views(&self, jobs: Vec<Job>) -> Vec<JobView> {
         let (runs, now_ms) = (self.protection.runs.documents(), self.now_ms());
         let with_disks = jobs.iter().any(|job| job.policy.objective.is_some() && looks_at_disks(job));
-        let machines = self.candidates(with_disks).await;
+        let mut machines = self.candidates(with_disks).await;
+        machines.extend(self.remembered_inside(&runs));
         jobs.into_iter().map(|job| self.view_of(job, &machines, &runs, now_ms)).collect()
     }
 

@@ -109,12 +109,12 @@ impl Shared {
         told: &mut HashSet<(JobId, VmId)>,
     ) {
         let with: Vec<&Job> = jobs.iter().filter(|job| job.policy.objective.is_some()).collect();
-        let machines = if with.is_empty() {
-            Vec::new()
-        } else {
-            self.candidates(with.iter().any(|job| looks_at_disks(job))).await
-        };
         let runs: Vec<Run> = self.protection.runs.documents();
+        let mut machines = Vec::new();
+        if !with.is_empty() {
+            machines = self.candidates(with.iter().any(|job| looks_at_disks(job))).await;
+            machines.extend(self.remembered_inside(&runs));
+        }
         let mut missed_now = HashSet::new();
         for job in with {
             let missed = objectives::missed(job, &machines, &runs, |vm| self.born_ms(vm), now_ms);
