@@ -24,7 +24,7 @@ EXIT STATUS:
   2  the command line makes no sense
   3  a repository could not be looked into; the others' points are listed")]
 pub struct Points {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine: of this host, of one that is no more, or inside another one as L1/L2; * and ? stand for other text")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host, of one that is no more or inside another one (L1/L2), by its name or id; * and ? stand for other text")]
     vm: Option<VmPath>,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,

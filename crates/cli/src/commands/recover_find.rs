@@ -34,7 +34,7 @@ EXIT STATUS:
   2  the command line makes no sense
   3  something could not be looked into, or there is more; the rest is shown")]
 pub struct Find {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine: of this host, one that is no more, or one inside another as L1/L2")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine, of this host, one that is no more or one inside another (L1/L2), by its name or id")]
     vm: VmPath,
     /// What the name looks like, with * and ?; case does not matter
     #[arg(long, value_name = "PATTERN")]
