@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use nestling_model::{VmId, adapter::ADAPTERS_MAX, protection as model};
+use nestling_model::{VmId, adapter::ADAPTERS_MAX, protection as model, tag::TAGS_MAX};
 use nestling_node as node;
 use node::{ErrorKind, NodeError, Refused};
 
@@ -9,7 +9,7 @@ use crate::v1;
 
 same_names!(v1::LoanState, node::LoanState: Preparing, Ready, Ending, Ended);
 same_names!(v1::NotTracked, model::NotTracked: FirstPoint, UnknownPoint, BitmapMissing, BitmapInconsistent,
-    NotRecording, SizeChanged, GranularityChanged, ImageTouched, EngineEnded, Asked);
+    NotRecording, SizeChanged, GranularityChanged, ImageTouched, EngineEnded, Recovered, Asked);
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -152,6 +152,7 @@ impl TryFrom<v1::Vm> for node::MachineInside {
         Ok(Self {
             id: VmId(vm.id),
             name: vm.name.parse()?,
+            tags: vm.tags.iter().take(TAGS_MAX).filter_map(|tag| tag.parse().ok()).collect(),
             state: vm.state.into(),
             memory_bytes: vm.memory_startup_bytes,
             processors: vm.processor_count,

@@ -209,7 +209,7 @@ mod tests {
         let long = answers(|| Response::new(Body::from(vec![b'x'; 101]))).await;
         assert!(get_of(&long, "loans/x", 100).await.is_err());
         let rude = answers(|| {
-            let body = "{\"code\":\"InUse\",\"message\":\"a\\u001b[2Jb\"}";
+            let body = "{\"code\":\"in-use\",\"message\":\"a\\u001b[2Jb\"}";
             Response::builder().status(StatusCode::CONFLICT).body(Body::from(body)).unwrap()
         })
         .await;

@@ -110,6 +110,7 @@ pub enum NotTracked {
     GranularityChanged,
     ImageTouched,
     EngineEnded,
+    Recovered,
     Asked,
 }
 

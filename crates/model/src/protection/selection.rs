@@ -185,9 +185,13 @@ impl Selection {
         Ok(())
     }
 
-    /// Whether a machine is covered, with the reason.
+    /// Whether a machine is covered, with the reason. One inside another is not covered by its tag: a guest says that it has it.
     pub fn judge(&self, machine: &Candidate) -> Cover<'_> {
-        let named = self.include.iter().find(|selector| selector.matches(machine));
+        let is_inside = machine.path.levels().len() > 1;
+        let names = |selector: &&Selector| {
+            selector.matches(machine) && !(is_inside && matches!(selector, Selector::Tag(_)))
+        };
+        let named = self.include.iter().find(names);
         let by_rules = named.is_none() && self.rules.hold(machine);
         if named.is_none() && !by_rules {
             return Cover::No;
@@ -256,7 +260,8 @@ mod tests {
         assert_eq!(picked(&selection(&["web*", "DB1"], &[], &[]), &paths), ["web01", "Web02", "db1"]);
         assert_eq!(picked(&selection(&["*"], &[], &["web*"]), &paths), ["db1", "L1"]);
         assert_eq!(picked(&selection(&["L1/*"], &[], &["l1/l2"]), &paths), ["L1/web9"]);
-        assert_eq!(picked(&selection(&["tag:prod"], &[], &["*/*"]), &paths), ["db1", "L1", "web01", "Web02"]);
+        assert_eq!(picked(&selection(&["tag:prod"], &[], &[]), &paths), ["db1", "L1", "web01", "Web02"]);
+        assert!(picked(&selection(&["L1/*"], &[], &["tag:prod"]), &paths).is_empty());
     }
 
     #[test]

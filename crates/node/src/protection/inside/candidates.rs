@@ -149,7 +149,7 @@ fn candidate(machine: &MachineInside, host: &VmPath, id: VmId) -> Option<Candida
     Some(Candidate {
         id: id_inside(id, machine.id),
         path: format!("{host}/{}", machine.name).parse().ok()?,
-        tags: Vec::new(),
+        tags: machine.tags.clone(),
         state: machine.state,
         memory_bytes: machine.memory_bytes,
         disk_bytes: 0,

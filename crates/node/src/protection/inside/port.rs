@@ -9,7 +9,7 @@ use std::{ops::Range, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nestling_hypervisor::ChannelClient;
-use nestling_model::{Generation, VmId, VmName, VmState, protection::PointId};
+use nestling_model::{Generation, Tag, VmId, VmName, VmState, protection::PointId};
 use uuid::Uuid;
 
 use super::super::loan::{LoanView, LoanWish, Stretches};
@@ -44,6 +44,7 @@ impl Refused {
 pub struct MachineInside {
     pub id: VmId,
     pub name: VmName,
+    pub tags: Vec<Tag>,
     pub state: VmState,
     pub memory_bytes: u64,
     pub processors: u32,

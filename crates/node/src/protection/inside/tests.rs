@@ -131,6 +131,7 @@ impl NodesInside for Direct {
         let machine = |view: crate::VmView| MachineInside {
             id: view.vm.id,
             name: view.vm.name.clone(),
+            tags: view.vm.tags.clone(),
             state: view.vm.state,
             memory_bytes: view.vm.memory.startup_bytes,
             processors: view.vm.processor.count,

@@ -32,7 +32,8 @@ async fn ready(node: &Node, wish: LoanWish) -> LoanView {
 }
 
 async fn reached(node: &Node, loan: &LoanView, state: LoanState) -> LoanView {
-    for _ in 0..60 {
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let view = node.loan(&ME, &loan.id.to_string(), Duration::from_secs(1)).await.unwrap();
         if view.state == state {
             return view;
@@ -56,7 +57,7 @@ fn an_instant_is_read_confirmed_and_given_back() {
         let lent = loan.instant.unwrap();
         assert_eq!(
             (lent.disks.len(), lent.disks[0].name.as_str(), lent.disks[0].bytes),
-            (1, "scsi-0", 16 * MIB)
+            (1, "ide-0", 16 * MIB)
         );
         let told = node.loan_data(&ME, &id, "0", 0..16 * MIB).await.unwrap();
         assert_eq!(told.until, 16 * MIB);
