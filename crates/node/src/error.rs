@@ -336,11 +336,9 @@ impl NodeError {
                 Kind::Requirement
             }
             Self::NoEngine(_) => Kind::GuestAbsent,
-            Self::Agent { source: e, .. } | Self::Freeze { source: FreezeError::Agent(e), .. } => {
-                agent_kind(e)
-            }
+            Self::Agent { source, .. } => agent_kind(source),
+            Self::Freeze { source, .. } => freeze_kind(source),
             Self::ShutDown { .. } | Self::DiskSilent { .. } | Self::VaultSilent { .. } => Kind::Timeout,
-            Self::Freeze { source: FreezeError::Slow { .. }, .. } => Kind::Timeout,
             Self::Disk(error) => disk_kind(error),
             Self::DiskUnclear { source, .. } => disk_kind(source),
             Self::Image(error) => image_kind(error),
@@ -356,7 +354,6 @@ impl NodeError {
             | Self::Attach(_)
             | Self::Store(_)
             | Self::Io { .. }
-            | Self::Freeze { .. }
             | Self::NotReady { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
@@ -481,6 +478,14 @@ fn agent_kind(error: &AgentError) -> ErrorKind {
     match error {
         AgentError::Absent => ErrorKind::GuestAbsent,
         AgentError::Timeout { .. } | AgentError::StillRuns { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn freeze_kind(error: &FreezeError) -> ErrorKind {
+    match error {
+        FreezeError::Agent(error) => agent_kind(error),
+        FreezeError::Slow { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Failed,
     }
 }

@@ -106,7 +106,7 @@ impl Backup<'_> {
         match (holder, self.machine) {
             (Holder::Own { seen, owed }, Machine::Own(handle)) => {
                 let purpose = Purpose { repository: self.known.repository.id, above: false };
-                let kept = self.capturing(handle).keep_tracking(seen, whole, purpose).await;
+                let kept = self.capturing(handle).keep_tracking(*seen, whole, purpose).await;
                 (kept.err().iter().map(tracking_left).collect(), owed)
             }
             (Holder::Inside(borrowed), _) => {

@@ -89,7 +89,7 @@ pub struct Backup<'a> {
 
 /// Who keeps an instant.
 pub enum Holder {
-    Own { seen: Seen, owed: Option<Owed> },
+    Own { seen: Box<Seen>, owed: Option<Owed> },
     Inside(Borrowed),
 }
 
@@ -256,7 +256,7 @@ impl<'a> Backup<'a> {
             frozen_for: seen.frozen_for,
             took: seen.took,
             warnings: seen.warnings.clone(),
-            holder: Holder::Own { seen, owed },
+            holder: Holder::Own { seen: Box::new(seen), owed },
         })
     }
 
@@ -369,7 +369,7 @@ impl<'a> Backup<'a> {
         let unread = matches!(&error, NodeError::Vault { source, .. } if is_read_error(source));
         match (taken.holder, self.machine) {
             (Holder::Own { seen, .. }, Machine::Own(handle)) => {
-                self.capturing(handle).gave_up(seen, error, unread).await
+                self.capturing(handle).gave_up(*seen, error, unread).await
             }
             (Holder::Inside(borrowed), _) => borrowed.gave_up(error, unread).await,
             // What was taken of a machine of this host is given back by its handle alone.

@@ -285,18 +285,19 @@ mod tests {
         let many: Vec<Range<u64>> = (0..EARLY_MIN as u64).map(|n| n * 2..n * 2 + 1).collect();
         assert_eq!(check(&told(&many, 3000), &(0..5000)), Ok(()), "it ends early with many");
         for (ranges, until) in [
-            (&[9..12][..], 20),
-            (&[10..21], 20),
-            (&[10..21], 21),
-            (&[12..14, 13..15], 20),
-            (&[14..15, 12..13], 20),
-            (&[12..12], 20),
-            (&[10..11], 11),
+            (&[(9, 12)][..], 20),
+            (&[(10, 21)], 20),
+            (&[(10, 21)], 21),
+            (&[(12, 14), (13, 15)], 20),
+            (&[(14, 15), (12, 13)], 20),
+            (&[(12, 12)], 20),
+            (&[(10, 11)], 11),
             (&[], 10),
             (&[], 0),
             (&[], u64::MAX),
         ] {
-            assert!(check(&told(ranges, until), &(10..20)).is_err(), "{ranges:?} {until}");
+            let ranges: Vec<Range<u64>> = ranges.iter().map(|(from, to)| *from..*to).collect();
+            assert!(check(&told(&ranges, until), &(10..20)).is_err(), "{ranges:?} {until}");
         }
         let endless = vec![10..11; LOAN_STRETCHES_MAX + 1];
         assert!(check(&told(&endless, 20), &(10..20)).is_err());

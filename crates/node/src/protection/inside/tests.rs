@@ -99,7 +99,9 @@ impl Direct {
 
 fn twisted_list(told: Stretches, twist: Twist) -> Stretches {
     match twist {
-        Twist::ListsOutside => Stretches { ranges: vec![0..u64::MAX], until: told.until },
+        Twist::ListsOutside => {
+            Stretches { ranges: std::iter::once(0..u64::MAX).collect(), until: told.until }
+        }
         Twist::ListsBackwards => {
             Stretches { ranges: vec![MIB..2 * MIB, 0..1, MIB..MIB + 1], until: told.until }
         }
