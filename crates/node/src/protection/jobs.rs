@@ -140,8 +140,7 @@ impl Node {
     async fn job_views(&self, jobs: Vec<Job>) -> Vec<JobView> {
         let (runs, now_ms) = (self.protection.runs.documents(), self.now_ms());
         let with_disks = jobs.iter().any(|job| job.policy.objective.is_some() && looks_at_disks(job));
-        let mut machines = self.candidates(with_disks).await;
-        machines.extend(self.remembered_inside(&runs));
+        let machines = self.candidates(with_disks).await;
         jobs.into_iter().map(|job| self.view_of(job, &machines, &runs, now_ms)).collect()
     }
 
@@ -154,6 +153,7 @@ impl Node {
             self.protection.jobs.all().into_iter().map(|job| (job.id, job.name.to_string())).collect();
         let own = || runs.iter().filter(|run| run.job == Some(job.id));
         let last = own().filter(|run| run.state.has_ended()).max_by_key(|run| run.number);
+        let machines = [machines, &self.remembered_inside(job.id, runs)].concat();
         JobView {
             repository: repository(job.policy.repository),
             copies: job.policy.copies.iter().map(|copy| repository(copy.repository)).collect(),
@@ -170,7 +170,7 @@ impl Node {
                 state: run.state,
                 ended_at_ms: run.ended_at_ms,
             }),
-            missed: objectives::missed(&job, machines, runs, |vm| self.born_ms(vm), now_ms),
+            missed: objectives::missed(&job, &machines, runs, |vm| self.born_ms(vm), now_ms),
             job,
         }
     }

@@ -1,8 +1,8 @@
 //! The machines inside machines, as a job's selection sees them.
 //!
 //! Nodes inside are asked when a run begins, or when somebody wants to know what a run would do, and only those that may have
-//! a machine of the job. One that cannot be asked then does not make its machines be forgotten: those of the runs that are
-//! written down are taken to be there still, and fail in words.
+//! a machine of the job. One that cannot be asked then does not make its machines be forgotten: those of the job's runs that
+//! are written down are taken to be there still, and fail in words.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 use nestling_model::{
     Generation, VmId, VmPath, VmState,
     path::PATH_LEVELS_MAX,
-    protection::{Candidate, Job, Message, Run, Selector},
+    protection::{Candidate, Job, JobId, Message, Run, Selector},
 };
 use tokio::time::timeout;
 
@@ -46,7 +46,7 @@ impl Shared {
         let Some(port) = self.settings.nodes_inside.clone() else {
             return Candidates { all, problems: Vec::new() };
         };
-        let remembered = remembered(&self.protection.runs.documents());
+        let remembered = remembered(job.id, &self.protection.runs.documents());
         let hosts: Vec<Candidate> =
             all.iter().filter(|host| job.selection.looks_into(&host.path)).cloned().collect();
         let told = hosts.iter().map(|host| self.ask_host(&port, job, host, &remembered));
@@ -58,13 +58,13 @@ impl Shared {
         Candidates { all, problems }
     }
 
-    /// What is known of machines inside without asking anybody.
-    pub fn remembered_inside(&self, runs: &[Run]) -> Vec<Candidate> {
+    /// What is known of a job's machines inside without asking anybody.
+    pub fn remembered_inside(&self, job: JobId, runs: &[Run]) -> Vec<Candidate> {
         let is_here = |machine: &Candidate| {
             let host = machine.path.levels().first();
             host.is_some_and(|host| self.vms.find(host.as_str()).is_ok())
         };
-        remembered(runs).into_iter().filter(is_here).collect()
+        remembered(job, runs).into_iter().filter(is_here).collect()
     }
 
     async fn ask_host(
@@ -161,10 +161,11 @@ fn candidate(machine: &MachineInside, host: &VmPath, id: VmId) -> Option<Candida
     })
 }
 
-/// The machines inside that runs speak of, each as the newest run calls it.
-fn remembered(runs: &[Run]) -> Vec<Candidate> {
+/// The machines inside that runs of a job had, each as the newest run calls it. Whether another one is the job's cannot be told:
+/// its tags and all else that is asked for are not known.
+fn remembered(job: JobId, runs: &[Run]) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
-    let mut newest_first: Vec<&Run> = runs.iter().collect();
+    let mut newest_first: Vec<&Run> = runs.iter().filter(|run| run.job == Some(job)).collect();
     newest_first.sort_by_key(|run| std::cmp::Reverse(run.number));
     for machine in newest_first.iter().flat_map(|run| &run.machines) {
         let is_known = |other: &Candidate| other.id == machine.id || other.path == machine.path;

@@ -30,7 +30,7 @@ use super::{
     port::{Answer, MachineInside, NodesInside, Refused, Way},
 };
 use crate::{
-    ErrorKind, Node, NodeError, Settings,
+    ErrorKind, Node, NodeError, Settings, VmChange,
     locked::lock,
     testing::{ME, TestHome, settings, small},
 };
@@ -406,6 +406,17 @@ fn a_job_covers_machines_inside_by_name_and_by_pattern() {
         let begun = nest.outer.run_job(&ME, "j").await.unwrap();
         let run = ended(&nest.outer, begun).await;
         assert_eq!((run.machines.len(), good(&run).path.to_string().as_str()), (1, "L1/vm"));
+
+        // What the node inside says of a tag can leave a machine out, and bring none in.
+        let tags = vec!["scratch".parse().unwrap()];
+        let change = VmChange { add_tags: tags, ..VmChange::default() };
+        nest.inner.change_vm(&ME, "vm", change).await.unwrap();
+        let excluding = JobSettings { exclude: Some(vec!["tag:scratch".parse().unwrap()]), ..settings("L1/*") };
+        for (name, settings) in [("less", excluding), ("none", settings("tag:scratch"))] {
+            nest.outer.create_job(&ME, name.parse().unwrap(), settings).await.unwrap();
+            let plan = nest.outer.plan_job(&ME, name).await.unwrap();
+            assert!(plan.machines.is_empty(), "{name}: {plan:?}");
+        }
 
         // A node inside that does not answer: what was saved before is not forgotten.
         nest.twist(Twist::Gone);
