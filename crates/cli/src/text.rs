@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+pub use nestling_model::size_shown as size;
 use unicode_width::UnicodeWidthStr;
 
 /// Replaces what could move a terminal's cursor or turn text around. Line ends stay.
@@ -36,19 +37,6 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let fraction: u64 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| bad())? };
     let bytes = (u128::from(whole) << shift) + ((u128::from(fraction) << shift) / u128::from(scale));
     u64::try_from(bytes).map_err(|_| format!("{text} is more than any computer has"))
-}
-
-/// `2.0 GB`, `512 MB`.
-pub fn size(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-    let in_units = |shift: u32| bytes as f64 / (1_u64 << shift) as f64;
-    match bytes {
-        0..0x400 => format!("{bytes} B"),
-        0x400..0x10_0000 => format!("{:.0} KB", in_units(10)),
-        0x10_0000..0x4000_0000 => format!("{:.0} MB", in_units(20)),
-        0x4000_0000..0x100_0000_0000 => format!("{:.1} GB", in_units(30)),
-        _ => format!("{:.1} TB", in_units(40)),
-    }
 }
 
 /// `2 processors`
@@ -175,13 +163,6 @@ mod tests {
         {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn sizes_are_written_short() {
-        let shown: Vec<String> =
-            [0, 1023, 2048, 512 << 20, 24 << 30, 3 << 40].into_iter().map(size).collect();
-        assert_eq!(shown, ["0 B", "1023 B", "2 KB", "512 MB", "24.0 GB", "3.0 TB"]);
     }
 
     #[test]

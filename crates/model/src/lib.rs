@@ -30,7 +30,7 @@ pub use mac::MacAddress;
 pub use name::{DiskName, JobName, NameError, NatName, Pattern, RepositoryName, SwitchName, VmName};
 pub use network::{Dhcp, Nat, Protocol, StaticMapping, Switch, SwitchId, SwitchKind};
 pub use path::VmPath;
-pub use shown::shown;
+pub use shown::{shown, size_shown};
 pub use tag::{Tag, TagError};
 pub use version::ConfigVersion;
 pub use vm::{Boot, Generation, Limits, Memory, Processor, StartAction, StopAction, Vm, VmId, VmInvalid};

@@ -45,7 +45,7 @@ fn check(text: &str, also: &[char]) -> Result<(), TagError> {
     if text.chars().all(|c| is_tag_char(c) || also.contains(&c)) {
         Ok(())
     } else {
-        Err(TagError::Forbidden(text.chars().flat_map(char::escape_debug).collect()))
+        Err(TagError::Forbidden(crate::shown(text, TAG_CHARS_MAX)))
     }
 }
 

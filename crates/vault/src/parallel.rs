@@ -45,20 +45,20 @@ pub(crate) fn in_parallel_with<T: Sync, W>(
         }
         close(own)
     };
-    let threads = threads.max(1).min(items.len());
-    if threads == 1 {
-        // A thread would cost more than many an item does.
-        return work();
-    }
+    let work = || {
+        if let Err(error) = work() {
+            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            // Nobody takes another one.
+            next.store(items.len(), Relaxed);
+        }
+    };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                if let Err(error) = work() {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    // Nobody takes another one.
-                    next.store(items.len(), Relaxed);
-                }
-            });
+        // This thread is one of them: to make one costs more than many an item does.
+        for _ in 1..threads.min(items.len()) {
+            scope.spawn(work);
+        }
+        if !items.is_empty() {
+            work();
         }
     });
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)

@@ -10,7 +10,7 @@ use std::{
 
 use nestling_block::{BlockSource, ExtentSet, MemoryDisk};
 use nestling_vault::{
-    DataCheck, DiskInput, Identity, Job, PointDisk, PointName, PruneOptions, ReadCache, Repository,
+    DataCheck, DiskInput, Identity, Index, Job, PointDisk, PointName, PruneOptions, ReadCache, Repository,
     SaveRequest, SnapshotId, Tuning, VaultError,
     format::{Timestamp, key::KdfCost},
     storage::{FileKind, FileName, SimulatedStorage, Storage},
@@ -229,10 +229,13 @@ impl Client {
     }
 
     fn read(&self, id: SnapshotId, machine: &str) -> Result<Vec<u8>, VaultError> {
-        let job = Job::default();
-        let index = Arc::new(self.repository.load_index(&job)?);
-        let point = self.repository.find_point(&machine.parse()?, Some(&id.to_string()), &job)?;
-        let disk = PointDisk::open(&self.repository, &index, &point, None, &ReadCache::new(1 << 20))?;
+        let index = Arc::new(self.repository.load_index(&Job::default())?);
+        self.read_with(&index, id, machine)
+    }
+
+    fn read_with(&self, index: &Arc<Index>, id: SnapshotId, machine: &str) -> Result<Vec<u8>, VaultError> {
+        let point = self.repository.find_point(&machine.parse()?, Some(&id.to_string()), &Job::default())?;
+        let disk = PointDisk::open(&self.repository, index, &point, None, &ReadCache::new(1 << 20))?;
         let mut bytes = vec![0xee; usize::try_from(disk.size_bytes()).expect("small")];
         disk.read(&mut bytes, 0)?;
         Ok(bytes)
@@ -240,8 +243,10 @@ impl Client {
 
     /// Everything reported reads as it was, and nothing in the repository is damaged.
     pub fn check(&self, truth: &Truth, context: &str) {
+        let index = self.repository.load_index(&Job::default());
+        let index = Arc::new(index.unwrap_or_else(|error| panic!("{context}: the index: {error}")));
         for (machine, id, bytes) in &truth.0 {
-            match self.read(*id, machine) {
+            match self.read_with(&index, *id, machine) {
                 Ok(read) => assert!(read == **bytes, "{context}: {machine}@{id} has other bytes"),
                 Err(error) => panic!("{context}: {machine}@{id}: {error}"),
             }

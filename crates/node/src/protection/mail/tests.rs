@@ -436,7 +436,7 @@ fn a_letter_says_what_went_wrong_first() {
     for line in [
         "Result:     failed",
         "Took:       1 h 2 min",
-        "New:        3.0 MB, 4.0 KB in the repository",
+        "New:        3 MB, 4 KB in the repository",
         "Machines: 1 of 2 have a new recovery point",
         "web2: failed in 3 min 12 s",
         "  Reason: the disk is gone",

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use nestling_model::protection::{Job, MachineRun, Message, Run, RunState};
+use nestling_model::{
+    protection::{Job, MachineRun, Message, Run, RunState},
+    size_shown as size,
+};
 
 use super::super::{objectives::Missed, saving::timestamp};
 
@@ -177,22 +180,5 @@ fn duration(ms: u64) -> String {
         60..3600 => two(seconds / 60, "min", seconds % 60, "s"),
         3600..172_800 => two(seconds / 3600, "h", seconds / 60 % 60, "min"),
         _ => two(seconds / 86_400, "days", seconds / 3600 % 24, "h"),
-    }
-}
-
-/// `0 B`, `20 KB`, `1.5 GB`: of 1024 each, as everywhere here.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
-    let mut unit = 0;
-    while unit + 1 < UNITS.len() && bytes >> (10 * (unit + 1)) > 0 {
-        unit += 1;
-    }
-    let shift = 10 * unit;
-    let whole = bytes >> shift;
-    let tenth = ((u128::from(bytes) * 10) >> shift) % 10;
-    if unit == 0 || whole >= 10 && unit < 3 {
-        format!("{whole} {}", UNITS[unit])
-    } else {
-        format!("{whole}.{tenth} {}", UNITS[unit])
     }
 }
