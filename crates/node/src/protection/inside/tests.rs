@@ -411,7 +411,8 @@ fn a_job_covers_machines_inside_by_name_and_by_pattern() {
         let tags = vec!["scratch".parse().unwrap()];
         let change = VmChange { add_tags: tags, ..VmChange::default() };
         nest.inner.change_vm(&ME, "vm", change).await.unwrap();
-        let excluding = JobSettings { exclude: Some(vec!["tag:scratch".parse().unwrap()]), ..settings("L1/*") };
+        let excluding =
+            JobSettings { exclude: Some(vec!["tag:scratch".parse().unwrap()]), ..settings("L1/*") };
         for (name, settings) in [("less", excluding), ("none", settings("tag:scratch"))] {
             nest.outer.create_job(&ME, name.parse().unwrap(), settings).await.unwrap();
             let plan = nest.outer.plan_job(&ME, name).await.unwrap();
