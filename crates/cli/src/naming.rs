@@ -37,16 +37,17 @@ mod tests {
     fn a_name_is_given_once_however_it_is_given() {
         let directory = tempfile::tempdir().expect("a directory");
         let folder = File::open(directory.path()).expect("it is there");
-        let by_rename = |name| name_new(&folder, "hidden", name);
-        let by_link = |name| name_by_link(&folder, "hidden", name);
-        let ways: [&dyn Fn(&str) -> Result<(), Errno>; 2] = [&by_rename, &by_link];
+        let ways: [fn(&File, &str) -> Result<(), Errno>; 2] = [
+            |folder, name| name_new(folder, "hidden", name),
+            |folder, name| name_by_link(folder, "hidden", name),
+        ];
         for (way, name) in ways.into_iter().zip(["a", "b"]) {
             let hidden = directory.path().join("hidden");
             fs::write(&hidden, name).expect("written");
-            way(name).expect("a name");
+            way(&folder, name).expect("a name");
             assert!(!hidden.exists());
             fs::write(&hidden, "other").expect("written");
-            assert_eq!(way(name), Err(Errno::EXIST));
+            assert_eq!(way(&folder, name), Err(Errno::EXIST));
             assert_eq!(fs::read_to_string(directory.path().join(name)).expect("read"), name);
         }
     }

@@ -11,6 +11,7 @@ use nestling_api::{
     Client, ClientError, FilesAt,
     v1::{ErrorCode, RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
 };
+use zeroize::Zeroizing;
 
 use super::{
     backup_run::Signals,
@@ -207,7 +208,12 @@ impl Get {
         }
     }
 
-    async fn take<S: Sink>(self, session: &Session, sink: S) -> Result<Taking<S>> {
+    async fn take<S: Sink>(
+        self,
+        session: &Session,
+        key: Option<Zeroizing<Vec<u8>>>,
+        sink: S,
+    ) -> Result<Taking<S>> {
         let places = self.places.into_iter().map(|place| {
             let told =
                 |place: OsString| format!("{} is no place in a recovery point", place.to_string_lossy());
