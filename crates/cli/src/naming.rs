@@ -33,11 +33,13 @@ mod tests {
 
     use super::*;
 
+    type Way = fn(&File, &str) -> Result<(), Errno>;
+
     #[test]
     fn a_name_is_given_once_however_it_is_given() {
         let directory = tempfile::tempdir().expect("a directory");
         let folder = File::open(directory.path()).expect("it is there");
-        let ways: [fn(&File, &str) -> Result<(), Errno>; 2] = [
+        let ways: [Way; 2] = [
             |folder, name| name_new(folder, "hidden", name),
             |folder, name| name_by_link(folder, "hidden", name),
         ];

@@ -84,9 +84,9 @@ impl Shared {
 
     /// Looks for a machine inside another one, level by level. With the way to the node that has it, and its id there.
     pub async fn find_inside(&self, path: &VmPath) -> Result<(Inside, Way, VmId)> {
-        let port = self.nodes_inside(path)?;
         let levels = path.levels();
         let (first, mut id) = self.way_into(&levels[..levels.len().min(1)])?;
+        let port = self.nodes_inside(path)?;
         let mut names = vec![first.host.clone()];
         let mut found = None;
         for (number, wanted) in levels.iter().enumerate().skip(1) {
