@@ -11,4 +11,4 @@ pub mod v1;
 
 pub use client::{Client, ClientError, FileContent, FilesAt};
 pub use nestling_hypervisor::channel::DEVICE as CHANNEL_DEVICE;
-pub use server::{openapi, serve};
+pub use server::{nodes_inside, openapi, serve};

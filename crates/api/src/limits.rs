@@ -62,7 +62,7 @@ pub fn of(method: &Method, path: &str) -> CallLimits {
         }
         ("POST", ["vms", _, "save" | "start" | "resume"]) => whole(DISK),
         ("POST" | "PATCH" | "DELETE", ["vms", ..]) | ("POST", ["host", "features", _]) => whole(MACHINE),
-        ("GET", ["host", "requirements"]) => whole(MACHINE),
+        ("GET", ["host", "requirements"]) | ("POST", ["loans", ..]) => whole(MACHINE),
         // A repository far away answers slowly, and a password takes a second to become a key.
         (_, ["repositories" | "points", ..])
         | ("GET", ["jobs", _, "plan"])

@@ -9,6 +9,7 @@ mod commands;
 mod failure;
 mod home;
 mod log;
+mod naming;
 mod printer;
 mod session;
 mod start;

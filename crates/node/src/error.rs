@@ -197,6 +197,11 @@ pub enum NodeError {
     NotReady { vm: VmName, why: String },
     #[error("the backup of '{vm}' ended: {why}")]
     BackupEnded { vm: VmName, why: String },
+    /// Of a machine inside another one, in words of the node inside or of the way to it. `again`: it can be tried once more.
+    #[error("'{vm}' cannot be backed up: {why}")]
+    Inside { vm: String, why: String, kind: ErrorKind, again: bool },
+    #[error("the disks of '{vm}' cannot be read")]
+    Lent { vm: VmName, source: BlockError },
     #[error("it was cancelled")]
     Cancelled,
     #[error("'{vm}' has no disk that could be backed up; all are left out, or there is none")]
@@ -313,6 +318,7 @@ impl NodeError {
             | Self::HalfRecovered { .. }
             | Self::BackupEnded { .. } => Kind::InvalidState,
             Self::Start { cause, .. } => cause.code(),
+            Self::Inside { kind, .. } => *kind,
             Self::DiskInUse { .. }
             | Self::DiskIsParent { .. }
             | Self::ParentInUse { .. }
@@ -330,11 +336,9 @@ impl NodeError {
                 Kind::Requirement
             }
             Self::NoEngine(_) => Kind::GuestAbsent,
-            Self::Agent { source: e, .. } | Self::Freeze { source: FreezeError::Agent(e), .. } => {
-                agent_kind(e)
-            }
+            Self::Agent { source, .. } => agent_kind(source),
+            Self::Freeze { source, .. } => freeze_kind(source),
             Self::ShutDown { .. } | Self::DiskSilent { .. } | Self::VaultSilent { .. } => Kind::Timeout,
-            Self::Freeze { source: FreezeError::Slow { .. }, .. } => Kind::Timeout,
             Self::Disk(error) => disk_kind(error),
             Self::DiskUnclear { source, .. } => disk_kind(source),
             Self::Image(error) => image_kind(error),
@@ -350,11 +354,11 @@ impl NodeError {
             | Self::Attach(_)
             | Self::Store(_)
             | Self::Io { .. }
-            | Self::Freeze { .. }
             | Self::NotReady { .. }
             | Self::PointDamaged { .. }
             | Self::RecoveredDisk { .. }
             | Self::Export { .. }
+            | Self::Lent { .. }
             | Self::Cancelled
             | Self::Stopping
             | Self::Internal(_) => Kind::Failed,
@@ -372,6 +376,10 @@ impl NodeError {
                 "{available_mb} MB are available; give the machine less memory (Set-VMMemory), or stop another one"
             )),
             Self::Start { cause, .. } => cause.hint(),
+            Self::Inside { kind: ErrorKind::GuestAbsent, .. } => Some(
+                "a machine inside another one is backed up by the node inside, which has to run: `nestling tree` shows whether it answers"
+                    .to_owned(),
+            ),
             Self::ShutDown { vm, .. } => {
                 Some(format!("cut its power with: Stop-VM -Name '{}' -TurnOff", vm.name))
             }
@@ -421,6 +429,7 @@ impl NodeError {
             | Self::Freeze { vm, .. }
             | Self::BackupEnded { vm, .. }
             | Self::NothingToSave { vm }
+            | Self::Lent { vm, .. }
             | Self::NameTaken { vm, .. }
             | Self::Recovering { vm, .. }
             | Self::RunsFromVault { vm }
@@ -442,6 +451,7 @@ impl NodeError {
             Self::Job(error) => error.object(),
             Self::Exchange(error) => Some(error.object()),
             Self::SwitchInUse { switch, .. } => Some(switch.clone()),
+            Self::Inside { vm, .. } => Some(vm.clone()),
             Self::Prerequisite { feature, .. } => Some((*feature).to_owned()),
             _ => None,
         }
@@ -468,6 +478,14 @@ fn agent_kind(error: &AgentError) -> ErrorKind {
     match error {
         AgentError::Absent => ErrorKind::GuestAbsent,
         AgentError::Timeout { .. } | AgentError::StillRuns { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn freeze_kind(error: &FreezeError) -> ErrorKind {
+    match error {
+        FreezeError::Agent(error) => agent_kind(error),
+        FreezeError::Slow { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Failed,
     }
 }

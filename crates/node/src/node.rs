@@ -4,6 +4,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use nestling_identity::{Action, Authority, Denied, Identity};
@@ -23,7 +24,7 @@ use crate::{
     keeper::Keeper,
     networks::{Defined, Networks},
     proof::{self, ProofState},
-    protection::{self, Protection},
+    protection::{self, NodesInside, Protection},
     recovery::{self, RecoveryState},
     steps::{StepHook, Steps},
     vm::{self, RanBefore, Registry},
@@ -37,6 +38,10 @@ pub struct Settings {
     pub engine: EngineChoice,
     /// What jobs go by; for tests.
     pub clock: Clock,
+    /// The way to the nodes inside machines; without it no machine inside another one can be backed up.
+    pub nodes_inside: Option<Arc<dyn NodesInside>>,
+    /// How long the host above may ask nothing of a machine that is lent to it; for tests.
+    pub loan_patience: Option<Duration>,
     /// Called between the steps of what takes several; for tests.
     pub at_step: Option<StepHook>,
 }

@@ -181,7 +181,7 @@ fn json_body<B: Serialize + ?Sized>(path: &str, body: Option<&B>) -> Result<Requ
 }
 
 /// A text as one part of a path.
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {

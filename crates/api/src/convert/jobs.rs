@@ -123,7 +123,7 @@ fn texts<T: ToString>(items: &[T]) -> Option<Vec<String>> {
     Some(items.iter().map(ToString::to_string).collect())
 }
 
-fn shown_consistency(consistency: &model::Consistency) -> v1::JobConsistency {
+pub(super) fn shown_consistency(consistency: &model::Consistency) -> v1::JobConsistency {
     match consistency {
         model::Consistency::Crash => {
             v1::JobConsistency { level: v1::Consistency::Crash, ..v1::JobConsistency::default() }

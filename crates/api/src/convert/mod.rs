@@ -9,6 +9,7 @@ mod guest;
 mod host;
 mod image;
 mod jobs;
+mod loan;
 mod mail;
 mod network;
 mod proof;
@@ -57,6 +58,24 @@ impl From<ErrorKind> for ErrorCode {
             ErrorKind::GuestAbsent => Self::GuestAbsent,
             ErrorKind::Timeout => Self::Timeout,
             ErrorKind::Failed => Self::Failed,
+        }
+    }
+}
+
+/// What a node inside a machine says; it may say anything.
+impl From<ErrorCode> for ErrorKind {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::Invalid => Self::Invalid,
+            ErrorCode::NotFound => Self::NotFound,
+            ErrorCode::Exists => Self::Exists,
+            ErrorCode::InvalidState => Self::InvalidState,
+            ErrorCode::InUse => Self::InUse,
+            ErrorCode::Denied => Self::Denied,
+            ErrorCode::Requirement => Self::Requirement,
+            ErrorCode::GuestAbsent | ErrorCode::Unreachable => Self::GuestAbsent,
+            ErrorCode::Timeout => Self::Timeout,
+            ErrorCode::Failed | ErrorCode::Unknown => Self::Failed,
         }
     }
 }

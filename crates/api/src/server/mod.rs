@@ -14,6 +14,7 @@ mod guarded;
 mod input;
 mod lines;
 mod listen;
+mod nodes_inside;
 mod problem;
 mod proxy;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use utoipa::openapi::OpenApi;
 use crate::client::SOCKET_NAME;
 use endpoints::App;
 use listen::Listener;
+pub use nodes_inside::nodes_inside;
 
 /// The document that describes all endpoints.
 pub fn openapi() -> OpenApi {

@@ -78,6 +78,7 @@ fn some_body(operation: &Value) -> Value {
         Some("NewRecovery") => json!({"point": "x@newest"}),
         Some("UnlockVolumes") => json!({"key": "00"}),
         Some("NewJob") => json!({"name": "x"}),
+        Some("NewLoan") => json!({"vm": "x", "repository": "9c0e4f6e-3f3c-4d7e-8f4e-111111111111"}),
         Some("NewMailServer") => json!({"host": "x", "from": "x@example.org"}),
         Some("MailTest") => json!({"to": ["x@example.org"]}),
         Some("NewRun") => json!({"vms": ["x"]}),

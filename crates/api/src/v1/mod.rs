@@ -42,6 +42,9 @@
 //! GET    /v1/instant-boots                   POST /{vm}/finish       POST /{vm}/discard
 //! GET    /v1/proofs                          POST (NewProof)         /{proof}: GET        POST /{proof}/cancel
 //! GET    /v1/proofs/{proof}/screens/{id}     a picture; points count from 0
+//! POST   /v1/loans (NewLoan)                 GET /v1/loans/{loan} ?wait_ms=  one instant of a machine, for the host above
+//! GET    /v1/loans/{loan}/disks/{disk}/data ?offset=&length=   changes ?offset=   content ?offset=&length=
+//! POST   /v1/loans/{loan}/confirm            POST /v1/loans/{loan}/return (ReturnLoan)
 //! POST   /v1/imports (NewImport)             progress, one JSON object a line
 //! GET    /v1/tree ?timeout_ms=               all levels
 //! GET    /v1/events ?follow_inside=true      one JSON object a line, without end
@@ -58,6 +61,7 @@ mod guest;
 mod host;
 mod image;
 mod jobs;
+mod loan;
 mod mail;
 mod network;
 mod proof;
@@ -79,6 +83,7 @@ pub use jobs::{
     JobOrder, JobPlan, JobRun, JobScript, JobSettings, JobWebhook, NewJob, PlannedDisk, PlannedMachine,
     RunLog,
 };
+pub use loan::*;
 pub use mail::{MailSecurity, MailServer, MailTest, NewMailServer};
 pub use network::{
     Dhcp, Nat, NatChange, NewMapping, NewNat, NewSwitch, Protocol, StaticMapping, Switch, SwitchChange,

@@ -61,8 +61,8 @@ impl Backup {
                 printer.list(&session.client().await?.runs(None, None).await?, table)
             }
             Command::Runs(Runs { vm: Some(path) }) => {
-                let (client, vm) = session.at(&path).await?;
-                printer.list(&client.runs(Some(vm), None).await?, table)
+                let runs = session.client().await?.runs(Some(&path.to_string()), None).await?;
+                printer.list(&runs, table)
             }
             Command::Show { run } => printer.show(&session.client().await?.run(&run).await?, details),
             Command::Log { run } => {

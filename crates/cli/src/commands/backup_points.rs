@@ -24,7 +24,7 @@ EXIT STATUS:
   2  the command line makes no sense
   3  a repository could not be looked into; the others' points are listed")]
 pub struct Points {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host or of one that is no more, by its name or id; * and ? stand for other text")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "Only of this machine, of this host, of one that is no more or inside another one (L1/L2), by its name or id; * and ? stand for other text")]
     vm: Option<VmPath>,
     #[arg(long, value_name = "REPOSITORY", help = REPOSITORY)]
     repository: Option<String>,
@@ -80,15 +80,10 @@ pub struct RemovePoint {
 impl Points {
     pub async fn run(self, session: &Session) -> Result {
         let printer = session.printer;
-        let (client, vm) = match &self.vm {
-            Some(path) => {
-                let (client, vm) = session.at(path).await?;
-                (client, Some(vm))
-            }
-            None => (session.client().await?, None),
-        };
+        let client = session.client().await?;
+        let vm = self.vm.as_ref().map(ToString::to_string);
         let (repository, skip, limit) = (self.repository.as_deref(), self.skip, self.limit);
-        let found = match vm {
+        let found = match vm.as_deref() {
             Some(vm) if self.earlier => client.earlier_points(vm, repository, skip, limit).await?,
             vm => client.points(vm, repository, skip, limit).await?,
         };
@@ -97,7 +92,7 @@ impl Points {
             printer.talk(&format!("{} older points are not shown", found.left_out));
         }
         if let Some(vm) = vm.filter(|_| found.earlier > 0) {
-            printer.talk(&earlier(vm, found.earlier));
+            printer.talk(&earlier(&vm, found.earlier));
         }
         for problem in &found.problems {
             printer.warning(problem);

@@ -34,6 +34,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 ///
 /// Of a saved machine the disks are saved, and not the state that its memory is in: recovered, it starts as after a power cut.
 ///
+/// A machine inside another one, such as L1/L2, is captured by the node inside and saved in this host's repository, through the
+/// guest channel; to have the node inside do it by itself, with a repository of its own: nestling --in L1 backup run L2.
+///
 /// While a machine is backed up, a second backup of it is refused. Nothing else is: if it is started, stopped or saved
 /// meanwhile, the backup begins again with the machine as it is then.
 #[derive(Debug, Args)]
@@ -81,13 +84,7 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, session: &Session) -> Result {
-        let hosts = self.vms[0].split().0.to_vec();
-        if self.vms.iter().any(|path| path.split().0 != hosts) {
-            return Err(Failure::usage(
-                "the machines of one run are all on one host; back the others up by a run of their own",
-            ));
-        }
-        let client = session.client().await?.inside(&hosts);
+        let client = session.client().await?;
         let detach = self.detach;
         // None is lost from here on: a run that was begun is ended, or told of.
         let signals = Signals::listen()?;
@@ -102,7 +99,7 @@ impl Run {
     fn into_wire(self) -> v1::NewRun {
         let none = v1::Retention::default();
         v1::NewRun {
-            vms: self.vms.iter().map(|path| path.split().1.to_string()).collect(),
+            vms: self.vms.iter().map(ToString::to_string).collect(),
             repository: self.repository,
             consistency: if self.crash_consistent {
                 v1::Consistency::Crash

@@ -13,7 +13,8 @@ use crate::{failure::Result, session::Session};
 
 /// Backup jobs: which machines are saved, where and when
 ///
-/// A job belongs to the host of its machines. For machines inside another one: `nestling --in L1 job ...`.
+/// A job belongs to a host and covers its machines, and those inside of them as L1/L2 or L1/*: they are captured by the node
+/// inside and saved in this host's repository. To have that node save them by itself: `nestling --in L1 job ...`.
 #[derive(Debug, Args)]
 pub struct Job {
     #[command(subcommand)]

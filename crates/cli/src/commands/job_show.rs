@@ -205,6 +205,10 @@ pub fn plan(plan: &v1::JobPlan) -> String {
             table.row([machine.vm.clone(), by, "-".to_owned(), "-".to_owned(), format!("not: {problem}")]);
             continue;
         }
+        if machine.disks.is_empty() {
+            let inside = "what the node inside finds changed".to_owned();
+            table.row([machine.vm.clone(), by.clone(), "-".to_owned(), "-".to_owned(), inside]);
+        }
         for disk in &machine.disks {
             let size = text::size(disk.total_bytes);
             table.row([machine.vm.clone(), by.clone(), disk.name.clone(), size, how(machine, disk)]);

@@ -49,7 +49,11 @@ async fn serve(home: &Path, detached: bool) -> Result {
     let shutdown = CancellationToken::new();
     let host_goes_down = end_at_signals(&shutdown).map_err(failed)?;
     // The image of a host gets this very program.
-    let settings = Settings { nestling_binary: std::env::current_exe().ok(), ..Settings::default() };
+    let settings = Settings {
+        nestling_binary: std::env::current_exe().ok(),
+        nodes_inside: Some(nestling_api::nodes_inside()),
+        ..Settings::default()
+    };
     let node = Node::open(home, settings).await.map_err(|e| Failure::Error(e.into()))?;
     // The home is ours from here on.
     if let Err(error) = log::rotate(home) {

@@ -11,6 +11,7 @@ use nestling_api::{
     Client, ClientError, FilesAt,
     v1::{ErrorCode, RecoveryFile, RecoveryFileKind, RecoveryFiles, RecoveryVolume},
 };
+use zeroize::Zeroizing;
 
 use super::{
     backup_run::Signals,
@@ -176,12 +177,13 @@ fn files(files: &[RecoveryFile]) -> String {
 impl Get {
     pub async fn run(mut self, session: &Session) -> Result {
         let force = self.force;
+        let key = self.key_file.as_deref().map(|path| read_key(session.printer, path)).transpose()?;
+        // Without it what is cut off would be left under a name that nobody looks for.
+        let mut signals = Signals::listen()?;
         if let Some(path) = self.archive.take() {
-            // Without it an archive that is cut off would be left under a name that nobody looks for.
-            let mut signals = Signals::listen()?;
             let archive = Archive::create(session.printer, &path, force)?;
             let taken = tokio::select! {
-                taken = self.take(session, archive) => taken?,
+                taken = self.take(session, key, archive) => taken?,
                 () = signals.next() => {
                     return Err(Failure::new(ErrorCode::Failed, "cancelled: there is no archive"));
                 }
@@ -198,10 +200,20 @@ impl Get {
             return Err(Failure::usage("where to is missing: name an existing directory, or --archive FILE"));
         };
         let folder = Folder::open(&target).map_err(|error| no_folder(&target, &error))?;
-        ended(&self.take(session, IntoFolder::new(folder, force)).await?)
+        tokio::select! {
+            taken = self.take(session, key, IntoFolder::new(folder, force)) => ended(&taken?),
+            () = signals.next() => {
+                Err(Failure::new(ErrorCode::Failed, "cancelled: what is there is whole, and the rest is not there"))
+            }
+        }
     }
 
-    async fn take<S: Sink>(self, session: &Session, sink: S) -> Result<Taking<S>> {
+    async fn take<S: Sink>(
+        self,
+        session: &Session,
+        key: Option<Zeroizing<Vec<u8>>>,
+        sink: S,
+    ) -> Result<Taking<S>> {
         let places = self.places.into_iter().map(|place| {
             let told =
                 |place: OsString| format!("{} is no place in a recovery point", place.to_string_lossy());
@@ -217,7 +229,6 @@ impl Get {
             taken: 0,
             failed: 0,
         };
-        let key = self.key_file.as_deref().map(|path| read_key(session.printer, path)).transpose()?;
         for place in places {
             if let Some(key) = &key {
                 unlock(&taking.client, taking.printer, taking.at(&place), key).await?;

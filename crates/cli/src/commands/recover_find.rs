@@ -34,7 +34,7 @@ EXIT STATUS:
   2  the command line makes no sense
   3  something could not be looked into, or there is more; the rest is shown")]
 pub struct Find {
-    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine, of this host or one that is no more, by its name or id")]
+    #[arg(value_name = "VM", value_parser = vm_path, help = "The machine, of this host, one that is no more or one inside another (L1/L2), by its name or id")]
     vm: VmPath,
     /// What the name looks like, with * and ?; case does not matter
     #[arg(long, value_name = "PATTERN")]
@@ -95,7 +95,7 @@ struct Found {
 
 impl Find {
     pub async fn run(self, session: &Session) -> Result {
-        let (client, vm) = session.at(&self.vm).await?;
+        let (client, vm) = (session.client().await?, self.vm.to_string());
         let mut search = Search {
             client,
             printer: session.printer,
@@ -104,9 +104,9 @@ impl Find {
             missed: 0,
             earlier: 0,
         };
-        let meant = search.points(vm, &self).await?;
+        let meant = search.points(&vm, &self).await?;
         if meant.is_empty() && search.missed == 0 {
-            return Err(nothing(vm, search.earlier));
+            return Err(nothing(&vm, search.earlier));
         }
         let mut shown = session.printer.progress();
         for (number, point) in (0..).zip(&meant) {

@@ -18,12 +18,13 @@ use nestling_api::v1::RecoveryFile;
 use nestling_explore::FileName;
 use rustix::{
     fs::{
-        AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-        fchmod, fchown, fsetxattr, fsync, ftruncate, futimens, mkdirat, openat, renameat, renameat_with,
-        symlinkat, unlinkat,
+        AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, fchmod, fchown,
+        fsetxattr, fsync, ftruncate, futimens, mkdirat, openat, renameat, symlinkat, unlinkat,
     },
     io::{Errno, pwrite},
 };
+
+use crate::naming::name_new;
 
 /// What is all zeroes in pieces of this length becomes a hole.
 const HOLE_BYTES: usize = 64 << 10;
@@ -144,7 +145,7 @@ impl Part {
         let named = if self.force {
             renameat(folder, &*self.hidden, folder, &*self.name)
         } else {
-            renameat_with(folder, &*self.hidden, folder, &*self.name, RenameFlags::NOREPLACE)
+            name_new(folder, &self.hidden, &*self.name)
         };
         named.map_err(refused("given its name"))
     }

@@ -12,6 +12,7 @@ mod files;
 mod files_back;
 mod firmware;
 mod guide;
+mod inner;
 mod jobs;
 mod life;
 mod mounted;

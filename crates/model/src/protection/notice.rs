@@ -142,6 +142,15 @@ text!(WebUrl, |text| {
     Ok(())
 });
 
+impl WebUrl {
+    /// Without the path: to know that is often enough to write there.
+    pub fn server(&self) -> &str {
+        let host = self.0.find("//").map_or(0, |at| at + 2);
+        let end = self.0[host..].find(['/', '?', '#']).map_or(self.0.len(), |at| host + at);
+        &self.0[..end]
+    }
+}
+
 /// Who is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recipient {
@@ -250,6 +259,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_server_of_an_address_is_told_without_what_opens_it() {
+        for (url, server) in [
+            ("https://hooks.example.com/services/T0/B0/secret", "https://hooks.example.com"),
+            ("http://[::1]:8080?token=secret", "http://[::1]:8080"),
+            ("https://example.com", "https://example.com"),
+        ] {
+            assert_eq!(url.parse::<WebUrl>().unwrap().server(), server);
+        }
+    }
 
     #[test]
     fn addresses_are_simple_or_refused() {

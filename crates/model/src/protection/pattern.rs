@@ -59,6 +59,13 @@ impl PathPattern {
     pub fn is_inside(&self) -> bool {
         self.0.levels().len() > 1
     }
+
+    /// Whether a machine that it matches may lie inside the machine at this path, however deep.
+    pub fn leads_into(&self, host: &VmPath) -> bool {
+        let (patterns, levels) = (self.0.levels(), host.levels());
+        patterns.len() > levels.len()
+            && patterns.iter().zip(levels).all(|(pattern, level)| wildcard(pattern.as_str(), level.as_str()))
+    }
 }
 
 impl FromStr for PathPattern {
@@ -94,6 +101,15 @@ mod tests {
         assert!(!path("L1/*", "L1/L2/L3"));
         assert!(!path("db?", "db10"));
         assert!(!path("db?", "db"));
+    }
+
+    #[test]
+    fn a_pattern_leads_into_what_it_names_on_the_way() {
+        let leads = |pattern: &str, host: &str| {
+            pattern.parse::<PathPattern>().unwrap().leads_into(&host.parse().unwrap())
+        };
+        assert!(leads("L1/*", "l1") && leads("*/L2/L3", "L1") && leads("*/L2/L3", "L1/L2"));
+        assert!(!leads("L1/*", "L9") && !leads("L1/*", "L1/L2") && !leads("*", "L1"));
     }
 
     #[test]

@@ -185,9 +185,13 @@ impl Selection {
         Ok(())
     }
 
-    /// Whether a machine is covered, with the reason.
+    /// Whether a machine is covered, with the reason. One inside another is not covered by its tag: a guest says that it has it.
     pub fn judge(&self, machine: &Candidate) -> Cover<'_> {
-        let named = self.include.iter().find(|selector| selector.matches(machine));
+        let is_inside = machine.path.levels().len() > 1;
+        let names = |selector: &&Selector| {
+            selector.matches(machine) && !(is_inside && matches!(selector, Selector::Tag(_)))
+        };
+        let named = self.include.iter().find(names);
         let by_rules = named.is_none() && self.rules.hold(machine);
         if named.is_none() && !by_rules {
             return Cover::No;
@@ -201,6 +205,17 @@ impl Selection {
 
     pub fn covers(&self, machine: &Candidate) -> bool {
         matches!(self.judge(machine), Cover::Named(_) | Cover::ByRules)
+    }
+
+    /// Whether a machine inside the one at this path may be covered, however deep: then the node inside has to be asked.
+    pub fn looks_into(&self, host: &VmPath) -> bool {
+        let leads = |selector: &Selector| match selector {
+            Selector::Path(pattern) => pattern.leads_into(host),
+            Selector::Id(_) | Selector::Tag(_) => false,
+        };
+        let by_rules = !self.rules.rules.is_empty()
+            && (self.rules.inside || self.rules.rules.iter().any(Rule::is_inside));
+        by_rules || self.include.iter().any(leads)
     }
 
     /// The machines that are covered: those that are named first, as they are listed, and within that by name.
@@ -245,7 +260,8 @@ mod tests {
         assert_eq!(picked(&selection(&["web*", "DB1"], &[], &[]), &paths), ["web01", "Web02", "db1"]);
         assert_eq!(picked(&selection(&["*"], &[], &["web*"]), &paths), ["db1", "L1"]);
         assert_eq!(picked(&selection(&["L1/*"], &[], &["l1/l2"]), &paths), ["L1/web9"]);
-        assert_eq!(picked(&selection(&["tag:prod"], &[], &["*/*"]), &paths), ["db1", "L1", "web01", "Web02"]);
+        assert_eq!(picked(&selection(&["tag:prod"], &[], &[]), &paths), ["db1", "L1", "web01", "Web02"]);
+        assert!(picked(&selection(&["L1/*"], &[], &["tag:prod"]), &paths).is_empty());
     }
 
     #[test]
@@ -286,6 +302,15 @@ mod tests {
         both.rules.join = Join::Any;
         assert!(both.covers(&candidate("web1")));
         assert!(!both.covers(&candidate("db1")));
+    }
+
+    #[test]
+    fn only_those_hosts_are_asked_for_machines_that_may_have_one() {
+        let looks = |chosen: &Selection, host: &str| chosen.looks_into(&host.parse().unwrap());
+        let named = selection(&["*", "L1/*"], &["state=Running"], &["L2/*"]);
+        assert!(looks(&named, "L1") && !looks(&named, "L2") && !looks(&named, "L1/L2"));
+        let ruled = selection(&[], &["path=L1/*"], &[]);
+        assert!(looks(&ruled, "L1") && looks(&ruled, "other"));
     }
 
     #[test]

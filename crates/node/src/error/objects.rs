@@ -19,6 +19,7 @@ pub enum Object {
     Recovery,
     Proof,
     Job,
+    Loan,
     MailServer,
 }
 
@@ -52,6 +53,7 @@ pub fn not_found(object: Object, name: &str) -> String {
         Object::Recovery => format!("there is no recovery {name}"),
         Object::Proof => format!("there is no proof {name}"),
         Object::Job => format!("there is no backup job \"{name}\""),
+        Object::Loan => format!("no machine is lent to the host above as {name}"),
         Object::MailServer => "this host knows no mail server".to_owned(),
         Object::Feature => {
             format!("The target of the specified cmdlet cannot be found: there is no feature named '{name}'.")
@@ -77,6 +79,7 @@ pub fn exists(object: Object, name: &str) -> String {
         | Object::Recovery
         | Object::Proof
         | Object::Job
+        | Object::Loan
         | Object::MailServer => {
             format!("{name} exists already")
         }

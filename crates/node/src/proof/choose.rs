@@ -14,7 +14,7 @@ use crate::{
     Node, NodeError,
     error::{Object, Result},
     protection::{
-        looks_at_disks, marks,
+        marks,
         repositories::{Known, answered},
     },
 };
@@ -90,7 +90,7 @@ impl Node {
     }
 
     async fn of_job(&self, job: &Job, newest: &[Point]) -> Result<Vec<Point>> {
-        let all = self.candidates(looks_at_disks(job)).await;
+        let all = self.candidates_for(job).await.all;
         let point = |vm: VmId| newest.iter().find(|point| marks::vm_of(point) == Some(vm)).cloned();
         let points: Vec<Point> =
             self.arranged(job, &all).into_iter().filter_map(|machine| point(machine.id)).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nestling_identity::{Action, Identity};
 use nestling_model::{
-    VmName, VmPath,
+    VmPath,
     protection::{
         Cause, DiskExclude, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
         policy::EXCLUDED_DISKS_MAX,
@@ -15,11 +15,12 @@ use uuid::Uuid;
 use super::{
     conduct::{Order, Way, conduct},
     guest,
+    machine::Machine,
     marks::check_tags,
     runs::Entry,
     values::{BackupWish, RunView},
 };
-use crate::{Node, NodeError, error::Result, networks::to_the_end, node::Shared, vm::Handle};
+use crate::{Node, NodeError, error::Result, networks::to_the_end, node::Shared};
 
 impl Node {
     /// Begins to back machines up, one after the other. The run is written down when this returns; it goes on by itself.
@@ -99,18 +100,27 @@ fn check(wish: &BackupWish) -> Result<()> {
 }
 
 impl Shared {
+    /// A machine of this host by its name or id, or one inside another by its path.
+    async fn named(&self, name: &str) -> Result<(Machine, VmPath)> {
+        if !name.contains('/') {
+            let handle = self.vms.find(name)?;
+            let path = handle.now().vm.name.as_str().parse()?;
+            return Ok((Machine::Own(handle), path));
+        }
+        let (inside, ..) = self.find_inside(&name.parse()?).await?;
+        let path = inside.path.clone();
+        Ok((Machine::Inside(inside), path))
+    }
+
     async fn begin_backup(self: Arc<Self>, who: &str, wish: BackupWish) -> Result<Arc<Entry>> {
         let known = self.protection.repositories.chosen(wish.repository.as_deref())?;
-        let mut machines: Vec<(Arc<Handle>, VmPath)> = Vec::new();
-        let mut names: Vec<VmName> = Vec::new();
+        let mut machines: Vec<(Machine, VmPath)> = Vec::new();
         for name in &wish.vms {
-            let handle = self.vms.find(name)?;
-            let vm = handle.now().vm;
-            if names.contains(&vm.name) {
-                return Err(NodeError::Invalid(format!("'{}' was named twice", vm.name)));
+            let (machine, path) = self.named(name).await?;
+            if machines.iter().any(|(other, _)| other.id() == machine.id()) {
+                return Err(NodeError::Invalid(format!("'{path}' was named twice")));
             }
-            names.push(vm.name.clone());
-            machines.push((handle, vm.name.as_str().parse()?));
+            machines.push((machine, path));
         }
         let run = Run {
             id: RunId(Uuid::new_v4()),
@@ -125,7 +135,7 @@ impl Shared {
             state: RunState::Waiting,
             machines: machines
                 .iter()
-                .map(|(handle, path)| MachineRun::new(path.clone(), handle.now().vm.id))
+                .map(|(machine, path)| MachineRun::new(path.clone(), machine.id()))
                 .collect(),
             warnings: Warnings::default(),
             reason: None,

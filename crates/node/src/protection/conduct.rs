@@ -14,7 +14,7 @@ use nestling_model::{
 
 use super::{
     copies,
-    machine::{Backup, Done},
+    machine::{Backup, Done, Machine},
     notices,
     pace::Pace,
     proving,
@@ -22,7 +22,7 @@ use super::{
     runs::Entry,
     scripts,
 };
-use crate::{NodeError, error::Result, node::Shared, vm::Handle};
+use crate::{NodeError, error::Result, node::Shared};
 
 /// How the machines of a run are saved.
 pub struct Way {
@@ -48,7 +48,7 @@ pub struct Order {
     pub known: Known,
     pub way: Way,
     /// In the order of their turns.
-    pub machines: Vec<(Arc<Handle>, VmPath)>,
+    pub machines: Vec<(Machine, VmPath)>,
     /// How many are saved at once.
     pub parallel: usize,
     /// What it is a run of: its programs, copies and notices.
@@ -113,10 +113,10 @@ fn refuse(run: &mut Run, why: &str, now_ms: u64) {
 }
 
 async fn conduct_machine(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order, number: usize) {
-    let (handle, path) = &order.machines[number];
+    let (machine, path) = &order.machines[number];
     entry.does(number, path, "waiting for its turn");
     let turn = tokio::select! {
-        turn = node.protection.turns.take(handle.now().vm.id) => Some(turn),
+        turn = node.protection.turns.take(machine.id()) => Some(turn),
         () = entry.cancel.cancelled() => None,
         () = node.stopping.cancelled() => None,
     };
@@ -131,7 +131,7 @@ async fn conduct_machine(node: &Arc<Shared>, entry: &Arc<Entry>, order: &Order, 
     let message = format!("run {} backs it up to '{}'", entry.number(), order.known.repository.name);
     node.events.tell(EventKind::BackupStarted, path.to_string(), message);
     entry.log.say(&format!("{path}: begins"));
-    let backup = Backup { node, entry, known: &order.known, way: &order.way, handle, path, number };
+    let backup = Backup { node, entry, known: &order.known, way: &order.way, machine, path, number };
     let done = backup.run().await;
     tell_machine(node, path, &done);
     let now_ms = node.now_ms();
@@ -150,7 +150,7 @@ pub fn take(step: std::result::Result<(), nestling_model::protection::RunRefused
     }
 }
 
-fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool, now_ms: u64) {
+pub fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool, now_ms: u64) {
     let step = match done {
         Ok(done) => {
             let step = if done.warnings.is_empty() { RunStep::Succeed } else { RunStep::SucceedWithWarnings };
@@ -174,7 +174,7 @@ fn note(machine: &mut MachineRun, done: Result<Done>, is_stopping: bool, now_ms:
 }
 
 /// As its machines did; with a reason of its own it has failed. One whose copies or programs were cut off has not succeeded.
-fn end(run: &mut Run, is_whole: bool, is_stopping: bool, now_ms: u64) {
+pub fn end(run: &mut Run, is_whole: bool, is_stopping: bool, now_ms: u64) {
     if is_stopping && run.machines.iter().any(|machine| !machine.state.has_ended()) {
         take(run.interrupt(now_ms));
         return;
@@ -206,7 +206,7 @@ fn tell_begin(entry: &Entry, order: &Order) {
     run.warnings.messages().iter().for_each(|warning| entry.log.say(&format!("warning: {warning}")));
 }
 
-fn tell_machine(node: &Shared, path: &VmPath, done: &Result<Done>) {
+pub fn tell_machine(node: &Shared, path: &VmPath, done: &Result<Done>) {
     let (kind, message) = match done {
         Ok(done) => (EventKind::BackupDone, format!("recovery point {}", &done.point.to_string()[..8])),
         Err(error) => (EventKind::BackupFailed, error.message()),

@@ -5,37 +5,31 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nestling_hypervisor::capture::{CaptureError, Outcome, Whole};
+use nestling_hypervisor::capture::Whole;
 use nestling_model::{
-    EventKind, Operation, VmId,
+    EventKind, VmId,
     protection::{DiskRun, Durations, Keep, NotTracked, PointId, Reading},
 };
 use nestling_vault::{Identity, Job, Point, Repository, Retag, SaveReport, SnapshotId, VaultError};
 
 use super::{
     guest::owed::Owed,
-    machine::{Backup, Done, Saved},
+    machine::{Backup, Done, Holder, Machine, Saved, Taken},
     retention,
     saving::{milliseconds, timestamp},
-    tracking::Tracking,
+    tracking::Purpose,
 };
-use crate::{
-    NodeError,
-    blocking::blocking,
-    error::Result,
-    vm::capture::{Held, Seen},
-};
+use crate::{NodeError, blocking::blocking, error::Result};
 
 impl Backup<'_> {
     /// The point is durable: from here on nothing fails any more, and what does not work is a warning.
     pub async fn done(
         &self,
         vault: &Arc<Repository>,
-        seen: Seen,
+        taken: Taken,
         parent: Option<Point>,
         saved: Saved,
         save: Duration,
-        owed: Option<Owed>,
     ) -> Result<Done> {
         let Saved { report, whole, mut disks } = saved;
         self.entry.does(self.number, self.path, "finishing");
@@ -43,17 +37,15 @@ impl Backup<'_> {
         if let [only] = disks.as_mut_slice() {
             (only.new_bytes, only.stored_bytes) = (report.new_bytes, report.stored.bytes);
         }
-        let mut warnings = seen.warnings.clone();
-        self.note_recovered(seen.vm.id, &mut disks, parent.as_ref());
+        let mut warnings = taken.warnings;
+        self.note_recovered(taken.vm, &mut disks, parent.as_ref());
         warnings.extend(told(&report, &mut disks, parent.as_ref()));
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let durations =
-            Durations { frozen_ms: ms(seen.frozen_for), capture_ms: ms(seen.took), save_ms: ms(save) };
-        let (vm, consistency, taken_at_ms) = (seen.vm.id, seen.consistency, seen.taken_at_ms);
-        if let Err(error) = self.keep_tracking(seen, whole).await {
-            warnings
-                .push(format!("older change tracking is left until the next backup: {}", error.message()));
-        }
+            Durations { frozen_ms: ms(taken.frozen_for), capture_ms: ms(taken.took), save_ms: ms(save) };
+        let (vm, consistency, taken_at_ms) = (taken.vm, taken.consistency, taken.taken_at_ms);
+        let (left, owed) = self.give_back(taken.holder, whole, report.point).await;
+        warnings.extend(left);
         let point = match self.mark(vault, report.point, taken_at_ms).await {
             Ok(point) => point,
             Err(error) => {
@@ -61,7 +53,9 @@ impl Backup<'_> {
                 report.point
             }
         };
-        warnings.extend(self.cut_logs(owed).await);
+        if let Machine::Own(handle) = self.machine {
+            warnings.extend(self.capturing(handle).cut_logs(owed).await);
+        }
         warnings.extend(self.apply_rules(vault, vm).await);
         Ok(Done {
             point: PointId::from_bytes(point.0),
@@ -101,45 +95,26 @@ impl Backup<'_> {
         }
     }
 
-    /// The new bitmaps count from now on; those that they replace go.
-    async fn keep_tracking(&self, seen: Seen, whole: Option<Whole>) -> Result<()> {
-        let book = &self.node.protection.tracking;
-        let (vm, number) = (seen.vm.id, seen.number);
-        let mark = |tracking: &mut Tracking| {
-            tracking.begun.iter_mut().filter(|b| b.name() == number).for_each(|b| b.durable = true);
-        };
-        book.update(vm, mark).await?;
-        self.node.steps.reached("point written down");
-        let replaced = seen.replaced;
-        let removed = match (seen.held, whole) {
-            (Held::Engine(mut capture), Some(whole)) => {
-                match capture.finish(&Outcome::Durable { whole, remove: replaced.clone() }).await {
-                    Err(CaptureError::Gone(_) | CaptureError::Ended { .. }) => false,
-                    finished => {
-                        finished.map_err(|source| NodeError::Capture { vm: seen.vm.name.clone(), source })?;
-                        true
-                    }
-                }
+    /// Whoever kept the instant learns that its point is durable, and tracking counts from it. With what the guest is owed
+    /// by this host; a node inside sees to its guests itself.
+    async fn give_back(
+        &self,
+        holder: Holder,
+        whole: Option<Whole>,
+        point: SnapshotId,
+    ) -> (Vec<String>, Option<Owed>) {
+        match (holder, self.machine) {
+            (Holder::Own { seen, owed }, Machine::Own(handle)) => {
+                let purpose = Purpose { repository: self.known.repository.id, above: false };
+                let kept = self.capturing(handle).keep_tracking(*seen, whole, purpose).await;
+                (kept.err().iter().map(tracking_left).collect(), owed)
             }
-            (Held::Engine(_), None) => {
-                return Err(NodeError::Internal("a point was made without its proof".to_owned()));
+            (Holder::Inside(borrowed), _) => {
+                (self.is_durable(borrowed, PointId::from_bytes(point.0)).await, None)
             }
-            (Held::Images(reading), _) => {
-                reading.end().await;
-                false
-            }
-        };
-        if !removed {
-            self.handle.ask(Operation::Modify, move |owner| Box::pin(owner.retire(replaced))).await?;
+            // What was taken of a machine of this host is given back by its handle alone.
+            (Holder::Own { .. }, Machine::Inside(_)) => (Vec::new(), None),
         }
-        let repositories = &self.node.protection.repositories;
-        let here = self.known.repository.id;
-        let keep = |tracking: &mut Tracking| {
-            tracking.begun.retain(|b| {
-                b.name() == number || (b.repository != here && repositories.get(b.repository).is_some())
-            });
-        };
-        book.update(vm, keep).await
     }
 
     /// Pins or protects the point, if that was asked for.
@@ -159,6 +134,10 @@ impl Backup<'_> {
         };
         blocking(move || work().map_err(|e: VaultError| known.failed(e))).await
     }
+}
+
+pub fn tracking_left(error: &NodeError) -> String {
+    format!("older change tracking is left until the next backup: {}", error.message())
 }
 
 /// What was not as it should be, told; and how disks were really read.

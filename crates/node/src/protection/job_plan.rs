@@ -12,12 +12,13 @@ use nestling_vault::{Point, Repository};
 use uuid::Uuid;
 
 use super::{
-    candidates::looks_at_disks,
     conduct::excluded_of,
     description::DiskAt,
     earlier::{Earlier, earlier},
+    inside::Candidates,
     job_values::{JobPlan, PlannedDisk, PlannedMachine},
     repositories::{Known, answered},
+    tracking::Purpose,
 };
 use crate::{
     Node, NodeError,
@@ -30,7 +31,7 @@ impl Node {
     pub async fn plan_job(&self, who: &Identity, job: &str) -> Result<JobPlan> {
         self.authorize(who, Action::ReadBackups)?;
         let job = self.protection.jobs.find(job)?;
-        let all = self.candidates(looks_at_disks(&job)).await;
+        let Candidates { all, problems } = self.candidates_for(&job).await;
         let known = self.protection.repositories.get(job.policy.repository);
         let opened = match &known {
             Some(known) => {
@@ -53,7 +54,7 @@ impl Node {
         Ok(JobPlan {
             repository: known.map(|known| known.repository.name.to_string()).unwrap_or_default(),
             excluded: excluded.collect(),
-            problem: opened.err().map(|error| error.message()),
+            problem: opened.err().map(|error| error.message()).or_else(|| problems.into_iter().next()),
             machines,
         })
     }
@@ -77,6 +78,10 @@ impl Node {
             problem: None,
         };
         let Some((known, vault)) = opened else { return planned };
+        if machine.path.levels().len() > 1 {
+            // What would be read of it, the node inside knows when it is asked for an instant.
+            return planned;
+        }
         match self.foresee(job, machine, known, vault).await {
             Ok((points, foreseen)) => fill(&mut planned, &points, &foreseen),
             Err(error) => planned.problem = Some(error.message()),
@@ -97,7 +102,7 @@ impl Node {
         let wish = CaptureWish {
             // Of no run: it begins nothing.
             run: RunId(Uuid::nil()),
-            repository: known.repository.id,
+            purpose: Purpose { repository: known.repository.id, above: false },
             points: points.then(),
             full: false,
             excluded: excluded_of(&job.policy.excluded_disks, &machine.path),

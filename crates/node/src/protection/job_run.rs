@@ -10,15 +10,16 @@ use nestling_model::{
 use uuid::Uuid;
 
 use super::{
-    candidates::looks_at_disks,
     conduct::{Order, Way, conduct},
+    inside::{Candidates, Inside},
     job_error::JobError,
+    machine::Machine,
     objectives,
     pace::Pace,
     runs::Entry,
     values::RunView,
 };
-use crate::{Node, NodeError, error::Result, networks::to_the_end, node::Shared, vm::Handle};
+use crate::{Node, NodeError, error::Result, networks::to_the_end, node::Shared};
 
 impl Node {
     /// Runs a job now. It goes on by itself.
@@ -60,18 +61,21 @@ impl Shared {
 
     /// Begins a run of a job. It is written down when this returns, and goes on by itself.
     pub async fn begin_job(self: &Arc<Self>, job: &Job, causes: Vec<Cause>) -> Result<Arc<Entry>> {
-        let all = self.candidates(looks_at_disks(job)).await;
-        let handle = |machine: &&Candidate| {
-            let handle = self.vms.find(&machine.id.0.to_string()).ok()?;
-            Some((handle, machine.path.clone()))
+        let Candidates { all, problems } = self.candidates_for(job).await;
+        let place = |candidate: &&Candidate| {
+            let Candidate { id, path, .. } = (*candidate).clone();
+            if path.levels().len() > 1 {
+                return Some((Machine::Inside(Inside { id, path: path.clone() }), path));
+            }
+            Some((Machine::Own(self.vms.find(&id.0.to_string()).ok()?), path))
         };
-        let machines: Vec<(Arc<Handle>, VmPath)> =
-            self.arranged(job, &all).iter().filter_map(handle).collect();
+        let machines: Vec<(Machine, VmPath)> = self.arranged(job, &all).iter().filter_map(place).collect();
         let mut warnings = Warnings::default();
+        problems.into_iter().for_each(|problem| warnings.push(problem));
         if machines.is_empty() {
             warnings.push("no machine of this host is covered by the job");
         }
-        let part = |(handle, path): &(Arc<Handle>, VmPath)| MachineRun::new(path.clone(), handle.now().vm.id);
+        let part = |(machine, path): &(Machine, VmPath)| MachineRun::new(path.clone(), machine.id());
         let run = Run {
             id: RunId(Uuid::new_v4()),
             number: 0,
@@ -94,12 +98,7 @@ impl Shared {
         Ok(entry)
     }
 
-    async fn conduct_job(
-        self: &Arc<Self>,
-        job: &Job,
-        entry: &Arc<Entry>,
-        machines: Vec<(Arc<Handle>, VmPath)>,
-    ) {
+    async fn conduct_job(self: &Arc<Self>, job: &Job, entry: &Arc<Entry>, machines: Vec<(Machine, VmPath)>) {
         let Some(known) = self.protection.repositories.get(job.policy.repository) else {
             let now_ms = self.now_ms();
             let fail = move |run: &mut Run| {

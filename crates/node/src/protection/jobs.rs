@@ -13,7 +13,7 @@ use nestling_model::{
     EventKind, JobName,
     protection::{
         After, Candidate, CopyTo, DiskExclude, Fact, Job, JobId, JobPolicy, Keep, Known, Notice, Recipient,
-        Repository, RepositoryId, Rule, Run, Selection, Selector,
+        Repository, RepositoryId, Run, Selection,
     },
 };
 use tokio::sync::{Mutex, MutexGuard, Notify};
@@ -153,6 +153,7 @@ impl Node {
             self.protection.jobs.all().into_iter().map(|job| (job.id, job.name.to_string())).collect();
         let own = || runs.iter().filter(|run| run.job == Some(job.id));
         let last = own().filter(|run| run.state.has_ended()).max_by_key(|run| run.number);
+        let machines = [machines, &self.remembered_inside(job.id, runs)].concat();
         JobView {
             repository: repository(job.policy.repository),
             copies: job.policy.copies.iter().map(|copy| repository(copy.repository)).collect(),
@@ -169,7 +170,7 @@ impl Node {
                 state: run.state,
                 ended_at_ms: run.ended_at_ms,
             }),
-            missed: objectives::missed(&job, machines, runs, |vm| self.born_ms(vm), now_ms),
+            missed: objectives::missed(&job, &machines, runs, |vm| self.born_ms(vm), now_ms),
             job,
         }
     }
@@ -303,33 +304,15 @@ impl Shared {
     }
 }
 
-const INSIDE: &str = "the machines of a job are those of its own host; for machines inside another one make a job there: \
-                      nestling --in VM job create";
-
 /// Refuses what the words of a job allow and this host cannot do, so that nothing is promised silently.
 fn check_possible(job: &Job) -> Result<()> {
-    let selectors = job.selection.include.iter().chain(&job.selection.exclude);
-    for selector in selectors {
-        match selector {
-            Selector::Path(path) if path.is_inside() => return Err(NodeError::invalid(INSIDE)),
-            Selector::Path(_) | Selector::Id(_) | Selector::Tag(_) => {}
-        }
-    }
     guest::check_possible(&job.policy.consistency)?;
     let is_signed = |notice: &Notice| matches!(notice.to, Recipient::Webhook { secret: Some(_), .. });
     if job.policy.notices.iter().any(is_signed) {
         return Err(NodeError::invalid("what is sent to webhooks is not signed"));
     }
-    for rule in &job.selection.rules.rules {
-        match rule.fact() {
-            Fact::Image(_) => {
-                return Err(NodeError::invalid(
-                    "it is not known which images a machine's disks were made from",
-                ));
-            }
-            _ if Rule::is_inside(rule) => return Err(NodeError::invalid(INSIDE)),
-            _ => {}
-        }
+    if job.selection.rules.rules.iter().any(|rule| matches!(rule.fact(), Fact::Image(_))) {
+        return Err(NodeError::invalid("it is not known which images a machine's disks were made from"));
     }
     Ok(())
 }

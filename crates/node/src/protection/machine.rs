@@ -2,7 +2,8 @@
 //!
 //! The machine's task makes the instant and takes back what came to nothing; all that takes long happens here, beside
 //! it. What changes the machine meanwhile wins (it starts, it is shut down, it is saved): then the backup begins again
-//! with the machine as it is. What comes after the point is durable is `finish`.
+//! with the machine as it is. A machine inside another one is captured by the node inside, which lends the instant
+//! (`inside`). What comes after the point is durable is `finish`.
 
 use std::{
     sync::{
@@ -12,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestling_hypervisor::capture::{CaptureError, Outcome, Whole};
+use nestling_hypervisor::capture::Whole;
 use nestling_model::{
-    DiskName, EventKind, Operation, Switch, VmPath,
-    protection::{ConsistencyReached, DiskRun, Durations, PointId, Reading, RunId},
+    DiskName, EventKind, Switch, VmId, VmPath,
+    protection::{ConsistencyReached, DiskRun, Durations, NotTracked, PointId, Reading, RunId},
 };
 use nestling_vault::{Job, Point, Repository, SaveReport, VaultError};
 use tokio::{
@@ -25,13 +26,17 @@ use tokio::{
 };
 
 use super::{
+    capturing::{Capturing, is_overtaken, proof, unless_over},
     conduct::{Way, excluded_of},
     description::{DescribedDisk, Description, SwitchThen, place_of},
     earlier::{Earlier, earlier},
+    guest::owed::Owed,
+    inside::{Borrowed, Inside},
     marks,
     repositories::{Known, answered},
     runs::Entry,
-    saving::{Saving, SourceDisk, save},
+    saving::{Saving, Served, SourceDisk, save},
+    tracking::Purpose,
 };
 use crate::{
     NodeError,
@@ -39,33 +44,83 @@ use crate::{
     node::Shared,
     vm::{
         Handle,
-        capture::{CaptureWish, Held, Seen},
+        capture::{CaptureWish, Seen},
     },
 };
 
 /// A machine that changes its state again and again is backed up by a later run.
 const ATTEMPTS: u32 = 4;
 /// For an operation on the machine to end, a guest's shutdown included.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(330);
+pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(330);
+/// Before a machine inside another one is tried again: what it goes on to, the node inside waits for.
+const AGAIN_DELAY: Duration = Duration::from_secs(2);
 /// For a save that shall end to do so. One that hangs on a dead store is left behind; it can do no harm.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where a machine of a run is.
+#[derive(Clone)]
+pub enum Machine {
+    /// On this host.
+    Own(Arc<Handle>),
+    /// Inside a machine of this host, however deep.
+    Inside(Inside),
+}
+
+impl Machine {
+    pub fn id(&self) -> VmId {
+        match self {
+            Self::Own(handle) => handle.now().vm.id,
+            Self::Inside(inside) => inside.id,
+        }
+    }
+}
 
 pub struct Backup<'a> {
     pub node: &'a Arc<Shared>,
     pub entry: &'a Entry,
     pub known: &'a Known,
     pub way: &'a Way,
-    pub handle: &'a Handle,
+    pub machine: &'a Machine,
     pub path: &'a VmPath,
     /// Of the machine in its run.
     pub number: usize,
 }
 
+/// Who keeps an instant.
+pub enum Holder {
+    Own { seen: Box<Seen>, owed: Option<Owed> },
+    Inside(Borrowed),
+}
+
+/// One disk of an instant.
+pub struct TakenDisk {
+    pub name: DiskName,
+    pub bytes: u64,
+    /// Whether only what changed is read, or why not.
+    pub since: std::result::Result<(), NotTracked>,
+    pub served: Served,
+}
+
+/// One instant of a machine's disks, wherever it is.
+pub struct Taken {
+    pub holder: Holder,
+    pub vm: VmId,
+    pub description: Vec<u8>,
+    pub taken_at_ms: u64,
+    pub disks: Vec<TakenDisk>,
+    /// The number of the point that it counts from or is compared with.
+    pub point: Option<usize>,
+    pub consistency: ConsistencyReached,
+    pub frozen_for: Duration,
+    pub took: Duration,
+    pub warnings: Vec<String>,
+}
+
 /// What the vault has.
 pub struct Saved {
     pub report: SaveReport,
-    /// Of an instant that an engine kept.
+    /// Of an instant that an engine of this host kept.
     pub whole: Option<Whole>,
     pub disks: Vec<DiskRun>,
 }
@@ -80,17 +135,6 @@ fn confirmed(ask: &mpsc::Sender<Question>) -> std::result::Result<(), VaultError
     if answer.recv() == Ok(true) { Ok(()) } else { Err(VaultError::Cancelled) }
 }
 
-/// Images that no engine has do not change while they are served.
-async fn proof(seen: &Seen) -> Result<Option<Whole>> {
-    match &seen.held {
-        Held::Images(_) => Ok(None),
-        Held::Engine(capture) => {
-            let whole = capture.whole().await;
-            whole.map(Some).map_err(|source| NodeError::Capture { vm: seen.vm.name.clone(), source })
-        }
-    }
-}
-
 /// A new recovery point, and what it cost.
 pub struct Done {
     pub point: PointId,
@@ -102,7 +146,7 @@ pub struct Done {
     pub warnings: Vec<String>,
 }
 
-impl Backup<'_> {
+impl<'a> Backup<'a> {
     fn run_id(&self) -> RunId {
         self.entry.run().id
     }
@@ -111,15 +155,26 @@ impl Backup<'_> {
         self.entry.cancel.is_cancelled() || self.node.stopping.is_cancelled()
     }
 
+    /// The steps on a machine of this host.
+    pub fn capturing(&self, handle: &'a Handle) -> Capturing<'a> {
+        let Self { node, entry, way, path, number, .. } = *self;
+        Capturing { node, entry, handle, path, number, consistency: &way.consistency }
+    }
+
     pub async fn run(&self) -> Result<Done> {
         let mut attempt = 1;
         loop {
-            let engine = self.handle.now().running;
+            let engine = match self.machine {
+                Machine::Own(handle) => handle.now().running,
+                Machine::Inside(_) => None,
+            };
             let error = match self.attempt().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            self.take_back().await;
+            if let Machine::Own(handle) = self.machine {
+                self.capturing(handle).take_back().await;
+            }
             if self.is_over() {
                 return Err(NodeError::Cancelled);
             }
@@ -132,18 +187,17 @@ impl Backup<'_> {
             let message = format!("begins again with the machine as it is: {}", error.message());
             self.node.events.tell(EventKind::BackupProgress, self.path.to_string(), message);
             self.entry.does(self.number, self.path, "waiting for the machine");
-            self.handle.settled(SETTLE_TIMEOUT).await?;
+            match self.machine {
+                Machine::Own(handle) => handle.settled(SETTLE_TIMEOUT).await?,
+                Machine::Inside(_) => {
+                    self.unless_over(async {
+                        tokio::time::sleep(AGAIN_DELAY).await;
+                        Ok(())
+                    })
+                    .await?;
+                }
+            }
             attempt += 1;
-        }
-    }
-
-    /// What an attempt began on the machine is removed again.
-    async fn take_back(&self) {
-        let run = self.run_id();
-        let taken = self.handle.ask(Operation::Modify, move |owner| Box::pin(owner.retire_run(run))).await;
-        if let Err(error) = taken {
-            // The next backup to this repository removes it.
-            tracing::debug!(error = error.message(), "what a backup began is left for now");
         }
     }
 
@@ -152,64 +206,85 @@ impl Backup<'_> {
         let vault = self.unless_over(self.node.protection.repositories.open(self.known)).await?;
         self.entry.does(self.number, self.path, "looking at earlier points");
         let points = self.unless_over(self.points(&vault)).await?;
-        let wish = CaptureWish {
-            run: self.run_id(),
-            repository: self.known.repository.id,
-            points: points.then(),
-            full: self.way.full,
-            excluded: excluded_of(&self.way.excluded_disks, self.path),
-            consistency: self.way.consistency.clone(),
+        let taken = match self.machine {
+            Machine::Own(handle) => self.take(handle, &points).await?,
+            Machine::Inside(inside) => self.borrow(inside, &points).await?,
         };
-        let (seen, owed) = self.instant(wish).await?;
         self.node.steps.reached("instant made");
-        let parent = seen.point.and_then(|number| points.points.get(number)).cloned();
+        let parent = taken.point.and_then(|number| points.points.get(number)).cloned();
         let begun = Instant::now();
-        match self.save(&vault, &seen, parent.clone()).await {
-            Ok(saved) => self.done(&vault, seen, parent, saved, begun.elapsed(), owed).await,
-            Err(error) => Err(self.gave_up(seen, error).await),
+        match self.save(&vault, &taken, parent.clone()).await {
+            Ok(saved) => self.done(&vault, taken, parent, saved, begun.elapsed()).await,
+            Err(error) => Err(self.gave_up(taken, error).await),
         }
     }
 
     /// Waits for something, unless the run shall end.
     pub async fn unless_over<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            done = work => done,
-            () = self.entry.cancel.cancelled() => Err(NodeError::Cancelled),
-            () = self.node.stopping.cancelled() => Err(NodeError::Stopping),
-        }
+        unless_over(self.node, self.entry, work).await
     }
 
     async fn points(&self, vault: &Arc<Repository>) -> Result<Earlier> {
-        let (vault, known, vm) = (Arc::clone(vault), self.known.clone(), self.handle.now().vm.id);
+        let (vault, known, vm) = (Arc::clone(vault), self.known.clone(), self.machine.id());
         answered(self.known, move || earlier(&vault, vm).map_err(|e| known.failed(e))).await
     }
 
+    /// One instant of a machine of this host.
+    async fn take(&self, handle: &'a Handle, points: &Earlier) -> Result<Taken> {
+        let wish = CaptureWish {
+            run: self.run_id(),
+            purpose: Purpose { repository: self.known.repository.id, above: false },
+            points: points.then(),
+            full: self.way.full,
+            excluded: excluded_of(&self.way.excluded_disks, self.path),
+            consistency: self.way.consistency.clone(),
+        };
+        let (seen, owed) = self.capturing(handle).instant(wish).await?;
+        let described = describe(&seen, self.run_id(), &self.node.networks.defined().switches);
+        let disks = seen.disks.iter().map(TakenDisk::of).collect::<Result<Vec<_>>>();
+        let (description, disks) = match described.and_then(|description| Ok((description, disks?))) {
+            Ok(both) => both,
+            Err(error) => return Err(self.capturing(handle).gave_up(seen, error, false).await),
+        };
+        Ok(Taken {
+            vm: seen.vm.id,
+            description,
+            taken_at_ms: seen.taken_at_ms,
+            disks,
+            point: seen.point,
+            consistency: seen.consistency,
+            frozen_for: seen.frozen_for,
+            took: seen.took,
+            warnings: seen.warnings.clone(),
+            holder: Holder::Own { seen: Box::new(seen), owed },
+        })
+    }
+
     /// Reads the instant into the vault.
-    async fn save(&self, vault: &Arc<Repository>, seen: &Seen, parent: Option<Point>) -> Result<Saved> {
-        let sources: Vec<SourceDisk> = seen
-            .disks
-            .iter()
-            .map(|disk| SourceDisk {
-                name: place_of(&disk.disk).to_string(),
-                socket: disk.socket.clone(),
-                export: disk.export.clone(),
-                context: disk.context.clone().filter(|_| disk.since.is_ok()),
-                read: Arc::new(AtomicU64::new(0)),
-                pace: self.way.pace.clone(),
-            })
-            .collect();
-        let mut tags = marks::tags(seen.vm.id, self.run_id(), seen.consistency);
+    async fn save(&self, vault: &Arc<Repository>, taken: &Taken, parent: Option<Point>) -> Result<Saved> {
+        if parent.is_none() && taken.disks.iter().any(|disk| disk.since.is_ok()) {
+            return Err(NodeError::Internal("changes are counted from no point".to_owned()));
+        }
+        let source = |disk: &TakenDisk| SourceDisk {
+            name: disk.name.to_string(),
+            served: disk.served.clone(),
+            read: Arc::new(AtomicU64::new(0)),
+            pace: self.way.pace.clone(),
+        };
+        let sources: Vec<SourceDisk> = taken.disks.iter().map(source).collect();
+        let mut tags = marks::tags(taken.vm, self.run_id(), taken.consistency);
         tags.extend(self.way.tags.iter().cloned());
         let saving = Saving {
             vault: Arc::clone(vault),
             name: marks::point_name(self.path)?,
             disks: sources.clone(),
-            description: describe(seen, self.run_id(), &self.node.networks.defined().switches)?,
-            taken_at_ms: seen.taken_at_ms,
+            description: taken.description.clone(),
+            taken_at_ms: taken.taken_at_ms,
             tags,
             parent: parent.clone(),
         };
-        let disks = disk_runs(seen, &sources, parent.as_ref())?;
+        let since = parent.as_ref().map(|parent| PointId::from_bytes(parent.id.0));
+        let disks: Vec<DiskRun> = taken.disks.iter().map(|disk| disk.run(since)).collect();
         let shown = disks.clone();
         self.entry.change(&self.node.keeper, |run| run.machines[self.number].disks = shown).await;
         let job = Arc::new(Job::default());
@@ -221,7 +296,7 @@ impl Backup<'_> {
             let job = Arc::clone(&job);
             tokio::task::spawn_blocking(move || save(&saving, &job))
         };
-        let (report, whole) = self.watch(&job, seen, asked, work).await?;
+        let (report, whole) = self.watch(&job, taken, asked, work).await?;
         let read = |(disk, source): (DiskRun, &SourceDisk)| DiskRun {
             read_bytes: source.read.load(Relaxed),
             ..disk
@@ -230,11 +305,11 @@ impl Backup<'_> {
     }
 
     /// Waits for the save, tells how far it is, and ends it when the run shall end. When all is read, and before there is
-    /// a point, the engine is asked for the proof that it was all of the one instant.
+    /// a point, whoever keeps the instant is asked for the proof that it was all of the one instant.
     async fn watch(
         &self,
         job: &Job,
-        seen: &Seen,
+        taken: &Taken,
         mut asked: mpsc::Receiver<Question>,
         mut work: JoinHandle<std::result::Result<SaveReport, VaultError>>,
     ) -> Result<(SaveReport, Option<Whole>)> {
@@ -246,7 +321,10 @@ impl Backup<'_> {
             tokio::select! {
                 done = &mut work => break done.map_err(|e| NodeError::Internal(e.to_string()))?,
                 Some(question) = asked.recv() => {
-                    whole = proof(seen).await;
+                    whole = match &taken.holder {
+                        Holder::Own { seen, .. } => proof(seen).await,
+                        Holder::Inside(borrowed) => self.unless_over(borrowed.confirm()).await.map(|()| None),
+                    };
                     // An error means that the save has ended meanwhile.
                     let _ = question.send(whole.is_ok());
                 }
@@ -287,44 +365,46 @@ impl Backup<'_> {
     }
 
     /// There is no point: what was begun is given back, and the reason is found.
-    pub async fn gave_up(&self, seen: Seen, error: NodeError) -> NodeError {
-        let vm = || seen.vm.name.clone();
-        match seen.held {
-            Held::Engine(mut capture) => {
-                let trouble = match &error {
-                    NodeError::Vault { source, .. } if is_read_error(source) => capture.whole().await.err(),
-                    _ => None,
-                };
-                if let Err(error) = capture.finish(&Outcome::Failed).await {
-                    tracing::debug!(%error, "a capture that failed could not be ended properly");
-                }
-                trouble.map_or(error, |source| NodeError::Capture { vm: vm(), source })
+    async fn gave_up(&self, taken: Taken, error: NodeError) -> NodeError {
+        let unread = matches!(&error, NodeError::Vault { source, .. } if is_read_error(source));
+        match (taken.holder, self.machine) {
+            (Holder::Own { seen, .. }, Machine::Own(handle)) => {
+                self.capturing(handle).gave_up(*seen, error, unread).await
             }
-            Held::Images(reading) => {
-                let why = reading.ended().map(str::to_owned);
-                reading.end().await;
-                match why {
-                    Some(why) => NodeError::BackupEnded { vm: vm(), why },
-                    None => error,
-                }
-            }
+            (Holder::Inside(borrowed), _) => borrowed.gave_up(error, unread).await,
+            // What was taken of a machine of this host is given back by its handle alone.
+            (Holder::Own { .. }, Machine::Inside(_)) => error,
         }
     }
 }
 
-/// Whether the machine went on to another state, with which it can be tried again.
-fn is_overtaken(error: &NodeError) -> bool {
-    matches!(
-        error,
-        NodeError::Interrupted { .. }
-            | NodeError::State { .. }
-            | NodeError::NoEngine(_)
-            | NodeError::BackupEnded { .. }
-            | NodeError::Capture {
-                source: CaptureError::Gone(_) | CaptureError::Ended { .. } | CaptureError::State { .. },
-                ..
-            }
-    )
+impl TakenDisk {
+    pub fn of(disk: &crate::vm::capture::SeenDisk) -> Result<Self> {
+        let context = disk.context.clone().filter(|_| disk.since.is_ok());
+        Ok(Self {
+            name: place_of(&disk.disk).to_string().parse()?,
+            bytes: disk.bytes,
+            since: disk.since.map(drop),
+            served: Served::Nbd { socket: disk.socket.clone(), export: disk.export.clone(), context },
+        })
+    }
+
+    pub fn run(&self, parent: Option<PointId>) -> DiskRun {
+        let reading = match (self.since, parent) {
+            (Ok(()), Some(since)) => Reading::Changes { since },
+            (Err(why), Some(with)) => Reading::Compared { with, why },
+            (Err(why), None) => Reading::Whole { why },
+            (Ok(()), None) => Reading::Whole { why: NotTracked::UnknownPoint },
+        };
+        DiskRun {
+            name: self.name.clone(),
+            total_bytes: self.bytes,
+            read_bytes: 0,
+            new_bytes: 0,
+            stored_bytes: 0,
+            reading: Some(reading),
+        }
+    }
 }
 
 /// Whether the disks could not be read, and not the repository written.
@@ -332,7 +412,8 @@ fn is_read_error(error: &VaultError) -> bool {
     matches!(error, VaultError::Block(_))
 }
 
-fn describe(seen: &Seen, run: RunId, switches: &[Switch]) -> Result<Vec<u8>> {
+/// What the point says of the machine.
+pub fn describe(seen: &Seen, run: RunId, switches: &[Switch]) -> Result<Vec<u8>> {
     let mut described = Description::new(seen.vm.clone(), seen.taken_at_ms, seen.consistency, run);
     described.disks =
         seen.disks.iter().map(|disk| DescribedDisk::new(&disk.disk, disk.bytes, disk.begun)).collect();
@@ -341,26 +422,4 @@ fn describe(seen: &Seen, run: RunId, switches: &[Switch]) -> Result<Vec<u8>> {
     let then = |switch: &Switch| SwitchThen { id: switch.id, name: switch.name.to_string() };
     described.switches = switches.iter().filter(is_used).map(then).collect();
     described.to_json().map_err(|e| NodeError::Internal(e.to_string()))
-}
-
-fn disk_runs(seen: &Seen, sources: &[SourceDisk], parent: Option<&Point>) -> Result<Vec<DiskRun>> {
-    let parent = parent.map(|parent| PointId::from_bytes(parent.id.0));
-    let disk_run = |(disk, source): (&crate::vm::capture::SeenDisk, &SourceDisk)| {
-        let name: DiskName = source.name.parse()?;
-        let reading = match (disk.since, parent) {
-            (Ok(_), Some(since)) => Reading::Changes { since },
-            (Err(why), Some(with)) => Reading::Compared { with, why },
-            (Err(why), None) => Reading::Whole { why },
-            (Ok(_), None) => return Err(NodeError::Internal("changes are counted from no point".to_owned())),
-        };
-        Ok(DiskRun {
-            name,
-            total_bytes: disk.bytes,
-            read_bytes: 0,
-            new_bytes: 0,
-            stored_bytes: 0,
-            reading: Some(reading),
-        })
-    };
-    seen.disks.iter().zip(sources).map(disk_run).collect()
 }

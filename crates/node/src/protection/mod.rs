@@ -13,6 +13,8 @@
 //!                                          saving: the instant is read over NBD into the vault, beside the task
 //! ```
 //!
+//! A machine inside another one is captured by the node inside: `inside` asks it, `lending` is its end of it.
+//!
 //! What must never happen: that a backup keeps a machine from anything (it starts, stops and is removed as if there were
 //! none; the backup begins again or fails); that a point is reported before it is durable; that tracking is believed
 //! which may lack a change; that a secret gets into a document, a log, an answer or an argument.
@@ -20,6 +22,7 @@
 mod backups;
 pub mod basis;
 mod candidates;
+mod capturing;
 mod catalogues;
 mod conduct;
 mod copies;
@@ -29,6 +32,7 @@ pub mod description;
 mod earlier;
 mod finish;
 mod guest;
+mod inside;
 #[cfg(test)]
 mod job_around_tests;
 mod job_error;
@@ -38,6 +42,8 @@ mod job_run;
 pub(crate) mod job_tests;
 mod job_values;
 mod jobs;
+mod lending;
+mod loan;
 mod log;
 mod machine;
 mod mail;
@@ -69,9 +75,13 @@ use nestling_model::{
 };
 use nestling_store::Store;
 
-pub use candidates::looks_at_disks;
+pub use inside::{MachineInside, NodesInside, Refused, Way};
 pub use job_error::JobError;
 pub use job_values::{JobAfter, JobCopy, JobPlan, JobRun, JobSettings, JobView, PlannedDisk, PlannedMachine};
+pub use loan::{
+    LOAN_READ_BYTES_MAX, LOAN_STRETCHES_MAX, LentDisk, LentInstant, LoanPoint, LoanState, LoanView, LoanWish,
+    Stretches,
+};
 pub use mail::NewMailServer;
 pub use objectives::Missed;
 pub use points::POINTS_MAX;
@@ -84,6 +94,7 @@ pub use values::{
 use self::{
     guest::owed::Owed,
     jobs::Jobs,
+    lending::Loans,
     mail::Mail,
     readings::Readings,
     repositories::Repositories,
@@ -131,6 +142,7 @@ pub struct Protection {
     pub turns: Turns,
     pub tracking: Book,
     pub readings: Readings,
+    pub loans: Loans,
     /// What a node began that died: a machine, and the run that it was for.
     left: Vec<(VmId, RunId)>,
     /// What its guests are owed.
@@ -158,6 +170,7 @@ impl Protection {
             left: stored.tracking.iter().flat_map(unfinished).collect(),
             tracking: Book::new(keeper, stored.tracking),
             readings: Readings::default(),
+            loans: Loans::default(),
         })
     }
 

@@ -84,7 +84,7 @@ async fn tell(
         match to {
             Recipient::Webhook { url, secret: None } => {
                 let told = insist(node, url, &news.object).await;
-                failed.extend(told.err().map(|why| format!("{url} could not be told: {why}")));
+                failed.extend(told.err().map(|why| format!("{} could not be told: {why}", url.server())));
             }
             // A job that names one is refused when it is made.
             Recipient::Webhook { secret: Some(_), .. } => {}
@@ -192,7 +192,7 @@ fn ended(node: &Shared, job: &Job, run: &Run) -> Value {
         "new_bytes": sum.new_bytes,
         "stored_bytes": sum.stored_bytes,
         "machine_count": run.machines.len(),
-        "machines": run.machines.iter().take(MACHINES_MAX).map(machine).collect::<Vec<_>>(),
+        "machines": mail::worst_first(&run.machines).into_iter().take(MACHINES_MAX).map(machine).collect::<Vec<_>>(),
     });
     extend(&mut message, more);
     message

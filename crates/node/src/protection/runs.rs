@@ -262,7 +262,7 @@ impl Runs {
     }
 
     /// Writes a run down, with the next number. Refused while its job runs, or without a job one of its machines.
-    pub async fn begin(&self, mut run: Run) -> Result<Arc<Entry>> {
+    pub async fn begin(&self, run: Run) -> Result<Arc<Entry>> {
         let _turn = self.turn.lock().await;
         match (run.job, &run.job_name) {
             (Some(job), Some(name)) => {
@@ -278,6 +278,16 @@ impl Runs {
                 }
             }
         }
+        self.write_down(run).await
+    }
+
+    /// The same, of a run whose machines wait for their turn.
+    pub async fn begin_in_turn(&self, run: Run) -> Result<Arc<Entry>> {
+        let _turn = self.turn.lock().await;
+        self.write_down(run).await
+    }
+
+    async fn write_down(&self, mut run: Run) -> Result<Arc<Entry>> {
         let last = self.all.read().unwrap_or_else(PoisonError::into_inner).keys().next_back().copied();
         run.number = last.unwrap_or(0) + 1;
         run.validate().map_err(|e| NodeError::Invalid(e.to_string()))?;

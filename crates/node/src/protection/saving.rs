@@ -19,22 +19,32 @@ use nestling_vault::{
     format::Timestamp,
 };
 
-use super::pace::Pace;
+use super::{inside::InsideDisk, pace::Pace};
 
 /// Requests under way at once: as many as hide the way there and back.
 const CONNECTIONS: usize = 4;
 /// For one answer, of an engine whose host's disk is busy.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where a disk of an instant is read, and how.
+/// Where a disk of an instant is read.
+#[derive(Clone)]
+pub enum Served {
+    Nbd {
+        socket: PathBuf,
+        export: String,
+        /// The dirty bitmap that says what changed since the parent; without it all is read.
+        context: Option<String>,
+    },
+    /// By the node inside a machine.
+    Inside(Arc<InsideDisk>),
+}
+
+/// A disk of an instant, and how it is read.
 #[derive(Clone)]
 pub struct SourceDisk {
     /// What it is called in the point.
     pub name: String,
-    pub socket: PathBuf,
-    pub export: String,
-    /// The dirty bitmap that says what changed since the parent; without it all is read.
-    pub context: Option<String>,
+    pub served: Served,
     /// Bytes that were read so far.
     pub read: Arc<AtomicU64>,
     /// How fast it may be read.
@@ -52,14 +62,47 @@ pub struct Saving {
     pub parent: Option<Point>,
 }
 
-/// An instant of a disk: what is read from it is counted, and what is called a hole was one at the instant.
-struct InstantDisk {
-    disk: NbdClient,
+/// A disk that is served over NBD: what is called a hole was one at the instant.
+struct InstantDisk(NbdClient);
+
+impl BlockSource for InstantDisk {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BlockError> {
+        self.0.read_at(buf, offset)
+    }
+
+    /// Asked twice: a guest that gives a place back while the engine looks may make it call a hole what was none. If the
+    /// second answer came from below, nothing had been touched there when the first one was given.
+    fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, BlockError> {
+        let first = self.0.extents(range.clone())?;
+        let end = first.last().map_or(range.start, Extent::end);
+        let second = self.0.extents(range.start..end)?;
+        Ok(common_holes(range.start, &first, &second))
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+/// What is read from a disk is counted, and held to a pace.
+pub struct Counted {
+    disk: Box<dyn BlockSource>,
     read: Arc<AtomicU64>,
     pace: Option<Arc<Pace>>,
 }
 
-impl BlockSource for InstantDisk {
+impl Counted {
+    /// Of the bytes that were read.
+    pub fn counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.read)
+    }
+}
+
+impl BlockSource for Counted {
     fn size_bytes(&self) -> u64 {
         self.disk.size_bytes()
     }
@@ -73,13 +116,8 @@ impl BlockSource for InstantDisk {
         Ok(())
     }
 
-    /// Asked twice: a guest that gives a place back while the engine looks may make it call a hole what was none. If the
-    /// second answer came from below, nothing had been touched there when the first one was given.
     fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>, BlockError> {
-        let first = self.disk.extents(range.clone())?;
-        let end = first.last().map_or(range.start, Extent::end);
-        let second = self.disk.extents(range.start..end)?;
-        Ok(common_holes(range.start, &first, &second))
+        self.disk.extents(range)
     }
 
     fn name(&self) -> &str {
@@ -108,22 +146,35 @@ fn common_holes(start: u64, first: &[Extent], second: &[Extent]) -> Vec<Extent> 
     list.finish()
 }
 
-impl SourceDisk {
-    fn open(&self) -> Result<(InstantDisk, Option<ExtentSet>), BlockError> {
-        let uri = NbdUri { address: NbdAddress::Unix(self.socket.clone()), export: self.export.clone() };
+impl Served {
+    /// With what changed since the parent, if that is known.
+    fn open(&self) -> Result<(Box<dyn BlockSource>, Option<ExtentSet>), BlockError> {
+        let (socket, export, context) = match self {
+            Self::Nbd { socket, export, context } => (socket, export, context),
+            Self::Inside(disk) => return Ok((Box::new(Arc::clone(disk)), disk.changed()?)),
+        };
+        let uri = NbdUri { address: NbdAddress::Unix(socket.clone()), export: export.clone() };
         let options = NbdOptions {
             connections: CONNECTIONS,
-            dirty_bitmap: self.context.clone(),
+            dirty_bitmap: context.clone(),
             timeout: ANSWER_TIMEOUT,
             whole_reads: true,
             ..NbdOptions::default()
         };
         let disk = NbdClient::connect(&uri, &options)?;
-        let changed = match &self.context {
+        let changed = match context {
             Some(_) => Some(disk.dirty(0..disk.size_bytes())?),
             None => None,
         };
-        Ok((InstantDisk { disk, read: self.read.clone(), pace: self.pace.clone() }, changed))
+        Ok((Box::new(InstantDisk(disk)), changed))
+    }
+}
+
+impl SourceDisk {
+    /// With what changed since the parent, if that is known. Blocks.
+    pub fn open(&self) -> Result<(Counted, Option<ExtentSet>), BlockError> {
+        let (disk, changed) = self.served.open()?;
+        Ok((Counted { disk, read: Arc::clone(&self.read), pace: self.pace.clone() }, changed))
     }
 }
 

@@ -109,14 +109,14 @@ impl Shared {
         told: &mut HashSet<(JobId, VmId)>,
     ) {
         let with: Vec<&Job> = jobs.iter().filter(|job| job.policy.objective.is_some()).collect();
-        let machines = if with.is_empty() {
-            Vec::new()
-        } else {
-            self.candidates(with.iter().any(|job| looks_at_disks(job))).await
-        };
         let runs: Vec<Run> = self.protection.runs.documents();
+        let mut machines = Vec::new();
+        if !with.is_empty() {
+            machines = self.candidates(with.iter().any(|job| looks_at_disks(job))).await;
+        }
         let mut missed_now = HashSet::new();
         for job in with {
+            let machines = [&machines[..], &self.remembered_inside(job.id, &runs)].concat();
             let missed = objectives::missed(job, &machines, &runs, |vm| self.born_ms(vm), now_ms);
             missed_now.extend(missed.iter().map(|missed| (job.id, missed.vm)));
             let is_new = |missed: &Missed| !told.contains(&(job.id, missed.vm));

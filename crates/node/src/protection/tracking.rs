@@ -34,13 +34,32 @@ pub struct Begun {
     /// Whether the point of its instant is known to be there. Until then an older bitmap is what counts.
     #[serde(default)]
     pub durable: bool,
+    /// Whether the repository is one of the host above, which this node knows nothing else of.
+    #[serde(default)]
+    pub above: bool,
 }
 
 impl Begun {
     pub fn name(&self) -> BitmapName {
         BitmapName(self.number)
     }
+
+    fn purpose(&self) -> Purpose {
+        Purpose { repository: self.repository, above: self.above }
+    }
 }
+
+/// What a bitmap is for: the points in one repository, of this node or of the host above. A bitmap of one purpose is of no
+/// use for another, and never goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purpose {
+    pub repository: RepositoryId,
+    pub above: bool,
+}
+
+/// So many repositories of the host above, those that were used last, have bitmaps on a machine: when one is forgotten
+/// there, nobody tells.
+const ABOVE_MAX: usize = 4;
 
 /// How a file lay. Two that are equal hold the same bytes, unless somebody took pains to hide a write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +132,22 @@ impl Document for Tracking {
 impl Tracking {
     fn new(vm: VmId) -> Self {
         Self { vm, begun: Vec::new(), seals: Vec::new(), doubted: Vec::new() }
+    }
+
+    /// The bitmaps that are of use to others than this purpose. `known` tells whether this node has a repository.
+    pub fn kept_beside(&self, purpose: Purpose, known: impl Fn(RepositoryId) -> bool) -> Vec<BitmapName> {
+        let mut above = vec![purpose.repository];
+        above.truncate(usize::from(purpose.above));
+        for begun in self.begun.iter().rev().filter(|begun| begun.above) {
+            if !above.contains(&begun.repository) && above.len() < ABOVE_MAX {
+                above.push(begun.repository);
+            }
+        }
+        let is_of_use = |begun: &&Begun| {
+            let used = if begun.above { above.contains(&begun.repository) } else { known(begun.repository) };
+            begun.purpose() != purpose && used
+        };
+        self.begun.iter().filter(is_of_use).map(Begun::name).collect()
     }
 
     /// Whether an image is as its engine left it.
@@ -215,6 +250,36 @@ mod tests {
         let tracking = known(&path);
         fs::remove_file(&path).unwrap();
         assert!(!tracking.fits(seal(&path).as_ref()) && seal(&path).is_none());
+    }
+
+    #[test]
+    fn bitmaps_of_the_host_above_and_of_this_node_leave_each_other_alone() {
+        let repository = |id| RepositoryId(Uuid::from_u128(id));
+        let mut tracking = Tracking::new(VmId(Uuid::from_u128(1)));
+        let mut begin = |number: u128, id: u128, above: bool| {
+            let (repository, run) = (repository(id), RunId(Uuid::from_u128(number)));
+            tracking.begun.push(Begun {
+                number: Uuid::from_u128(number),
+                repository,
+                run,
+                durable: true,
+                above,
+            });
+        };
+        // The same repository may be used by both: they are two purposes all the same.
+        begin(1, 7, false);
+        begin(2, 7, true);
+        begin(3, 8, false);
+        (0..4).for_each(|n| begin(10 + n, 20 + n, true));
+        let kept = |id: u128, above: bool| -> Vec<u128> {
+            let purpose = Purpose { repository: repository(id), above };
+            let known = |id: RepositoryId| id == repository(7);
+            tracking.kept_beside(purpose, known).iter().map(|name| name.0.as_u128()).collect()
+        };
+        assert_eq!(kept(7, false), [10, 11, 12, 13], "the last four of those above; 8 is not known any more");
+        assert_eq!(kept(7, true), [1, 11, 12, 13], "its own place is one of the four");
+        assert_eq!(kept(9, false), [1, 10, 11, 12, 13]);
+        assert_eq!(kept(20, true), [1, 11, 12, 13]);
     }
 
     #[test]

@@ -131,8 +131,13 @@ impl Node {
         };
         let id = marks::vm_of(point).ok_or_else(|| refused("it does not say of which machine it is"))?;
         let handle = self.vms.find(&id.0.to_string());
-        let vm =
-            handle.map_err(|_| refused("its machine is not on this host; recover it as a new one"))?.now().vm;
+        let absent = match point.name.as_str().contains('/') {
+            true => {
+                "its machine is inside another one, into which this host does not write; recover it as a new one here"
+            }
+            false => "its machine is not on this host; recover it as a new one",
+        };
+        let vm = handle.map_err(|_| refused(absent))?.now().vm;
         admit(vm.state, Operation::ModifyWhenOff)
             .map_err(|_| Asked::from(Operation::ModifyWhenOff).refuse(&vm, vm.state))?;
         if let Some(recovery) = self.recovery.unfinished.holder(id) {

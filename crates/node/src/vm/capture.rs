@@ -22,9 +22,7 @@ use nestling_hypervisor::{
 };
 use nestling_model::{
     Disk, DiskFormat, EventKind, Vm, VmState,
-    protection::{
-        Consistency, ConsistencyReached, DiskSelector, Freeze, NotTracked, OnFailure, RepositoryId, RunId,
-    },
+    protection::{Consistency, ConsistencyReached, DiskSelector, Freeze, NotTracked, OnFailure, RunId},
 };
 use uuid::Uuid;
 
@@ -38,7 +36,7 @@ use crate::{
         basis::{self, Basis, Bitmap, DiskNow, DiskThen},
         description::{DiskAt, place_of},
         readings::Reading,
-        tracking::{Begun, Tracking},
+        tracking::{Begun, Purpose, Tracking},
     },
 };
 
@@ -52,7 +50,7 @@ const FLEECING_BYTES_MIN: u64 = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct CaptureWish {
     pub run: RunId,
-    pub repository: RepositoryId,
+    pub purpose: Purpose,
     /// The machine's points there, newest first, as far as they were read.
     pub points: Vec<Vec<DiskThen>>,
     pub full: bool,
@@ -218,10 +216,10 @@ impl Owner {
         })?;
         let basis = basis::choose(&now, &wish.points, wish.full);
         let tracking = self.node.protection.tracking.get(self.vm.id).await;
-        let begun = tracking.map(|tracking| tracking.begun).unwrap_or_default();
-        let is_kept = |name: BitmapName| self.is_kept(&begun, name, wish.repository);
+        let known = |id| self.node.protection.repositories.get(id).is_some();
+        let kept = tracking.map(|tracking| tracking.kept_beside(wish.purpose, known)).unwrap_or_default();
         let old = now.iter().flat_map(|disk| disk.bitmaps.iter().map(|bitmap| (disk.place, bitmap.name)));
-        let replaced = old.filter(|(_, name)| !is_kept(*name)).collect();
+        let replaced = old.filter(|(_, name)| !kept.contains(name)).collect();
         Ok(Plan { included, left_out, now, basis, number: BitmapName(Uuid::new_v4()), replaced })
     }
 
@@ -238,15 +236,10 @@ impl Owner {
         .await
     }
 
-    /// Whether a bitmap is of use to another repository that this host knows.
-    fn is_kept(&self, begun: &[Begun], name: BitmapName, repository: RepositoryId) -> bool {
-        let known = |id| self.node.protection.repositories.get(id).is_some();
-        begun.iter().any(|b| b.name() == name && b.repository != repository && known(b.repository))
-    }
-
     /// Written down before the instant, so that a node that dies knows what it leaves.
     pub async fn note_begun(&self, wish: &CaptureWish, number: BitmapName) -> Result<()> {
-        let begun = Begun { number: number.0, repository: wish.repository, run: wish.run, durable: false };
+        let Purpose { repository, above } = wish.purpose;
+        let begun = Begun { number: number.0, repository, run: wish.run, durable: false, above };
         self.node.protection.tracking.update(self.vm.id, |tracking| tracking.begun.push(begun)).await
     }
 

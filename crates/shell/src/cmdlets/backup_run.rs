@@ -5,7 +5,7 @@ use std::time::Duration;
 use nestling_api::{Client, ClientError, v1};
 
 use super::backup_object::{JOB_TYPE, RUN_TYPE, RUN_VIEW, run};
-use super::common::{Call, PASSTHRU, VM, VM_NAME, change_each, ends, hyperv, machines, property};
+use super::common::{Call, PASSTHRU, VM, VM_NAME, change_each, ends, hyperv, machines, named, property};
 use super::{backup_guest, backup_job};
 use crate::frame::{
     Category, Cmdlet, CmdletResult, ErrorRecord, Example, Flow, FromPipeline, Impact, Input, Kind, Parameter,
@@ -149,16 +149,32 @@ async fn start(call: &mut Call<'_>) -> CmdletResult {
         }
         return Ok(());
     }
-    for vm in machines(call, "VMName").await? {
-        if call.should_process(&vm.name, None)? {
-            let begun = client.start_run(&wish(call, &vm)).await;
+    for (shown, vm) in meant(call).await? {
+        if call.should_process(&shown, None)? {
+            let begun = client.start_run(&wish(call, vm)).await;
             ended(call, &client, begun).await?;
         }
     }
     Ok(())
 }
 
-fn wish(call: &Call<'_>, vm: &v1::Vm) -> v1::NewRun {
+/// The machines, as they are shown and as the node is told: those of its own by their ids, those inside others by their paths.
+async fn meant(call: &mut Call<'_>) -> Result<Vec<(String, String)>, Flow> {
+    let own = |vm: v1::Vm| (vm.name, vm.id.to_string());
+    if call.parameter_set() == Some("VMObject") {
+        return Ok(machines(call, "VMName").await?.into_iter().map(own).collect());
+    }
+    let (inside, names): (Vec<String>, Vec<String>) =
+        call.texts("VMName").into_iter().partition(|name| name.contains('/'));
+    let mut meant: Vec<(String, String)> = Vec::new();
+    if !names.is_empty() {
+        meant.extend(named(call, names).await?.into_iter().map(own));
+    }
+    meant.extend(inside.into_iter().map(|path| (path.clone(), path)));
+    Ok(meant)
+}
+
+fn wish(call: &Call<'_>, vm: String) -> v1::NewRun {
     let guest = backup_guest::steps(call);
     let level = match (&guest, call.switch("CrashConsistent")) {
         (Some(_), _) => v1::Consistency::Application,
@@ -166,7 +182,7 @@ fn wish(call: &Call<'_>, vm: &v1::Vm) -> v1::NewRun {
         (None, false) => v1::Consistency::FileSystem,
     };
     v1::NewRun {
-        vms: vec![vm.id.to_string()],
+        vms: vec![vm],
         repository: call.text("Repository"),
         consistency: level,
         freeze_seconds_max: None,

@@ -114,13 +114,18 @@ pub async fn by_ids(call: &mut Call<'_>, ids: Vec<String>) -> Result<Vec<v1::Vm>
 
 /// The machines that `-Name`/`-VMName` or `-VM` mean; a name that fits none is reported.
 pub async fn machines(call: &mut Call<'_>, by_name: &'static str) -> Result<Vec<v1::Vm>, Flow> {
-    let client = call.context().clone();
-    let mut found = Vec::new();
     if call.parameter_set() == Some("VMObject") {
         let ids = ids(&call.objects("VM"));
         return by_ids(call, ids).await;
     }
     let names = call.texts(by_name);
+    named(call, names).await
+}
+
+/// The machines that these names mean; a name that fits none is reported.
+pub async fn named(call: &mut Call<'_>, names: Vec<String>) -> Result<Vec<v1::Vm>, Flow> {
+    let client = call.context().clone();
+    let mut found = Vec::new();
     if let [name] = names.as_slice()
         && !is_pattern(name)
     {

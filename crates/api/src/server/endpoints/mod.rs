@@ -7,6 +7,7 @@ mod guests;
 mod host;
 mod inside;
 mod jobs;
+mod loans;
 mod mail;
 mod network;
 mod proof;
@@ -86,6 +87,7 @@ pub(super) fn all() -> (axum::Router<App>, OpenApi) {
         .merge(exchange::routes())
         .merge(files::routes())
         .merge(jobs::routes())
+        .merge(loans::routes())
         .merge(mail::routes())
         .merge(inside::routes());
     let (router, mut document) = router.split_for_parts();

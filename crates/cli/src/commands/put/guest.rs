@@ -218,11 +218,12 @@ impl Clashes {
                 None => {}
             }
         }
+        clashes.count = clashes.count.max(clashes.some.len() as u64);
         clashes
     }
 
     pub fn add(&mut self, more: Self) {
-        self.count += more.count;
+        self.count = self.count.saturating_add(more.count);
         self.some.extend(more.some);
         self.some.truncate(20);
     }
@@ -337,7 +338,13 @@ pub enum Moved {
 
 pub async fn place(guest: &impl Inside, work: &str, base: &Folder, overwrite: bool) -> Result<Moved> {
     let arguments = vec![work.to_owned(), base.path(), flag(overwrite)];
-    let said = guest.run(MOVE, arguments, String::new(), Turn { may_repeat: false, ..WORK }).await?;
+    let said = match guest.run(MOVE, arguments, String::new(), Turn { may_repeat: false, ..WORK }).await {
+        Ok(said) => said,
+        // It may have begun, and go on without being watched.
+        Err(failure) => return Ok(Moved::Half(failure.hint(format!(
+            "the files may be in their places, or get there still: when {work} is gone from the guest, they are"
+        )))),
+    };
     match said.status {
         0 => Ok(Moved::Done),
         7 => Ok(Moved::Clashes(Clashes::parse(&said.stdout))),

@@ -348,7 +348,8 @@ impl<G: Inside> Putting<G> {
 
     /// Everything to its place. It is not cancelled in between: that takes a moment, and would leave half of it.
     async fn place(&mut self) -> Result {
-        let mut back = 0;
+        // Whether something of one may be in its place, too.
+        let (mut back, mut half) = (0, false);
         for going in std::mem::take(&mut self.goings) {
             if going.taken == 0 && going.missed > 0 {
                 continue;
@@ -364,12 +365,13 @@ impl<G: Inside> Putting<G> {
                 Ok(Moved::Clashes(clashes)) => clashes.failure(&going.base),
                 Ok(Moved::Half(failure)) => {
                     self.works.retain(|work| *work != going.work);
+                    half = true;
                     failure
                 }
                 Err(failure) => failure,
             };
             self.clear().await;
-            if back == 0 {
+            if back == 0 && !half {
                 return Err(failure);
             }
             if let Failure::Error(error) = &failure {

@@ -28,6 +28,8 @@ use crate::{
 
 /// Of a file, asked for at once.
 pub const CHUNK_BYTES: u32 = 4 << 20;
+/// Of a hole, written at once: an archive has its zeroes.
+const ZEROES_BYTES_MAX: u64 = 64 << 20;
 /// Directories inside each other.
 pub const DEPTH_MAX: usize = 128;
 
@@ -196,7 +198,19 @@ impl<S: Sink> Taking<S> {
                 None => self.piece(file, offset).await?,
             };
             offset += length(&piece);
-            self.sink.write(&piece).await?;
+            self.write(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// A large hole in parts, between which others have their turn: whoever cancels is heard.
+    async fn write(&mut self, piece: FileContent) -> Taken {
+        let FileContent::Zeroes(mut left) = piece else { return self.sink.write(&piece).await };
+        while left > 0 {
+            let part = left.min(ZEROES_BYTES_MAX);
+            self.sink.write(&FileContent::Zeroes(part)).await?;
+            left -= part;
+            tokio::task::yield_now().await;
         }
         Ok(())
     }

@@ -11,12 +11,13 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use nestling_api::v1::ErrorCode;
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, fsync, openat, renameat, renameat_with, statat, unlinkat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, fsync, openat, renameat, statat, unlinkat},
     io::Errno,
 };
 
 use crate::{
     failure::{Failure, Result},
+    naming::name_new,
     printer::Printer,
 };
 
@@ -48,6 +49,10 @@ impl NewFile {
         let folder = openat(CWD, parent, flags, Mode::empty()).map_err(failed)?;
         // Told now, and not after hours; what comes meanwhile is not replaced either.
         match statat(&folder, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(it) if FileType::from_raw_mode(it.st_mode).is_dir() => {
+                let said = format!("{} is a directory", path.display());
+                return Err(Failure::new(ErrorCode::Exists, said).hint("name a file in it"));
+            }
             Ok(_) if !force => return Err(there(path)),
             Ok(_) | Err(Errno::NOENT) => {}
             Err(error) => return Err(failed(error)),
@@ -65,11 +70,8 @@ impl NewFile {
         let failed = |error: &io::Error| Failure::file("write", &self.path, error);
         file.sync_all().map_err(|error| failed(&error))?;
         let (folder, hidden, name) = (&self.folder, &*self.hidden, &*self.name);
-        let named = if self.force {
-            renameat(folder, hidden, folder, name)
-        } else {
-            renameat_with(folder, hidden, folder, name, RenameFlags::NOREPLACE)
-        };
+        let named =
+            if self.force { renameat(folder, hidden, folder, name) } else { name_new(folder, hidden, name) };
         match named {
             Ok(()) => fsync(folder).map_err(|error| failed(&error.into())),
             Err(Errno::EXIST) => Err(there(&self.path)),

@@ -28,7 +28,7 @@ use self::{
     owed::{Due, Owed, Part},
     programs::{Ended, Guest, Program},
 };
-use super::{machine::Backup, runs::Entry};
+use super::{capturing::Capturing, runs::Entry};
 use crate::{
     NodeError,
     error::Result,
@@ -75,15 +75,15 @@ fn named(applications: &[Application]) -> (bool, Vec<Part>) {
     }
 }
 
-impl Backup<'_> {
+impl Capturing<'_> {
     /// Captures the machine, its applications ready if that is wanted. With what is owed to the guest once the point is durable.
     pub async fn instant(&self, wish: CaptureWish) -> Result<(Seen, Option<Owed>)> {
-        let wants = matches!(self.way.consistency, Consistency::Application { .. });
+        let wants = matches!(self.consistency, Consistency::Application { .. });
         let Some(mut steps) = self.guest_steps() else {
             let seen = self.capture(wish).await?;
             // What has an engine now and had none was started in between, and nobody made it ready.
             if wants && matches!(seen.held, Held::Engine(_)) {
-                return Err(self.gave_up(seen, self.overtaken()).await);
+                return Err(self.gave_up(seen, self.overtaken(), false).await);
             }
             return Ok((seen, None));
         };
@@ -106,7 +106,7 @@ impl Backup<'_> {
                 let owed = (seen.consistency == ConsistencyReached::Application).then_some(steps.owed);
                 Ok((seen, owed))
             }
-            Err(error) => Err(self.gave_up(seen, error).await),
+            Err(error) => Err(self.gave_up(seen, error, false).await),
         }
     }
 
@@ -132,7 +132,7 @@ impl Backup<'_> {
     /// `None` where there is no guest or nothing is to be done in it.
     fn guest_steps(&self) -> Option<Steps> {
         let Consistency::Application { applications, before, after, after_durable, on_failure, .. } =
-            &self.way.consistency
+            self.consistency
         else {
             return None;
         };

@@ -15,7 +15,7 @@ use nestling_model::protection::{MailAddress, MailServer, MailTls, NoticeInvalid
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-pub use self::words::{Letter, ended, late};
+pub use self::words::{Letter, ended, late, worst_first};
 use self::{
     send::{Account, Patience},
     words::trial,

@@ -444,10 +444,15 @@ fn a_letter_says_what_went_wrong_first() {
     ] {
         assert!(letter.body.lines().any(|told| told == line), "{line}\n{}", letter.body);
     }
-    let many = (0..250).map(|number| machine(&format!("m{number:03}"), "Succeeded")).collect();
-    let letter = ended("L0", &job, &run("Succeeded", many), "Main");
+    let mut many: Vec<Value> =
+        (0..250).map(|number| machine(&format!("m{number:03}"), "Succeeded")).collect();
+    let letter = ended("L0", &job, &run("Succeeded", many.clone()), "Main");
     assert_eq!(letter.subject, "Nightly succeeded on L0: m000, m001, m002 and 247 more");
     assert!(letter.body.contains("\n... and 50 more machines\n"), "{}", letter.body);
+    // Of many, none that failed is left out.
+    many[230] = machine("m230", "Failed");
+    let letter = ended("L0", &job, &run("Failed", many), "Main");
+    assert!(letter.body.contains("\nm230: failed in "), "{}", letter.body);
     assert_eq!(
         ended("L0", &job, &run("SucceededWithWarnings", Vec::new()), "Main").subject,
         "Nightly succeeded with warnings on L0: no machine"

@@ -89,7 +89,7 @@ pub fn ended(host: &str, job: &Job, run: &Run, repository: &str) -> Letter {
     }
     let good = run.machines.iter().filter(|machine| machine.state.is_success()).count();
     line(&mut body, &format!("\nMachines: {good} of {} have a new recovery point", run.machines.len()));
-    for one in run.machines.iter().take(MACHINES_MAX) {
+    for one in worst_first(&run.machines).into_iter().take(MACHINES_MAX) {
         machine(&mut body, one);
     }
     more(&mut body, run.machines.len());
@@ -100,6 +100,13 @@ pub fn ended(host: &str, job: &Job, run: &Run, repository: &str) -> Letter {
     }
     line(&mut body, &format!("\nMore is told there by: nestling backup log {}", run.number));
     Letter { subject, body }
+}
+
+/// In their order, but those first that somebody has to look at.
+pub fn worst_first(machines: &[MachineRun]) -> Vec<&MachineRun> {
+    let mut sorted: Vec<&MachineRun> = machines.iter().collect();
+    sorted.sort_by_key(|machine| machine.state.is_success());
+    sorted
 }
 
 fn machine(body: &mut String, machine: &MachineRun) {
