@@ -237,8 +237,9 @@ impl Neighbour {
         if message_type == DhcpMessageType::Ack {
             // Many say no word more before they are spoken to.
             self.learn(offered, mac);
+            let own = self.own;
             if let Some(known) = self.find(offered) {
-                known.asked.get_or_insert(self.own);
+                known.asked.get_or_insert(own);
             }
         }
         let answer = DhcpRepr {
