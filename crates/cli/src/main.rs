@@ -9,7 +9,6 @@ mod commands;
 mod failure;
 mod home;
 mod log;
-mod naming;
 mod printer;
 mod session;
 mod start;

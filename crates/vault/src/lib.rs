@@ -60,7 +60,7 @@ pub use job::{Job, JobProgress};
 pub use layout::{DESCRIPTION_FILE, Geometry, LEVEL, Tuning};
 pub use lock::{Held, RepositoryLock, held};
 pub use name::{PointName, check_disk_name};
-pub use output::{Onto, Output};
+pub use output::{Onto, Output, rename_new};
 pub use packer::Stored;
 pub use password::{PASSWORD_BYTES_MAX, Password, PasswordError, first_line};
 pub use point::{DAMAGED_TAG, DiskLayout, LostRange, Point, PointContent, PointLayout, PointList};

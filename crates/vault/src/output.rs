@@ -7,14 +7,18 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use nestling_block::{BlockError, BlockSource, BlockTarget, RawDisk};
 use rustix::{
-    fs::{CWD, OFlags, RenameFlags},
+    fs::{AtFlags, CWD, OFlags, RenameFlags, linkat, renameat, renameat_with, statat, unlinkat},
     io::Errno,
+    path::Arg,
 };
 
 use crate::{Existing, VaultError, hex};
@@ -132,9 +136,9 @@ impl Output {
         if self.replaces {
             fs::rename(temporary, path).map_err(|e| failed(path, "rename", e))?;
         } else {
-            rename_new(temporary, path).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => VaultError::OutputExists { path: path.display().to_string() },
-                _ => failed(path, "rename", error),
+            rename_new(CWD, temporary, path).map_err(|error| match error {
+                Errno::EXIST => VaultError::OutputExists { path: path.display().to_string() },
+                error => failed(path, "rename", error.into()),
             })?;
         }
         let directory = match path.parent() {
@@ -168,17 +172,23 @@ fn open_device(path: &Path) -> Result<RawDisk, VaultError> {
     }
 }
 
-/// Fails when another file has got the name meanwhile.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system knows this, and not every one knows links.
-        Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
-            Ok(()) => fs::remove_file(from),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-            Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => fs::rename(from, to),
-        },
-        outcome => Ok(outcome?),
+/// Gives a file of a folder another name; `EXIST` when there is one of that name already.
+pub fn rename_new(folder: impl AsFd, from: impl Arg + Copy, to: impl Arg + Copy) -> Result<(), Errno> {
+    match renameat_with(&folder, from, &folder, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows this.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rename_by_link(&folder, from, to),
+        outcome => outcome,
+    }
+}
+
+/// A link does not replace either.
+fn rename_by_link(folder: impl AsFd, from: impl Arg + Copy, to: impl Arg + Copy) -> Result<(), Errno> {
+    match linkat(&folder, from, &folder, to, AtFlags::empty()) {
+        Ok(()) => unlinkat(&folder, from, AtFlags::empty()),
+        Err(Errno::EXIST) => Err(Errno::EXIST),
+        Err(_) if statat(&folder, to, AtFlags::SYMLINK_NOFOLLOW).is_ok() => Err(Errno::EXIST),
+        // Not every file system knows links.
+        Err(_) => renameat(&folder, from, &folder, to),
     }
 }
 
@@ -189,6 +199,27 @@ fn failed(path: &Path, action: &'static str, error: io::Error) -> VaultError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Way = fn(&File, &str) -> Result<(), Errno>;
+
+    #[test]
+    fn a_name_is_given_once_however_it_is_given() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let folder = File::open(directory.path()).expect("it is there");
+        let ways: [Way; 2] = [
+            |folder, name| rename_new(folder, "hidden", name),
+            |folder, name| rename_by_link(folder, "hidden", name),
+        ];
+        for (way, name) in ways.into_iter().zip(["a", "b"]) {
+            let hidden = directory.path().join("hidden");
+            fs::write(&hidden, name).expect("written");
+            way(&folder, name).expect("a name");
+            assert!(!hidden.exists());
+            fs::write(&hidden, "other").expect("written");
+            assert_eq!(way(&folder, name), Err(Errno::EXIST));
+            assert_eq!(fs::read_to_string(directory.path().join(name)).expect("read"), name);
+        }
+    }
 
     #[test]
     fn a_new_file_has_its_name_only_when_it_is_whole() {

@@ -16,6 +16,7 @@ use std::{
 
 use nestling_api::v1::RecoveryFile;
 use nestling_explore::FileName;
+use nestling_vault::rename_new;
 use rustix::{
     fs::{
         AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, fchmod, fchown,
@@ -23,8 +24,6 @@ use rustix::{
     },
     io::{Errno, pwrite},
 };
-
-use crate::naming::name_new;
 
 /// What is all zeroes in pieces of this length becomes a hole.
 const HOLE_BYTES: usize = 64 << 10;
@@ -145,7 +144,7 @@ impl Part {
         let named = if self.force {
             renameat(folder, &*self.hidden, folder, &*self.name)
         } else {
-            name_new(folder, &self.hidden, &*self.name)
+            rename_new(folder, &*self.hidden, &*self.name)
         };
         named.map_err(refused("given its name"))
     }

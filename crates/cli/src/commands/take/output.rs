@@ -10,6 +10,7 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use nestling_api::v1::ErrorCode;
+use nestling_vault::rename_new;
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, fsync, openat, renameat, statat, unlinkat},
     io::Errno,
@@ -17,7 +18,6 @@ use rustix::{
 
 use crate::{
     failure::{Failure, Result},
-    naming::name_new,
     printer::Printer,
 };
 
@@ -70,8 +70,11 @@ impl NewFile {
         let failed = |error: &io::Error| Failure::file("write", &self.path, error);
         file.sync_all().map_err(|error| failed(&error))?;
         let (folder, hidden, name) = (&self.folder, &*self.hidden, &*self.name);
-        let named =
-            if self.force { renameat(folder, hidden, folder, name) } else { name_new(folder, hidden, name) };
+        let named = if self.force {
+            renameat(folder, hidden, folder, name)
+        } else {
+            rename_new(folder, hidden, name)
+        };
         match named {
             Ok(()) => fsync(folder).map_err(|error| failed(&error.into())),
             Err(Errno::EXIST) => Err(there(&self.path)),
