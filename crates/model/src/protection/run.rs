@@ -256,6 +256,32 @@ pub struct Totals {
 }
 
 impl Run {
+    /// One of no job, which waits.
+    pub fn waiting(
+        id: RunId,
+        causes: Vec<Cause>,
+        repository: RepositoryId,
+        machines: Vec<MachineRun>,
+        created_at_ms: u64,
+    ) -> Self {
+        Self {
+            id,
+            number: 0,
+            job: None,
+            job_name: None,
+            causes,
+            repository,
+            created_at_ms,
+            started_at_ms: None,
+            ended_at_ms: None,
+            state: RunState::Waiting,
+            machines,
+            warnings: Warnings::default(),
+            reason: None,
+            untold: false,
+        }
+    }
+
     pub fn validate(&self) -> Result<(), RunInvalid> {
         if self.machines.len() > RUN_MACHINES_MAX {
             return Err(RunInvalid::Machines(self.machines.len()));

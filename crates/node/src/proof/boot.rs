@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Node, NodeError, RecoveryWish, Whereto,
     blocking::blocking,
+    clock::whole_ms,
     error::Result,
     protection::{repositories::Known, scripts},
     recovery::RecoveryEntry,
@@ -88,7 +89,7 @@ impl Boot<'_> {
                 Ok(()) => self.watch(vm, began).await,
                 Err(miss) => Err(miss),
             };
-            came.ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            came.ready_ms = whole_ms(began.elapsed());
             self.look(vm, &mut came).await;
             self.node.steps.reached("proof looked at");
             self.entry.does(self.index, "removing the machine");

@@ -6,8 +6,7 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{
     VmPath,
     protection::{
-        Cause, DiskExclude, MachineRun, Message, PolicyInvalid, Run, RunId, RunState, Warnings,
-        policy::EXCLUDED_DISKS_MAX,
+        Cause, DiskExclude, MachineRun, Message, PolicyInvalid, Run, RunId, policy::EXCLUDED_DISKS_MAX,
     },
 };
 use uuid::Uuid;
@@ -122,25 +121,10 @@ impl Shared {
             }
             machines.push((machine, path));
         }
-        let run = Run {
-            id: RunId(Uuid::new_v4()),
-            number: 0,
-            job: None,
-            job_name: None,
-            causes: vec![Cause::Person { name: Message::from(who) }],
-            repository: known.repository.id,
-            created_at_ms: self.now_ms(),
-            started_at_ms: None,
-            ended_at_ms: None,
-            state: RunState::Waiting,
-            machines: machines
-                .iter()
-                .map(|(machine, path)| MachineRun::new(path.clone(), machine.id()))
-                .collect(),
-            warnings: Warnings::default(),
-            reason: None,
-            untold: false,
-        };
+        let parts = machines.iter().map(|(machine, path)| MachineRun::new(path.clone(), machine.id()));
+        let causes = vec![Cause::Person { name: Message::from(who) }];
+        let (id, parts) = (RunId(Uuid::new_v4()), parts.collect());
+        let run = Run::waiting(id, causes, known.repository.id, parts, self.now_ms());
         let entry = self.protection.runs.begin(run).await?;
         self.steps.reached("run written down");
         let everywhere = |disk| DiskExclude { machine: None, disk };

@@ -19,7 +19,7 @@ use super::{
     saving::{milliseconds, timestamp},
     tracking::Purpose,
 };
-use crate::{NodeError, blocking::blocking, error::Result};
+use crate::{NodeError, blocking::blocking, clock::whole_ms, error::Result};
 
 impl Backup<'_> {
     /// The point is durable: from here on nothing fails any more, and what does not work is a warning.
@@ -40,9 +40,11 @@ impl Backup<'_> {
         let mut warnings = taken.warnings;
         self.note_recovered(taken.vm, &mut disks, parent.as_ref());
         warnings.extend(told(&report, &mut disks, parent.as_ref()));
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let durations =
-            Durations { frozen_ms: ms(taken.frozen_for), capture_ms: ms(taken.took), save_ms: ms(save) };
+        let durations = Durations {
+            frozen_ms: whole_ms(taken.frozen_for),
+            capture_ms: whole_ms(taken.took),
+            save_ms: whole_ms(save),
+        };
         let (vm, consistency, taken_at_ms) = (taken.vm, taken.consistency, taken.taken_at_ms);
         let (left, owed) = self.give_back(taken.holder, whole, report.point).await;
         warnings.extend(left);

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc};
 use nestling_identity::{Action, Identity};
 use nestling_model::{
     EventKind, VmPath,
-    protection::{Candidate, Cause, Job, MachineRun, Message, Run, RunId, RunState, RunStep, Warnings},
+    protection::{Candidate, Cause, Job, MachineRun, Message, Run, RunId, RunStep, Warnings},
 };
 use uuid::Uuid;
 
@@ -76,21 +76,12 @@ impl Shared {
             warnings.push("no machine of this host is covered by the job");
         }
         let part = |(machine, path): &(Machine, VmPath)| MachineRun::new(path.clone(), machine.id());
+        let (id, parts) = (RunId(Uuid::new_v4()), machines.iter().map(part).collect());
         let run = Run {
-            id: RunId(Uuid::new_v4()),
-            number: 0,
             job: Some(job.id),
             job_name: Some(job.name.clone()),
-            causes,
-            repository: job.policy.repository,
-            created_at_ms: self.now_ms(),
-            started_at_ms: None,
-            ended_at_ms: None,
-            state: RunState::Waiting,
-            machines: machines.iter().map(part).collect(),
             warnings,
-            reason: None,
-            untold: false,
+            ..Run::waiting(id, causes, job.policy.repository, parts, self.now_ms())
         };
         let entry = self.protection.runs.begin(run).await?;
         self.steps.reached("run written down");

@@ -114,9 +114,11 @@ impl Shared {
         if !with.is_empty() {
             machines = self.candidates(with.iter().any(|job| looks_at_disks(job))).await;
         }
+        let own = machines.len();
         let mut missed_now = HashSet::new();
         for job in with {
-            let machines = [&machines[..], &self.remembered_inside(job.id, &runs)].concat();
+            machines.truncate(own);
+            machines.extend(self.remembered_inside(job.id, &runs));
             let missed = objectives::missed(job, &machines, &runs, |vm| self.born_ms(vm), now_ms);
             missed_now.extend(missed.iter().map(|missed| (job.id, missed.vm)));
             let is_new = |missed: &Missed| !told.contains(&(job.id, missed.vm));

@@ -34,7 +34,9 @@ use super::{
     scratch::{Allowance, Scratch},
     source::{Source, SourceDisk},
 };
-use crate::{Node, NodeError, blocking::blocking, error::Result, home::remove_file, locked::lock};
+use crate::{
+    Node, NodeError, blocking::blocking, clock::whole_ms, error::Result, home::remove_file, locked::lock,
+};
 
 /// For QEMU to come to its disks, on a host where everything is slow.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -226,7 +228,7 @@ fn start(bench: &Bench, disks: Vec<Arc<dyn BlockSource>>, source: &Source) -> Re
         .map_err(|error| NodeError::Engine(format!("the machine that reads: {error}")))?;
     let machine = Worker::start_machine(command, control, "the point's disks", ANSWER_TIMEOUT)
         .map_err(|error| unreadable(&source.point, error))?;
-    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let millis = whole_ms(begun.elapsed());
     tracing::info!(pid = machine.process_id(), disks = count, millis, "a machine that reads is ready");
     Ok((machine, server))
 }

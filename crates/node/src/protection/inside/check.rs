@@ -14,6 +14,7 @@ use super::super::{
     description::{DESCRIPTION_BYTES_MAX, DescribedDisk, Description},
     loan::LentInstant,
 };
+use crate::clock::whole_ms;
 
 /// A machine is connected to no more switches than it has adapters.
 const SWITCHES_MAX: usize = ADAPTERS_MAX;
@@ -98,8 +99,7 @@ pub fn check(lent: &LentInstant, expected: &Expected<'_>) -> Result<Checked, &'s
         disks.push(CheckedDisk { name, bytes: disk.bytes, since });
     }
     let age = lent.age.min(expected.asked_for);
-    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    let taken_at_ms = expected.now_ms.saturating_sub(age_ms);
+    let taken_at_ms = expected.now_ms.saturating_sub(whole_ms(age));
     own(&mut described, expected, taken_at_ms);
     let consistency = described.consistency;
     Ok(Checked {

@@ -21,7 +21,7 @@ use super::{Ended, Loan, Order, PATIENCE, Ready, Stage};
 use crate::{
     NodeError,
     blocking::blocking,
-    clock::now_ms,
+    clock::{now_ms, whole_ms},
     error::Result,
     locked::lock,
     node::Shared,
@@ -169,11 +169,10 @@ impl Lending<'_> {
             }
         };
         capturing.entry.does(0, capturing.path, "finishing");
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let durations = Durations {
-            frozen_ms: ms(seen.frozen_for),
-            capture_ms: ms(seen.took),
-            save_ms: ms(begun.elapsed()),
+            frozen_ms: whole_ms(seen.frozen_for),
+            capture_ms: whole_ms(seen.took),
+            save_ms: whole_ms(begun.elapsed()),
         };
         let consistency = seen.consistency;
         let kept = capturing.keep_tracking(seen, whole, purpose).await;

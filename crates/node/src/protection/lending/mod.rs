@@ -29,8 +29,7 @@ use nestling_identity::{Action, Identity};
 use nestling_model::{
     VmName, VmPath,
     protection::{
-        Cause, MachineRun, Message, PointId, PolicyInvalid, Run, RunId, RunState, Warnings,
-        policy::EXCLUDED_DISKS_MAX,
+        Cause, MachineRun, Message, PointId, PolicyInvalid, Run, RunId, policy::EXCLUDED_DISKS_MAX,
     },
 };
 use tokio::{
@@ -209,10 +208,14 @@ impl Node {
         Ok(loan.view())
     }
 
+    fn asked_for(&self, who: &Identity, loan: &str) -> Result<Arc<Loan>> {
+        self.authorize(who, Action::RunBackups)?;
+        self.protection.loans.find(loan)
+    }
+
     /// How a loan is, once that changes or so much time has passed.
     pub async fn loan(&self, who: &Identity, loan: &str, wait: Duration) -> Result<LoanView> {
-        self.authorize(who, Action::RunBackups)?;
-        let loan = self.protection.loans.find(loan)?;
+        let loan = self.asked_for(who, loan)?;
         let mut stage = loan.stage.subscribe();
         let changes = stage.wait_for(|stage| !Loan::is_waiting(stage));
         // Whether in time or not: what is so then is told.
@@ -228,8 +231,7 @@ impl Node {
         disk: &str,
         range: Range<u64>,
     ) -> Result<Stretches> {
-        self.authorize(who, Action::RunBackups)?;
-        let loan = self.protection.loans.find(loan)?;
+        let loan = self.asked_for(who, loan)?;
         let (source, _) = loan.disk(disk)?;
         let range = inside(&source, range)?;
         loan.read(move || {
@@ -251,8 +253,7 @@ impl Node {
 
     /// Which parts of a lent disk changed since the point that it counts from.
     pub async fn loan_changes(&self, who: &Identity, loan: &str, disk: &str, from: u64) -> Result<Stretches> {
-        self.authorize(who, Action::RunBackups)?;
-        let loan = self.protection.loans.find(loan)?;
+        let loan = self.asked_for(who, loan)?;
         let (source, changed) = loan.disk(disk)?;
         let range = inside(&source, from..source.size_bytes())?;
         let changed =
@@ -273,8 +274,7 @@ impl Node {
         disk: &str,
         range: Range<u64>,
     ) -> Result<Bytes> {
-        self.authorize(who, Action::RunBackups)?;
-        let loan = self.protection.loans.find(loan)?;
+        let loan = self.asked_for(who, loan)?;
         let (source, _) = loan.disk(disk)?;
         let range = inside(&source, range)?;
         let length = range.end - range.start;
@@ -292,8 +292,7 @@ impl Node {
 
     /// Whether all that was read is of the one instant. A point is made only after this.
     pub async fn confirm_loan(&self, who: &Identity, loan: &str) -> Result<()> {
-        self.authorize(who, Action::RunBackups)?;
-        let loan = self.protection.loans.find(loan)?;
+        let loan = self.asked_for(who, loan)?;
         let (reply, answer) = oneshot::channel();
         loan.orders.send(Order::Confirm(reply)).await.map_err(|_| loan.over())?;
         answer.await.map_err(|_| loan.over())?
@@ -301,8 +300,7 @@ impl Node {
 
     /// Gives a loan back, with the point that is durable or without one. What is to be done then goes on by itself.
     pub async fn return_loan(&self, who: &Identity, loan: &str, point: Option<PointId>) -> Result<LoanView> {
-        self.authorize(who, Action::RunBackups)?;
-        let loan = self.protection.loans.find(loan)?;
+        let loan = self.asked_for(who, loan)?;
         if point.is_none() {
             // It may be in the middle of its preparations.
             loan.returned.store(true, Relaxed);
@@ -345,22 +343,10 @@ impl Shared {
         let handle = self.vms.find(&wish.vm)?;
         let vm = handle.now().vm;
         let path: VmPath = vm.name.as_str().parse()?;
-        let run = Run {
-            id: RunId(Uuid::new_v4()),
-            number: 0,
-            job: None,
-            job_name: None,
-            causes: vec![Cause::Person { name: Message::from(who) }],
-            repository: wish.repository,
-            created_at_ms: self.now_ms(),
-            started_at_ms: None,
-            ended_at_ms: None,
-            state: RunState::Waiting,
-            machines: vec![MachineRun::new(path.clone(), vm.id)],
-            warnings: Warnings::default(),
-            reason: None,
-            untold: false,
-        };
+        let causes = vec![Cause::Person { name: Message::from(who) }];
+        let machines = vec![MachineRun::new(path.clone(), vm.id)];
+        let id = RunId(Uuid::new_v4());
+        let run = Run::waiting(id, causes, wish.repository, machines, self.now_ms());
         let entry = self.protection.runs.begin_in_turn(run).await?;
         let (orders, ordered) = mpsc::channel(8);
         let loan = Arc::new(Loan {
