@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -222,7 +223,8 @@ impl Peer {
             .expect("it is installed");
         let peer = Self { child, socket: dir.join(socket) };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !peer.socket.exists() {
+        // A socket has its name before anything listens to it.
+        while UnixStream::connect(&peer.socket).is_err() {
             assert!(Instant::now() < deadline, "{program} does not listen");
             thread::sleep(Duration::from_millis(5));
         }
