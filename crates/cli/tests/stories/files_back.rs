@@ -113,7 +113,7 @@ fn files_come_back_into_the_guest() {
 fn is_cancelled(nest: &Nest) {
     let args = ["recover", "put", "P@newest", "scsi:0/1:/etc/app/large", "--vm", "P", "--to", "/tmp/cut"];
     let child = nest.command(args).spawn().expect("it runs");
-    let begun = ["vm", "exec", "P", "--", "sh", "-c", "ls -d /tmp/.nestling-put-*"];
+    let begun = ["vm", "exec", "P", "--", "sh", "-c", "find / -xdev -name '.nestling-put-*' | grep ."];
     let ended = Cell::new(None);
     let child = RefCell::new(child);
     nest.wait("transfer", Duration::from_secs(60), &begun, |said| {

@@ -1,4 +1,4 @@
-# Makes a folder to unpack into, beside what is to be put there, and starts what unpacks. Arguments: the folder beside; the new
+# Makes a folder to unpack into and starts what unpacks. Arguments: the folder that it is made in; the new
 # one; the program that unpacks (keep.sh), and what it runs.
 umask 077
 base=$1 work=$2 keeper=$3 unpack=$4

@@ -1,7 +1,6 @@
 # All pieces have come. Arguments: their folder; the last one's number; what unpacks; the path of each file in it that is not whole.
 work=$1 last=$2 unpack=$3
 shift 3
-: > "$work/alive"
 goes_on() {
     [ ! -e "$work/ended" ] || return 1
     read -r pid < "$work/pid" && kill -0 "$pid" || exit 4

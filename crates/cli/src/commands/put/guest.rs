@@ -18,6 +18,8 @@ const PROBE: &str = include_str!("probe.sh");
 const CHECK: &str = include_str!("check.sh");
 const BEGIN: &str = include_str!("begin.sh");
 const KEEP: &str = include_str!("keep.sh");
+/// The one who began it is there: what unpacks goes on waiting. Arguments: all folders that are wanted still.
+const WANT: &str = "for dir in \"$@\"; do : > \"$dir/alive\"; done";
 const SEND: &str = include_str!("send.sh");
 const FINISH: &str = include_str!("finish.sh");
 const MOVE: &str = include_str!("move.sh");
@@ -145,7 +147,7 @@ pub enum Tar {
 }
 
 /// What there is on the way to a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Probed {
     /// Something on the way is no folder.
     pub is_blocked: bool,
@@ -157,6 +159,8 @@ pub struct Probed {
     pub tar: Option<Tar>,
     pub has_gzip: bool,
     pub free_bytes: Option<u64>,
+    /// The innermost folder from which files can be renamed to there, and on the way to which nobody but root can change a name.
+    pub safe: Option<Folder>,
 }
 
 impl Probed {
@@ -170,6 +174,7 @@ impl Probed {
                 "writable" => probed.is_writable = true,
                 "tar" => probed.tar = Some(if value == "gnu" { Tar::Gnu } else { Tar::Plain }),
                 "gzip" => probed.has_gzip = true,
+                "safe" => probed.safe = Folder::parse(value).ok(),
                 "df" => probed.free_bytes = free_bytes(value),
                 _ => {}
             }
@@ -285,8 +290,9 @@ fn flag(is_set: bool) -> String {
     u8::from(is_set).to_string()
 }
 
-pub async fn begin(guest: &impl Inside, base: &Folder, work: &str, probed: &Probed) -> Result {
-    let arguments = vec![base.path(), work.to_owned(), KEEP.to_owned(), probed.unpack()];
+/// Makes the folder `work` in `beside`, and starts what unpacks there.
+pub async fn begin(guest: &impl Inside, beside: &Folder, work: &str, probed: &Probed) -> Result {
+    let arguments = vec![beside.path(), work.to_owned(), KEEP.to_owned(), probed.unpack()];
     let said = guest.run(BEGIN, arguments, String::new(), Turn { may_repeat: false, ..LOOK }).await?;
     done("can't make a folder", said).map(drop)
 }
@@ -308,6 +314,12 @@ pub async fn send(guest: &impl Inside, number: u64, work: &str, works: &[String]
 
 fn gone() -> Failure {
     Failure::new(ErrorCode::Failed, "what unpacked the files in the guest has been ended there")
+}
+
+/// They are wanted still, though nothing comes for a while.
+pub async fn want(guest: &impl Inside, works: &[String]) -> Result {
+    let said = guest.run(WANT, works.to_vec(), String::new(), LOOK).await?;
+    done("can't say that more is to come", said).map(drop)
 }
 
 /// All pieces are there. Gives what the unpacking warned of.

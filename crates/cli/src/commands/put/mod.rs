@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! each place:  survey: what is in its way in the guest, and is there room?
-//!              then all of it, in pieces, into a folder beside its target (outgoing, keep.sh)
+//!              then all of it, in pieces, into a folder of the same file system (outgoing, keep.sh)
 //! at last      from there to its target, by renaming (move.sh)
 //! ```
 //!
 //! What must never happen: that a file of the guest is replaced unasked; that a file is there in part; that something is left
-//! in the guest when this is cancelled, cut off or killed (what unpacks there ends by itself and takes everything along).
+//! in the guest when this is cancelled, cut off or killed (what unpacks there ends by itself and takes everything along); that
+//! somebody who owns a folder in the guest leads to another one what is done there by root.
 
 mod guest;
 mod outgoing;
@@ -323,9 +324,10 @@ impl<G: Inside> Putting<G> {
     async fn transfer(&mut self, number: usize, meter: &mut Meter) -> Result {
         let going = &mut self.goings[number];
         let random = RandomState::new().hash_one(number);
-        going.work = going.base.child(&format!(".nestling-put-{random:016x}"));
+        let beside = going.probed.safe.as_ref().unwrap_or(&going.base);
+        going.work = beside.child(&format!(".nestling-put-{random:016x}"));
         self.works.push(going.work.clone());
-        begin(&self.guest, &going.base, &going.work, &going.probed).await?;
+        begin(&self.guest, beside, &going.work, &going.probed).await?;
         let sink = Outgoing::open(&self.guest, meter, &self.works, &going.probed, &going.folders).await;
         let mut taking = Taking {
             client: self.client.clone(),

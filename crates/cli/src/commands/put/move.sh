@@ -24,38 +24,44 @@ look() {
         fi
     done
 }
-# What is in $1 goes into $2.
-move() {
+# What is in $1 goes into the folder $2 of the one that this is in. No path is followed from here on: somebody else may own the
+# folder, and change at any moment what a name in it leads to.
+move() (
+    parent=${PWD%/}
+    [ "$2" = . ] || { cd -P "./$2" && [ "$PWD" = "$parent/$2" ]; } || exit 8
     depth=$((depth + 1))
     # A folder that was there already is made what it was, too, if so much is wanted.
     if [ "$depth" -gt 1 ] && [ "$replace" = 1 ]; then
         touch -r "$1" "$work/time.$depth"
         if like=$(stat -c '%u:%g %a' "$1"); then
-            chown "${like% *}" "$2" && chmod "${like#* }" "$2"
+            chown "${like% *}" . && chmod "${like#* }" .
         fi
     fi
     for from in "$1"/* "$1"/.[!.]* "$1"/..?*; do
         is_there "$from" || continue
-        to=${2%/}/${from##*/}
-        if is_folder "$from" && is_folder "$to"; then
-            move "$from" "$to"
+        to=${from##*/}
+        if is_folder "$from" && is_folder "./$to"; then
+            move "$from" "$to" || exit
         else
             # Else it would be moved to where the link leads.
-            [ ! -L "$to" ] || rm -f "$to"
-            mv -f "$from" "$to" || exit 8
+            [ ! -L "./$to" ] || rm -f "./$to"
+            mv $as_file -f "$from" "./$to" || exit 8
         fi
     done
-    [ ! -e "$work/time.$depth" ] || touch -r "$work/time.$depth" "$2"
+    [ ! -e "$work/time.$depth" ] || touch -r "$work/time.$depth" .
     rm -f "$work/time.$depth"
-    depth=$((depth - 1))
-}
+)
 look "$work/stage/tree" "$base"
 echo "count=$count"
 [ "$count" = 0 ] || exit 7
 # On the disk before it has its name.
 sync
 : > "$work/moving"
-move "$work/stage/tree" "$base"
+# So that no link is followed that just came to be there.
+as_file=
+! mv --help 2>&1 | grep -q -e '-T' || as_file=-T
+cd -P "$base" || exit 8
+move "$work/stage/tree" . || exit
 sync
 rm -rf "$work"
 # All is in its place, whatever is left beside it.

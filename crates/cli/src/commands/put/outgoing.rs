@@ -16,7 +16,7 @@ use nestling_api::{
     v1::{ErrorCode, RecoveryFile, RecoveryFileKind, RecoveryFileTime},
 };
 
-use super::guest::{Inside, Probed, Tar, finish, send};
+use super::guest::{Inside, Probed, Tar, finish, send, want};
 use crate::{
     commands::take::{Miss, Sink, Taken, tar::TarWriter},
     failure::Failure,
@@ -36,6 +36,8 @@ const TIMES: &str = "times";
 /// Comes last, so that what is there without it is not whole.
 const WHOLE: &str = "whole";
 
+/// What unpacks gives up after ten minutes without a word (keep.sh).
+const WORD_INTERVAL: Duration = Duration::from_secs(60);
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 /// Without a terminal, lines pile up.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -129,6 +131,8 @@ pub struct Outgoing<'a, G> {
     /// That are wanted still, this one too.
     works: &'a [String],
     number: u64,
+    /// When the guest last heard of this.
+    heard: Instant,
     /// The path of the file that is under way, and of those of which the rest is missing.
     path: Vec<u8>,
     broken: Vec<String>,
@@ -169,7 +173,7 @@ impl<'a, G: Inside> Outgoing<'a, G> {
         folders: &[RecoveryFile],
     ) -> Taken<Self> {
         let work = works.last().cloned().unwrap_or_default();
-        let (number, path, broken) = (0, Vec::new(), Vec::new());
+        let (number, heard, path, broken) = (0, Instant::now(), Vec::new(), Vec::new());
         let tar = TarWriter::new(Packer::new(probed.has_gzip));
         let is_plain = probed.tar != Some(Tar::Gnu);
         let late = is_plain.then(|| Late {
@@ -178,7 +182,7 @@ impl<'a, G: Inside> Outgoing<'a, G> {
             is_needed: false,
         });
         let unpack = probed.unpack();
-        let mut outgoing = Self { guest, meter, tar, late, unpack, work, works, number, path, broken };
+        let mut outgoing = Self { guest, meter, tar, late, unpack, work, works, number, heard, path, broken };
         outgoing.tar.enter(&around(TREE, RecoveryFileKind::Directory))?;
         for folder in folders {
             outgoing.enter(folder).await?;
@@ -211,6 +215,7 @@ impl<'a, G: Inside> Outgoing<'a, G> {
             rest = more;
         }
         let last = self.number.saturating_sub(1);
+        want(self.guest, self.works).await.map_err(Miss::All)?;
         finish(self.guest, &self.work, last, &self.unpack, self.broken).await.map_err(Miss::All)
     }
 
@@ -220,6 +225,12 @@ impl<'a, G: Inside> Outgoing<'a, G> {
             let more = ready.split_off(ready.len().min(PIECE_BYTES));
             let piece = std::mem::replace(ready, more);
             give(self.guest, &mut self.number, &self.work, self.works, piece).await?;
+            self.heard = Instant::now();
+        }
+        // Much may be read before there is a piece: what can be packed well, and names without contents.
+        if self.heard.elapsed() > WORD_INTERVAL {
+            want(self.guest, self.works).await.map_err(Miss::All)?;
+            self.heard = Instant::now();
         }
         Ok(())
     }

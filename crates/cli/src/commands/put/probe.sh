@@ -16,6 +16,29 @@ if [ "$missing" = 0 ]; then
     if [ -z "$2" ] || [ -e "$dir/$2" ] || [ -L "$dir/$2" ]; then echo there=1; fi
 fi
 [ ! -w "$dir" ] || echo writable=1
+# What is unpacked must not be in reach of others, who could lead elsewhere what is then done there by root: the innermost folder
+# on the way to which nobody else can change a name, if renaming leads from there to the folder.
+safe=$(
+    about() { stat -c '%u %a %d' "$1"; }
+    cd -P "$dir" && me=$(id -u) && here=$(about .) || exit
+    device=${here##* } rest=${PWD#/} at=/ found=
+    while :; do
+        like=$(about "$at") || break
+        mode=${like#* } mode=${mode% *}
+        [ "${like%% *}" = 0 ] || [ "${like%% *}" = "$me" ] || break
+        case $mode in *[2367]? | *[2367]) break ;; esac
+        [ "${like##* }" != "$device" ] || [ ! -w "$at" ] || found=$at
+        [ -n "$rest" ] || break
+        at=${at%/}/${rest%%/*}
+        case $rest in */*) rest=${rest#*/} ;; *) rest= ;; esac
+    done
+    [ -z "$found" ] || printf '%s' "$found"
+) 2> /dev/null
+case $safe in
+    *'
+'*) ;;
+    /*) echo "safe=$safe" ;;
+esac
 if tar --version 2> /dev/null | grep -q 'GNU tar'; then
     echo tar=gnu
 elif command -v tar > /dev/null; then

@@ -32,6 +32,8 @@ use crate::{
 struct Local {
     /// Where its programs are; none: those of this host.
     programs: Option<PathBuf>,
+    /// Where those are that come before all others.
+    ahead: Option<PathBuf>,
 }
 
 impl Inside for Local {
@@ -41,6 +43,10 @@ impl Inside for Local {
         command.args(["-c", script, "nestling-put"]).args(arguments);
         if let Some(programs) = &self.programs {
             command.env("PATH", programs);
+        }
+        if let Some(ahead) = &self.ahead {
+            let others = std::env::var("PATH").expect("a path");
+            command.env("PATH", format!("{}:{others}", ahead.display()));
         }
         let mut child = command
             .stdin(Stdio::piped())
@@ -85,7 +91,7 @@ async fn worlds() -> Vec<World> {
                 continue;
             }
         }
-        let guest = Local { programs: is_busybox.then_some(programs) };
+        let guest = Local { programs: is_busybox.then_some(programs), ahead: None };
         let base = Folder::parse(dir.path().join("base").to_str().expect("text")).expect("a folder");
         fs::create_dir(base.path()).expect("a directory");
         let probed = probe(&guest, &base, "conf").await.expect("probed");
@@ -349,7 +355,7 @@ async fn what_is_cancelled_or_fails_leaves_nothing() {
         stop(guest, works.clone()).await.expect("stopped");
         world.is_clean();
         // An end that came too early is no end.
-        let plain = Probed { has_gzip: false, ..*probed };
+        let plain = Probed { has_gzip: false, ..probed.clone() };
         world.begin().await;
         let mut meter = World::meter();
         let mut outgoing = Outgoing::open(guest, &mut meter, works, &plain, &[]).await.expect("begun");
@@ -366,5 +372,43 @@ async fn what_is_cancelled_or_fails_leaves_nothing() {
         assert!(!old.exists());
         stop(guest, works.clone()).await.expect("stopped");
         world.is_clean();
+    }
+}
+
+#[tokio::test]
+async fn what_others_own_leads_nowhere_else() {
+    // Busybox's shell has a `mv` of its own.
+    for mut world in worlds().await.into_iter().filter(|world| world.guest.programs.is_none()) {
+        // Everybody may change names in the temporary directory, which this is in.
+        let own = world.dir.path().to_str().expect("text").to_owned();
+        let safe = world.probed.safe.clone();
+        assert!(safe.is_none_or(|safe| !safe.path().starts_with(&own)));
+        // Whoever owns the folder waits until the first file comes, and then makes its name lead elsewhere.
+        let (conf, ahead) = (world.path("conf"), world.dir.path().join("ahead"));
+        let elsewhere = world.dir.path().join("elsewhere");
+        for folder in [&conf, &ahead, &elsewhere] {
+            fs::create_dir(folder).expect("made");
+        }
+        let swap = "#!/bin/sh\nPATH=${PATH#*:}\n\
+                    case $* in *conf/a*)\n\
+                    (cd \"${0%/*}/..\" && mv base/conf base/aside && ln -s ../elsewhere base/conf) ;; esac\n\
+                    exec mv \"$@\"\n";
+        fs::write(ahead.join("mv"), swap).expect("written");
+        fs::set_permissions(ahead.join("mv"), PermissionsExt::from_mode(0o755)).expect("a mode");
+        world.guest.ahead = Some(ahead);
+        world.begin().await;
+        let World { guest, base, probed, works, .. } = &world;
+        let mut meter = World::meter();
+        let mut outgoing = Outgoing::open(guest, &mut meter, works, probed, &[]).await.expect("begun");
+        outgoing.enter(&new_folder("conf")).await.expect("entered");
+        file(&mut outgoing, &named("a"), b"1").await;
+        file(&mut outgoing, &named("b"), b"2").await;
+        outgoing.leave(&new_folder("conf")).await.expect("left");
+        outgoing.close(&[]).await.expect("finished");
+        assert!(matches!(place(guest, &works[0], base, false).await, Ok(Moved::Done)));
+        world.is_clean();
+        assert!(fs::symlink_metadata(&conf).expect("it leads elsewhere").is_symlink());
+        assert_eq!(fs::read_dir(&elsewhere).expect("a list").count(), 0);
+        assert_eq!((world.read("aside/a"), world.read("aside/b")), (b"1".to_vec(), b"2".to_vec()));
     }
 }
