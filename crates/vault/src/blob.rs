@@ -89,15 +89,10 @@ fn internal(error: &crate::format::FormatError) -> VaultError {
 }
 
 /// What an opener works with and can be used again by the next one.
+#[derive(Default)]
 pub(crate) struct Scratch {
     decompressor: Decompressor,
     sealed: Vec<u8>,
-}
-
-impl Scratch {
-    pub(crate) fn new() -> Result<Self, VaultError> {
-        Ok(Self { decompressor: Decompressor::new().map_err(|error| internal(&error))?, sealed: Vec::new() })
-    }
 }
 
 /// Opens blobs, with buffers that are used again. One per thread.
@@ -108,8 +103,8 @@ pub(crate) struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    pub(crate) fn new(storage: &'a dyn Storage, key: &'a MasterKey) -> Result<Self, VaultError> {
-        Ok(Self::with(storage, key, Scratch::new()?))
+    pub(crate) fn new(storage: &'a dyn Storage, key: &'a MasterKey) -> Self {
+        Self::with(storage, key, Scratch::default())
     }
 
     pub(crate) fn with(storage: &'a dyn Storage, key: &'a MasterKey, scratch: Scratch) -> Self {
@@ -196,7 +191,7 @@ mod tests {
     #[test]
     fn no_memory_is_taken_for_a_length_that_no_blob_has() {
         let (storage, key) = (MemoryStorage::new(), MasterKey::generate().expect("a key"));
-        let mut opener = Opener::new(&storage, &key).expect("an opener");
+        let mut opener = Opener::new(&storage, &key);
         let (pack, mut plain) = (PackId::of(b""), Vec::new());
         let blob = PackBlob {
             id: BlobId::of(b""),

@@ -199,7 +199,7 @@ impl<'a> Copy<'a> {
         packer: &mut Packer<'_>,
         writer: &Writer<'_>,
     ) -> Result<(), VaultError> {
-        let mut opener = Opener::new(self.source.storage.as_ref(), &self.source.key)?;
+        let mut opener = Opener::new(self.source.storage.as_ref(), &self.source.key);
         let (mut sealed, mut plain) = (Vec::new(), Vec::new());
         while let Some(first) = blobs.first() {
             self.job.check()?;

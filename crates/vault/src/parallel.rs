@@ -1,7 +1,7 @@
 //! The same work on many items, on several threads. The first error ends all of it, and is the one that is told.
 
 use std::sync::{
-    Mutex, PoisonError,
+    LazyLock, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
@@ -9,8 +9,11 @@ use crate::{VaultError, job::Job};
 
 /// As many threads as are asked for; 0 asks for as many as there are processors.
 pub(crate) fn threads(asked: usize) -> usize {
+    // To ask the system reads files, each time.
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
     match asked {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        0 => *PROCESSORS,
         asked => asked,
     }
 }

@@ -333,13 +333,13 @@ impl Repository {
 
     /// What is in a point, without the bytes of its disks and its description.
     pub fn content(&self, index: &Index, point: &Point) -> Result<PointContent, VaultError> {
-        let mut opener = Opener::new(self.storage.as_ref(), &self.key)?;
+        let mut opener = Opener::new(self.storage.as_ref(), &self.key);
         Contents { point, index, opener: &mut opener }.read()
     }
 
     /// The machine's own description, if the point was saved with one.
     pub fn description(&self, index: &Index, point: &Point) -> Result<Option<Vec<u8>>, VaultError> {
-        let mut opener = Opener::new(self.storage.as_ref(), &self.key)?;
+        let mut opener = Opener::new(self.storage.as_ref(), &self.key);
         read_folder(&mut opener, index, point)?.2
     }
 }

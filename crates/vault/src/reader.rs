@@ -99,7 +99,7 @@ impl PointDisk {
     ) -> Result<Self, VaultError> {
         let layout = &content.layout.disks[number];
         let geometry = layout.geometry;
-        let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+        let mut opener = Opener::new(repository.storage.as_ref(), &repository.key);
         let tree = load_tree(&mut opener, index, &content.disk_trees[number])?;
         let groups: Option<Vec<_>> =
             (0..geometry.groups()).map(|group| subtree(&tree, &group_name(group))).collect();
@@ -142,7 +142,7 @@ impl PointDisk {
         work: impl FnOnce(&mut Opener<'_>) -> Result<T, VaultError>,
     ) -> Result<T, VaultError> {
         let spare = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let scratch = spare.map_or_else(Scratch::new, Ok)?;
+        let scratch = spare.unwrap_or_default();
         let mut opener = Opener::with(self.repository.storage.as_ref(), &self.repository.key, scratch);
         let outcome = work(&mut opener);
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(opener.into_scratch());

@@ -216,7 +216,7 @@ impl Repository {
     fn plan_points(&self, plan: &mut RepairPlan, job: &Job) -> Result<(), VaultError> {
         let (current, older) = split_versions(plan.examined.points.clone());
         job.begin("finding what is lost", current.len() as u64);
-        let opener = Opener::new(self.storage.as_ref(), &self.key)?;
+        let opener = Opener::new(self.storage.as_ref(), &self.key);
         let mut mender = Mender::new(opener, &plan.examined.index, &plan.examined.lost);
         for point in current {
             job.check()?;
@@ -326,7 +326,7 @@ impl Act<'_> {
         let Examined { bad_packs, bad_copies, .. } = &self.plan.examined;
         let (storage, key) = (self.repository.storage.as_ref(), &self.repository.key);
         self.job.begin("copying what is whole", bad_packs.len() as u64);
-        let mut opener = Opener::new(storage, key)?;
+        let mut opener = Opener::new(storage, key);
         let mut data = Packer::new(BlobKind::Data, key, &self.repository.tuning)?;
         let mut trees = Packer::new(BlobKind::Tree, key, &self.repository.tuning)?;
         let (mut salvaged, mut plain) = (0, Vec::new());
@@ -354,7 +354,7 @@ impl Act<'_> {
     /// Writes the points without what they lost. Their new roots.
     fn mend(&self, writer: &Writer<'_>) -> Result<Vec<BlobId>, VaultError> {
         let Examined { index, lost, points, .. } = &self.plan.examined;
-        let opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key)?;
+        let opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key);
         let mut mender = Mender::new(opener, index, lost);
         let mut packer = Packer::new(BlobKind::Data, writer.key(), &self.repository.tuning)?;
         let mut target = Target { writer, packer: &mut packer };

@@ -88,7 +88,7 @@ pub fn restore(request: &RestoreRequest<'_>, job: &Job) -> Result<RestoreReport,
     );
     let written = AtomicU64::new(0);
     let part = || {
-        let opener = Opener::new(request.repository.storage.as_ref(), &request.repository.key)?;
+        let opener = Opener::new(request.repository.storage.as_ref(), &request.repository.key);
         Ok(Part { request, opener, sealed: Vec::new(), plain: Vec::new(), written: &written })
     };
     let restore = |part: &mut Part<'_>, segment: &u64| {

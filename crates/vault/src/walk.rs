@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
     }
 
     fn read(&self, id: BlobId) -> Result<(), VaultError> {
-        let mut opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key)?;
+        let mut opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key);
         let (mut bytes, mut trees, mut chunks) = (Vec::new(), Vec::new(), Vec::new());
         // Trees of others are walked as well, whatever their names and nodes are: all that they need must stay.
         let walked = opener.load(self.index, &id, &mut bytes).and_then(|()| {

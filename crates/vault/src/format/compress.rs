@@ -3,7 +3,10 @@
 //! restic's reader takes any concatenation of zstd frames; no checksum is written, since the seal is a stronger one.
 //! Nothing here may allocate by what a frame claims before that was compared with what the caller expects.
 
-use std::io::Read;
+use std::{
+    io::Read,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use zstd::zstd_safe;
 
@@ -41,12 +44,39 @@ impl Compressor {
     }
 }
 
-/// Decompresses one buffer after the other, with the memory of the first.
-pub struct Decompressor(zstd::bulk::Decompressor<'static>);
+/// Decompresses one buffer after the other, with the memory of the first. That memory is made when it is first needed, and goes on to
+/// the next of these: to make it costs more than a small object does.
+#[derive(Default)]
+pub struct Decompressor(Option<zstd::bulk::Decompressor<'static>>);
+
+/// Those that nobody uses now: each has some 160 KiB.
+static SPARE: Mutex<Vec<zstd::bulk::Decompressor<'static>>> = Mutex::new(Vec::new());
+const SPARE_MAX: usize = 16;
+
+fn spare() -> MutexGuard<'static, Vec<zstd::bulk::Decompressor<'static>>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        let mut spare = spare();
+        if spare.len() < SPARE_MAX {
+            spare.extend(self.0.take());
+        }
+    }
+}
 
 impl Decompressor {
-    pub fn new() -> Result<Self, FormatError> {
-        zstd::bulk::Decompressor::new().map(Self).map_err(failed("decompressed"))
+    fn context(&mut self) -> Result<&mut zstd::bulk::Decompressor<'static>, FormatError> {
+        match &mut self.0 {
+            Some(context) => Ok(context),
+            none => {
+                let context = spare().pop();
+                let context =
+                    context.map_or_else(zstd::bulk::Decompressor::new, Ok).map_err(failed("decompressed"))?;
+                Ok(none.insert(context))
+            }
+        }
     }
 
     /// The content of `frames`, of exactly `expected_bytes`. The caller bounds `expected_bytes` by what it would take.
@@ -71,7 +101,7 @@ impl Decompressor {
             return Err(wrong(format!("it says it has {claimed} bytes, but {expected_bytes} were expected")));
         }
         out.reserve_exact(expected_bytes);
-        let written = self.0.decompress_to_buffer(frames, out).map_err(failed("decompressed"))?;
+        let written = self.context()?.decompress_to_buffer(frames, out).map_err(failed("decompressed"))?;
         if written != expected_bytes {
             out.clear();
             return Err(wrong(format!("it has {written} bytes, but {expected_bytes} were expected")));
@@ -91,7 +121,8 @@ pub fn decompress_bounded(
         if claimed > limit_bytes as u64 {
             return Err(too_large());
         }
-        return Decompressor::new()?.decompress(frames, usize::try_from(claimed).map_err(|_| too_large())?);
+        return Decompressor::default()
+            .decompress(frames, usize::try_from(claimed).map_err(|_| too_large())?);
     }
     let mut out = Vec::new();
     let decoder = zstd::stream::read::Decoder::with_buffer(frames).map_err(failed("decompressed"))?;

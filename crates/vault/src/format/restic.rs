@@ -129,7 +129,7 @@ impl Repository {
         let mut sealed = pack[blob.offset as usize..][..blob.length as usize].to_vec();
         let plain = self.key.open_in_place(&mut sealed).unwrap();
         let content = match blob.uncompressed_length {
-            Some(length) => Decompressor::new().unwrap().decompress(plain, length as usize).unwrap(),
+            Some(length) => Decompressor::default().decompress(plain, length as usize).unwrap(),
             None => plain.to_vec(),
         };
         assert_eq!(BlobId::of(&content), blob.id);

@@ -57,7 +57,7 @@ pub fn blob(bytes: &[u8]) -> bool {
     let sealed = KEY.seal(body).expect("sealed");
     let length = u32::try_from(sealed.len()).expect("a short blob");
     let storage = MemoryStorage::new();
-    let mut opener = Opener::new(&storage, &KEY).expect("an opener");
+    let mut opener = Opener::new(&storage, &KEY);
     let mut open = |id, out: &mut Vec<u8>| {
         let uncompressed_length = Some(expected).filter(|length| *length != 0);
         let blob = PackBlob { id, kind: BlobKind::Data, offset: 0, length, uncompressed_length };
@@ -67,7 +67,7 @@ pub fn blob(bytes: &[u8]) -> bool {
     };
     let mut out = Vec::new();
     assert!(!open(BlobId([1; 32]), &mut out), "a name that nothing has");
-    let mut decompressor = Decompressor::new().expect("a decompressor");
+    let mut decompressor = Decompressor::default();
     let Ok(plain) = decompressor.decompress(body, expected as usize) else { return false };
     assert!(plain.len() == expected as usize && plain.capacity() <= plain.len() + 4096);
     if expected != 0 {
@@ -124,7 +124,7 @@ fn make(input: &mut Input<'_>, bytes: &mut Vec<u8>, key: &crate::crypto::MasterK
         _ => body.to_vec(),
     };
     let plain = match uncompressed_length {
-        Some(length) => Decompressor::new().and_then(|mut d| d.decompress(&body, length as usize)).ok(),
+        Some(length) => Decompressor::default().decompress(&body, length as usize).ok(),
         None => Some(body.clone()),
     };
     let named = plain.filter(|_| how & MISNAMED == 0).map(|plain| BlobId::of(&plain));

@@ -238,7 +238,7 @@ fn saved() -> Arc<Repository> {
 fn taken_apart(repository: &Repository) -> Result<Vec<u8>, VaultError> {
     let job = Job::default();
     let index = repository.load_index(&job)?;
-    let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+    let mut opener = Opener::new(repository.storage.as_ref(), &repository.key);
     let mut left: Vec<(u8, BlobId, Vec<u8>)> = Vec::new();
     for location in index.iter() {
         let mut plain = Vec::new();

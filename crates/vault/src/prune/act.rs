@@ -93,7 +93,7 @@ impl Pruner<'_> {
         // An empty index: what is copied is in the repository, and copied all the same.
         let none = Index::default();
         write_under(&|| self.lock.check(), repository, &none, UPLOADS, self.job, |writer| {
-            let mut opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+            let mut opener = Opener::new(repository.storage.as_ref(), &repository.key);
             let new = |kind| Packer::new(kind, &repository.key, &repository.tuning);
             let (mut data, mut trees) = (new(BlobKind::Data)?, new(BlobKind::Tree)?);
             let mut plain = Vec::new();

@@ -93,7 +93,7 @@ impl<'a> Parent<'a> {
     ) -> Result<Option<Self>, VaultError> {
         let Some(point) = request.parent else { return Ok(None) };
         let Some(content) = checked.if_whole(repository.content(index, point))? else { return Ok(None) };
-        let opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+        let opener = Opener::new(repository.storage.as_ref(), &repository.key);
         Ok(Some(Self { opener, index, content, checked }))
     }
 
@@ -181,7 +181,7 @@ impl Save<'_> {
         if is_same && self.checked.whole().contains(&id) {
             return Ok(GroupPlan { same: Some(id), ..GroupPlan::default() });
         }
-        let mut opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key)?;
+        let mut opener = Opener::new(self.repository.storage.as_ref(), &self.repository.key);
         let tree = self.checked.tree(&mut opener, self.index, &id)?;
         let (mut plan, mut whole) = (GroupPlan::default(), HashSet::new());
         for segment in segments {

@@ -46,7 +46,7 @@ impl<'a, 'w> Worker<'a, 'w> {
             save,
             writer,
             packer: Packer::new(BlobKind::Data, key, tuning)?,
-            opener: Opener::new(storage.as_ref(), key)?,
+            opener: Opener::new(storage.as_ref(), key),
             read: Read::default(),
             zeroes: HashSet::new(),
         })

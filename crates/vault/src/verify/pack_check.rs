@@ -37,7 +37,7 @@ impl<'a> PackCheck<'a> {
         size: u64,
         whole_bytes_max: u64,
     ) -> Result<Self, VaultError> {
-        let opener = Opener::new(repository.storage.as_ref(), &repository.key)?;
+        let opener = Opener::new(repository.storage.as_ref(), &repository.key);
         let (defects, bad) = (Vec::new(), Vec::new());
         Ok(Self { repository, opener, pack, size, whole_bytes_max, bytes: 0, defects, bad, unsure: None })
     }
