@@ -70,11 +70,20 @@ impl FromStr for FilePath {
     }
 }
 
-/// What a path leads to. Links are not followed.
+/// What a path leads to. Links are not followed. A path that goes round is damage, as in [`Walk`](crate::Walk): whoever lists one
+/// directory after the other would never come to an end.
 pub fn find(fs: &dyn FileSystem, path: &FilePath) -> Result<Node> {
+    let mut way = vec![fs.root()];
     let mut node = fs.root();
     for name in path.names() {
         node = step(fs, node, name, path)?;
+        if way.contains(&node) {
+            return Err(ExploreError::Damaged {
+                volume: fs.summary().label_or_kind(),
+                what: format!("the tree goes round at {name} in {path}, which is not gone into"),
+            });
+        }
+        way.push(node);
     }
     Ok(node)
 }

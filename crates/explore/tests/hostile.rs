@@ -52,9 +52,13 @@ fn directories_inside_themselves_are_entered_once() {
     let path = ext(dir.path(), |_| {});
     tool(dir.path(), "debugfs -w -R 'ln <2> sub/below/round' image && debugfs -w -R 'ln sub sub/self' image");
     let fs = open_image(&path);
-    let (found, errors) = walked(&*fs);
+    let (found, mut errors) = walked(&*fs);
     assert!(found.contains(&"/sub/below".to_owned()), "{found:?}");
     assert_eq!(errors.len(), 2, "{errors:?}");
+    // Whoever asks for one directory after the other ends, too.
+    for path in ["/sub/self", "/sub/self/below", "/sub/below/round"] {
+        errors.push(find(&*fs, &path.parse().expect("a path")).expect_err("refused").to_string());
+    }
     assert!(errors.iter().all(|error| error.contains("goes round")), "{errors:?}");
     // Also on FAT, where a directory has no number but its place.
     let dir = scratch();
@@ -67,7 +71,9 @@ fn directories_inside_themselves_are_entered_once() {
     let cluster = [bytes[outer + 26], bytes[outer + 27]];
     bytes[inner + 26..inner + 28].copy_from_slice(&cluster);
     fs::write(&path, bytes).expect("written");
-    let (found, errors) = walked(&*open_image(&path));
+    let fs = open_image(&path);
+    assert!(find(&*fs, &"/a/b/b".parse().expect("a path")).is_err());
+    let (found, errors) = walked(&*fs);
     assert_eq!(found, ["/a", "/a/b"]);
     assert!(errors.len() == 1 && errors[0].contains("goes round"), "{errors:?}");
 }

@@ -12,6 +12,8 @@ mod dhcp;
 mod diff;
 mod error;
 mod firewall;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod host;
 mod kernel;
 mod names;

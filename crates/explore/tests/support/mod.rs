@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use nestling_block::{BlockSource, ExtentKind, RawDisk};
@@ -259,6 +261,8 @@ pub fn sample(name: &str) -> Option<(tempfile::TempDir, PathBuf)> {
 /// A volume that a program in user space has mounted; unmounted when dropped.
 pub struct Mounted {
     pub path: PathBuf,
+    /// The image or device that the program has open.
+    source: PathBuf,
 }
 
 impl Mounted {
@@ -272,14 +276,28 @@ impl Mounted {
         let path = dir.join("mounted");
         fs::create_dir_all(&path).expect("a directory");
         tool(dir, &format!("{command} mounted >&2"));
-        Some(Self { path })
+        let source = command.rsplit(' ').next().expect("a word");
+        let source = dir.join(source).canonicalize().expect("it is there");
+        Some(Self { path, source })
     }
 }
 
 impl Drop for Mounted {
+    /// The program writes the last of it when nobody sees the volume any more.
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.path).status();
+        let end = Instant::now() + Duration::from_secs(60);
+        while is_open(&self.source) && Instant::now() < end {
+            sleep(Duration::from_millis(5));
+        }
     }
+}
+
+/// Whether any program has a file open.
+fn is_open(path: &Path) -> bool {
+    let numbers = fs::read_dir("/proc").expect("/proc").flatten().map(|process| process.path().join("fd"));
+    let files = numbers.filter_map(|fds| fs::read_dir(fds).ok()).flatten().flatten();
+    files.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|open| open == path)
 }
 
 /// An image as a block device; gone when dropped.

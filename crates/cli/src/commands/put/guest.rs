@@ -264,7 +264,9 @@ impl Clashes {
 
 fn failed(doing: &str, said: &Said) -> Failure {
     let why = if said.stderr.trim().is_empty() { &said.stdout } else { &said.stderr };
-    let why: String = why.trim().chars().take(SAID_CHARS_MAX).collect();
+    // In one line: the guest shall not seem to say what this program says.
+    let why = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let why: String = why.chars().take(SAID_CHARS_MAX).collect();
     let why = if why.is_empty() { format!("it ended with {}", said.status) } else { why };
     Failure::new(ErrorCode::Failed, format!("{doing} in the guest: {why}"))
 }

@@ -453,6 +453,13 @@ fn a_letter_says_what_went_wrong_first() {
     many[230] = machine("m230", "Failed");
     let letter = ended("L0", &job, &run("Failed", many), "Main");
     assert!(letter.body.contains("\nm230: failed in "), "{}", letter.body);
+    // Each has much to tell, and the mail does not grow with that.
+    let warnings: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(490))).collect();
+    let mut wordy = machine("wordy", "SucceededWithWarnings");
+    wordy["warnings"] = serde_json::json!({ "messages": warnings });
+    let letter = ended("L0", &job, &run("SucceededWithWarnings", vec![wordy; 20]), "Main");
+    assert!(letter.body.len() < 400 << 10, "{}", letter.body.len());
+    assert!(letter.body.contains("\n... and 14 more machines\n"), "{}", letter.body);
     assert_eq!(
         ended("L0", &job, &run("SucceededWithWarnings", Vec::new()), "Main").subject,
         "Nightly succeeded with warnings on L0: no machine"

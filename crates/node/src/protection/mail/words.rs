@@ -11,6 +11,8 @@ use super::super::{objectives::Missed, saving::timestamp};
 
 /// What is told of at most; how many there are is told in any case.
 const MACHINES_MAX: usize = 200;
+/// Behind so many bytes no other one is told of, as each may have much to tell: servers refuse mails that are too large.
+const BODY_BYTES_MAX: usize = 256 << 10;
 /// So many are named in a subject.
 const NAMES_MAX: usize = 3;
 
@@ -89,10 +91,15 @@ pub fn ended(host: &str, job: &Job, run: &Run, repository: &str) -> Letter {
     }
     let good = run.machines.iter().filter(|machine| machine.state.is_success()).count();
     line(&mut body, &format!("\nMachines: {good} of {} have a new recovery point", run.machines.len()));
+    let mut told = 0;
     for one in worst_first(&run.machines).into_iter().take(MACHINES_MAX) {
         machine(&mut body, one);
+        told += 1;
+        if body.len() > BODY_BYTES_MAX {
+            break;
+        }
     }
-    more(&mut body, run.machines.len());
+    more(&mut body, run.machines.len() - told);
     let warnings = run.warnings.messages();
     if !warnings.is_empty() {
         line(&mut body, "\nWarnings of the run:");
@@ -129,8 +136,8 @@ fn machine(body: &mut String, machine: &MachineRun) {
 }
 
 fn more(body: &mut String, count: usize) {
-    if count > MACHINES_MAX {
-        line(body, &format!("\n... and {} more machines", count - MACHINES_MAX));
+    if count > 0 {
+        line(body, &format!("\n... and {count} more machines"));
     }
 }
 
@@ -152,7 +159,7 @@ pub fn late(host: &str, job: &Job, missed: &[Missed]) -> Letter {
             &format!("\n{}: {newest}; one is due since {}", missed.path, duration(missed.late_ms)),
         );
     }
-    more(&mut body, missed.len());
+    more(&mut body, missed.len().saturating_sub(MACHINES_MAX));
     line(&mut body, &format!("\nMore is told there by: nestling job show '{}'", job.name));
     Letter { subject, body }
 }
