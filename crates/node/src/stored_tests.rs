@@ -88,9 +88,14 @@ fn documents_of_older_versions_are_read_whole() {
 /// What is not a document of its own version, or lies in a repository, has a file of its own.
 #[test]
 fn tracking_and_descriptions_of_older_versions_are_read_whole() {
-    let written: Value = serde_json::from_str(include_str!("../tests/stored/tracking-1.json")).unwrap();
-    let read: Tracking = serde_json::from_value(written.clone()).unwrap();
-    assert!(says_all(&written, &serde_json::to_value(&read).unwrap()), "{read:?}");
+    let mut first: Value = serde_json::from_str(include_str!("../tests/stored/tracking-1.json")).unwrap();
+    // They do not say which disk an image was, and are not believed any more.
+    first.as_object_mut().unwrap().remove("seals").unwrap();
+    let second: Value = serde_json::from_str(include_str!("../tests/stored/tracking-2.json")).unwrap();
+    for written in [first, second] {
+        let read: Tracking = serde_json::from_value(written.clone()).unwrap();
+        assert!(says_all(&written, &serde_json::to_value(&read).unwrap()), "{read:?}");
+    }
     let text = include_str!("../tests/stored/description-1.json");
     let read = Description::read(text.as_bytes()).unwrap();
     let written: Value = serde_json::from_str(text).unwrap();

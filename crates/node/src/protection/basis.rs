@@ -1,7 +1,8 @@
 //! Which earlier point a backup counts from, and for which disks tracking is believed.
 //!
 //! Pure. A bitmap's number was drawn at an instant and stands in the description of the one point that was made of this
-//! instant, so a number that both a disk and a point carry says: what this bitmap calls clean is as it is in that point.
+//! instant, so a number that both a disk and a point carry says: what this bitmap calls clean is as it is in that point. All
+//! disks of a machine carry the same number: that an image is still the disk that it was then, its seal says (`tracking`).
 //! Whatever is in doubt is compared instead, which is always right. Only points of the same machine are looked at: a
 //! copy of a machine carries the same numbers, and other bytes.
 

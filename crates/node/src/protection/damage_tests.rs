@@ -8,11 +8,16 @@ use std::{
     process::Command,
 };
 
-use nestling_model::protection::NotTracked;
+use nestling_model::{Disk, protection::NotTracked};
 use serde_json::Value;
 
-use super::tests::{MIB, backed_up, bitmaps, image, prepare, saved_byte, why, wish, write};
-use crate::testing::TestHome;
+use super::tests::{
+    MIB, backed_up, bitmaps, good, image, prepare, saved_byte, saved_byte_of, why, wish, write,
+};
+use crate::{
+    testing::{ME, TestHome},
+    values::NewDrive,
+};
 
 fn tool(words: &[&str]) -> Vec<u8> {
     let done = Command::new(words[0]).args(&words[1..]).output().unwrap();
@@ -148,5 +153,44 @@ fn tracking_that_was_damaged_is_not_believed() {
             assert_eq!(saved_byte(&node, MIB).await, *byte, "{what}");
             assert_eq!((why(&backed_up(&node, wish("vm")).await), bitmaps(&image)), (None, 1), "{what}");
         }
+    });
+}
+
+/// Both have a bitmap of the same number, which the point before has for both places.
+#[test]
+fn disks_that_change_places_are_compared() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    home.life(async |node| {
+        prepare(&node, vaults.path()).await;
+        let first = image(&node);
+        let second = first.with_file_name("second.qcow2");
+        tool(&["qemu-img", "create", "-q", "-f", "qcow2", text(&second), "16M"]);
+        write(&first, MIB, 7);
+        write(&second, MIB, 8);
+        let attach = async |path: &Path, place: Option<&Disk>| {
+            let (controller, location) = place.map(|at| (at.controller, at.location)).unzip();
+            let (path, format) = (path.to_owned(), None);
+            node.add_drive(&ME, "vm", NewDrive { path, controller, location, format, read_only: false })
+                .await
+                .unwrap()
+        };
+        attach(&second, None).await;
+        backed_up(&node, wish("vm")).await;
+        let tracked = backed_up(&node, wish("vm")).await;
+        assert!(good(&tracked).disks.iter().all(|disk| disk.reading.unwrap().why_not().is_none()));
+
+        let disks = node.vms.find("vm").unwrap().now().vm.disks.clone();
+        for disk in &disks {
+            node.remove_drive(&ME, "vm", disk.controller, disk.location).await.unwrap();
+        }
+        attach(&disks[1].path, Some(&disks[0])).await;
+        attach(&disks[0].path, Some(&disks[1])).await;
+        let run = backed_up(&node, wish("vm")).await;
+        for (disk, byte) in good(&run).disks.iter().zip([8, 7]) {
+            assert_eq!(disk.reading.unwrap().why_not(), Some(NotTracked::BitmapMissing));
+            assert_eq!(saved_byte_of(&node, Some(disk.name.to_string()), MIB).await, byte, "{}", disk.name);
+        }
+        let tracked = backed_up(&node, wish("vm")).await;
+        assert!(good(&tracked).disks.iter().all(|disk| disk.reading.unwrap().why_not().is_none()));
     });
 }

@@ -99,13 +99,19 @@ pub(crate) fn bitmaps(image: &Path) -> usize {
 
 /// A byte of the newest point's disk.
 pub(super) async fn saved_byte(node: &Node, offset: u64) -> u8 {
+    saved_byte_of(node, None, offset).await
+}
+
+/// The same for one of several disks.
+pub(super) async fn saved_byte_of(node: &Node, disk: Option<String>, offset: u64) -> u8 {
     let known = node.protection.repositories.find("R").unwrap();
     let vault = node.protection.repositories.open(&known).await.unwrap();
     tokio::task::spawn_blocking(move || {
         let job = Job::default();
         let point = vault.points(None, &job).unwrap().pop().unwrap();
         let index = Arc::new(vault.load_index(&job).unwrap());
-        let disk = PointDisk::open(&vault, &index, &point, None, &ReadCache::new(1 << 20)).unwrap();
+        let disk =
+            PointDisk::open(&vault, &index, &point, disk.as_deref(), &ReadCache::new(1 << 20)).unwrap();
         let mut byte = [0];
         disk.read_at(&mut byte, offset).unwrap();
         byte[0]

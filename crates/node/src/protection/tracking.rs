@@ -2,9 +2,10 @@
 //!
 //! A bitmap in an image records only what goes through an engine. Whoever writes to the image beside it (a restore, a
 //! copy, a mounted file system) is noticed by the *seal*: device, inode, size and times of the image and of all that is
-//! below it, written down when an engine ends and looked at when the next one starts. A seal that does not fit means
-//! that our bitmaps there are dropped, and the next backup compares. No seal fits where none is known, so a node that
-//! died at the wrong moment costs a comparison and never a change.
+//! below it, written down when an engine ends and looked at when the next one starts. Part of it is the place that the
+//! disk has in its machine: a point knows a disk by that, and disks that change places carry the same numbers. A seal
+//! that does not fit means that our bitmaps there are dropped, and the next backup compares. No seal fits where none is
+//! known, so a node that died at the wrong moment costs a comparison and never a change.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use std::{
 
 use nestling_hypervisor::{capture::BitmapName, disk};
 use nestling_model::{
-    Disk, DiskFormat, VmId,
+    Controller, Disk, DiskFormat, VmId,
     protection::{RepositoryId, RunId},
 };
 use nestling_store::Document;
@@ -88,24 +89,29 @@ impl FileSeal {
     }
 }
 
-/// How an image lay, with all that is below it.
+/// How an image lay, with all that is below it, and as which disk of its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seal(Vec<FileSeal>);
+pub struct Seal {
+    controller: Controller,
+    location: u8,
+    files: Vec<FileSeal>,
+}
 
 impl Seal {
     /// Blocks. `None` where it cannot be told: what cannot be told fits nothing.
-    pub fn of(path: &Path, format: DiskFormat, look: &Look) -> Option<Self> {
-        look.at(path);
-        let below = match format {
+    pub fn of(image: &Disk, look: &Look) -> Option<Self> {
+        look.at(&image.path);
+        let below = match image.format {
             DiskFormat::Raw => Vec::new(),
-            DiskFormat::Qcow2 => disk::parents(path, format).ok()?,
+            DiskFormat::Qcow2 => disk::parents(&image.path, image.format).ok()?,
         };
-        let files = std::iter::once(path.to_owned()).chain(below);
-        files.map(|file| FileSeal::of(&file)).collect::<std::io::Result<_>>().ok().map(Self)
+        let files = std::iter::once(image.path.clone()).chain(below);
+        let files = files.map(|file| FileSeal::of(&file)).collect::<std::io::Result<_>>().ok()?;
+        Some(Self { controller: image.controller, location: image.location, files })
     }
 
     fn path(&self) -> Option<&Path> {
-        self.0.first().map(|file| file.path.as_path())
+        self.files.first().map(|file| file.path.as_path())
     }
 }
 
@@ -115,7 +121,8 @@ pub struct Tracking {
     pub vm: VmId,
     #[serde(default)]
     pub begun: Vec<Begun>,
-    #[serde(default)]
+    /// Those that an older node wrote under the field's own name do not say which disk the image was, and fit nothing.
+    #[serde(default, rename = "disk_seals")]
     seals: Vec<Seal>,
     /// Images whose bitmaps are not believed, and could not be removed so far.
     #[serde(default)]
@@ -213,8 +220,13 @@ mod tests {
 
     use super::*;
 
+    fn disk(path: &Path) -> Disk {
+        let (path, format) = (path.to_owned(), DiskFormat::Raw);
+        Disk { path, format, controller: Controller::Scsi, location: 0, read_only: false }
+    }
+
     fn seal(path: &Path) -> Option<Seal> {
-        Seal::of(path, DiskFormat::Raw, &Look::default())
+        Seal::of(&disk(path), &Look::default())
     }
 
     fn known(path: &Path) -> Tracking {
@@ -250,6 +262,26 @@ mod tests {
         let tracking = known(&path);
         fs::remove_file(&path).unwrap();
         assert!(!tracking.fits(seal(&path).as_ref()) && seal(&path).is_none());
+    }
+
+    /// Both of two disks that change places have a bitmap of the same number, and a point would take one for the other.
+    #[test]
+    fn an_image_in_another_place_does_not_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.img");
+        fs::write(&path, "as it was").unwrap();
+        let tracking = known(&path);
+        for moved in
+            [Disk { location: 1, ..disk(&path) }, Disk { controller: Controller::Ide, ..disk(&path) }]
+        {
+            assert!(!tracking.fits(Seal::of(&moved, &Look::default()).as_ref()), "{moved:?}");
+        }
+        // What a node wrote that did not know of places.
+        let mut stored = serde_json::to_value(&tracking).unwrap();
+        let seals = stored.as_object_mut().unwrap().remove("disk_seals").unwrap();
+        stored["seals"] = serde_json::json!([seals[0]["files"]]);
+        let stored: Tracking = serde_json::from_value(stored).unwrap();
+        assert!(stored.vm == tracking.vm && !stored.fits(seal(&path).as_ref()));
     }
 
     #[test]

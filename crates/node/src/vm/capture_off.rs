@@ -239,7 +239,7 @@ impl Owner {
         let images: Vec<Disk> = disks.iter().filter(tracked).cloned().collect();
         at_disks(move |look| {
             let seal = |disk: Disk| {
-                let seal = Seal::of(&disk.path, disk.format, look);
+                let seal = Seal::of(&disk, look);
                 (disk, seal)
             };
             Ok(images.into_iter().map(seal).collect())
@@ -302,8 +302,8 @@ impl Owner {
 }
 
 async fn seal_of(image: &Disk) -> Result<Option<Seal>> {
-    let (path, format) = (image.path.clone(), image.format);
-    at_disks(move |look| Ok(Seal::of(&path, format, look))).await
+    let image = image.clone();
+    at_disks(move |look| Ok(Seal::of(&image, look))).await
 }
 
 /// Drops all bitmaps of ours in an image; how many there were.
