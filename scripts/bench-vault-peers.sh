@@ -148,20 +148,15 @@ verify_words() {
   esac
 }
 
-# forget_words PEER REPO NAME KEEP: all but the newest KEEP points; prune_words then frees what only they had.
+# forget_words PEER REPO NAME KEEP: all but the newest KEEP points, and what only they had is freed.
 forget_words() {
   local BASE
   base_words "$@"
   case $1 in
     restic | restic-old) CMD=("${BASE[@]}" forget --group-by host --keep-last "$4" --prune) ;;
     rustic) CMD=("${BASE[@]}" forget --group-by host --keep-last "$4" --prune --instant-delete) ;;
-    ours) CMD=("${BASE[@]}" forget "$2" "$3" --keep-last "$4") ;;
+    ours) CMD=("${BASE[@]}" forget "$2" "$3" --keep-last "$4" --prune) ;;
   esac
-}
-prune_words() {
-  local BASE
-  base_words "$@"
-  CMD=("${BASE[@]}" prune "$2")
 }
 
 # serve PEER REPO NAME POINT IMAGE: starts what a point is read through. SERVER is its process, TARGET where to read.

@@ -258,25 +258,15 @@ prune_prepare() {
 }
 
 prune_row() {
-  local peer=$1 repo=$WORK/repo/$1 wall cpu rss
+  local peer=$1 repo=$WORK/repo/$1
   can "$peer" prune || return 0
   prune_prepare "$peer"
   rm -rf "$repo"
   cp -a "$WORK/prune/$peer" "$repo"
   record prune "$peer" repo_before_bytes "$(repo_bytes "$repo")"
   forget_words "$peer" "$repo" disk $((PRUNE_POINTS / 2))
-  measured
-  wall=$WALL_MS cpu=$CPU_MS rss=$RSS_KIB
-  if [ "$peer" = ours ]; then
-    prune_words "$peer" "$repo"
-    measured
-    wall=$((wall + WALL_MS)) cpu=$((cpu + CPU_MS)) rss=$((rss > RSS_KIB ? rss : RSS_KIB))
-  fi
-  record prune "$peer" wall_ms "$wall"
-  record prune "$peer" cpu_ms "$cpu"
-  record prune "$peer" rss_kib "$rss"
+  measured_as prune "$peer"
   record prune "$peer" repo_after_bytes "$(repo_bytes "$repo")"
-  note "run $RUN of $RUNS, prune $peer: $wall ms, CPU $cpu ms, $rss KiB"
   rm -rf "$repo"
 }
 
