@@ -18,7 +18,8 @@ pub struct GuestSteps {
     /// Make databases ready as well, and hold the file systems still for the instant
     #[arg(long, conflicts_with_all = ["crash_consistent", "file_system_consistent"])]
     pub application_consistent: bool,
-    /// Which must run there, or auto for those that are found there; can be given again [default: auto]
+    /// Which must run there, or auto for those that are found there; can be given again [default: auto, but
+    /// with programs of yours and without --cut-logs none]
     #[arg(long, value_name = "NAME", requires = "application_consistent")]
     application: Vec<Application>,
     /// Once the point is durable, remove logs that it has made needless: MariaDB's binary logs, PostgreSQL's archived ones
