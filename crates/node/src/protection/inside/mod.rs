@@ -10,6 +10,7 @@ mod borrow;
 mod candidates;
 mod check;
 mod disk;
+mod patience;
 mod port;
 mod session;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use self::{
     borrow::Borrowed,
     candidates::Candidates,
     disk::InsideDisk,
+    patience::{Moves, Patience},
     port::{MachineInside, NodesInside, Refused, Way},
 };
 use crate::{
