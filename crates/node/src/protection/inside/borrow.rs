@@ -120,12 +120,7 @@ fn taken(borrowed: Borrowed, inside: &Inside, checked: Checked) -> Taken {
 
 impl Backup<'_> {
     /// One instant of a machine inside another one.
-    pub async fn borrow(
-        &self,
-        inside: &Inside,
-        points: &Earlier,
-        patience: &mut Patience,
-    ) -> Result<Taken> {
+    pub async fn borrow(&self, inside: &Inside, points: &Earlier, patience: &mut Patience) -> Result<Taken> {
         self.entry.does(self.number, self.path, "asking the node inside");
         let (found, way, inner) = self.unless_over(self.node.find_inside(&inside.path)).await?;
         if found.id != inside.id {
