@@ -109,8 +109,13 @@ pub fn check(lent: &LentInstant, expected: &Expected<'_>) -> Result<Checked, &'s
     let taken_at_ms = expected.now_ms.saturating_sub(whole_ms(age));
     own(&mut described, expected, taken_at_ms);
     let consistency = described.consistency;
+    let description = described.to_json().map_err(|_| "what it says of the machine cannot be kept")?;
+    // It is written with more white space than it may have come with, and could not be read again.
+    if description.len() > DESCRIPTION_BYTES_MAX {
+        return Err("what it says of the machine is too long");
+    }
     Ok(Checked {
-        description: described.to_json().map_err(|_| "what it says of the machine cannot be kept")?,
+        description,
         taken_at_ms,
         consistency,
         point: lent.point,
@@ -284,6 +289,17 @@ mod tests {
             let told = LentInstant { description: text, ..lent(&described()) };
             assert!(checked(&told, &points(GIB, Some(1))).is_err());
         }
+    }
+
+    #[test]
+    fn a_description_is_as_short_as_one_that_can_be_read_again() {
+        let mut described = described();
+        let compact = |described: &Description| serde_json::to_string(described).unwrap();
+        described.vm.notes = String::new();
+        described.vm.notes = "x".repeat(DESCRIPTION_BYTES_MAX - compact(&described).len());
+        let told = LentInstant { description: compact(&described), ..lent(&self::described()) };
+        assert!(Description::read(told.description.as_bytes()).is_some());
+        assert!(checked(&told, &points(GIB, Some(1))).is_err());
     }
 
     #[test]
