@@ -7,7 +7,6 @@ use std::{
 
 use nestling_model::protection::PointId;
 use tokio::{
-    sync::Semaphore,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -23,7 +22,7 @@ use super::{
     },
     Inside, Patience, Refused,
     check::{self, Checked, CheckedDisk, Expected},
-    disk::{InsideDisk, QUESTIONS_MAX},
+    disk::{InsideDisk, Shares},
     refused,
     session::{Session, in_time},
 };
@@ -96,11 +95,11 @@ impl Borrowed {
 }
 
 fn taken(borrowed: Borrowed, inside: &Inside, checked: Checked) -> Taken {
-    let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let shares = Arc::new(Shares::new());
     let disk = |(number, disk): (usize, CheckedDisk)| {
-        let (session, questions) = (Arc::clone(&borrowed.session), Arc::clone(&questions));
+        let (session, shares) = (Arc::clone(&borrowed.session), Arc::clone(&shares));
         let (name, tracked) = (disk.name.as_str(), disk.since.is_ok());
-        let served = InsideDisk::new(session, number, name, disk.bytes, tracked, questions);
+        let served = InsideDisk::new(session, number, name, disk.bytes, tracked, shares);
         let served = Served::Inside(Arc::new(served));
         TakenDisk { served, name: disk.name, bytes: disk.bytes, since: disk.since }
     };

@@ -73,7 +73,7 @@ enum Order {
 struct Ready {
     told: LentInstant,
     at: Instant,
-    disks: Vec<(Arc<Counted>, Option<ExtentSet>)>,
+    disks: Vec<(Arc<Counted>, Option<Arc<ExtentSet>>)>,
 }
 
 #[derive(Clone)]
@@ -179,7 +179,7 @@ impl Loan {
         NodeError::BackupEnded { vm: self.vm.clone(), why }
     }
 
-    fn disk(&self, disk: &str) -> Result<(Arc<Counted>, Option<ExtentSet>)> {
+    fn disk(&self, disk: &str) -> Result<(Arc<Counted>, Option<Arc<ExtentSet>>)> {
         let missing = || NodeError::NotFound { object: Object::Drive, name: disk.chars().take(20).collect() };
         let number: usize = disk.parse().map_err(|_| missing())?;
         self.ready()?.disks.get(number).cloned().ok_or_else(missing)
