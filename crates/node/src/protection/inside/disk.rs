@@ -18,6 +18,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use nestling_block::{BlockError, BlockSource, Extent, ExtentKind, ExtentList, ExtentSet, check_range};
+use nestling_model::protection::Message;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
@@ -111,8 +112,7 @@ impl InsideDisk {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Refused>>) -> Result<T, BlockError> {
-        let lost = |why: Refused| BlockError::unsupported(&self.name, why.message);
-        self.runtime.block_on(self.session.unless_over(work)).map_err(lost)
+        self.runtime.block_on(self.session.unless_over(work)).map_err(|why| lost(&self.name, &why))
     }
 
     fn strange(&self, what: &str) -> BlockError {
@@ -209,6 +209,11 @@ impl InsideDisk {
         }
         (range, fetch)
     }
+}
+
+/// The words may be a guest's, and reach this host's log.
+fn lost(name: &str, why: &Refused) -> BlockError {
+    BlockError::unsupported(name, Message::from(why.message.as_str()).to_string())
 }
 
 /// Whether an answer is one to a question about `asked`.
@@ -333,6 +338,13 @@ mod tests {
         }
         let endless = vec![10..11; LOAN_STRETCHES_MAX + 1];
         assert!(check(&told(&endless, 20), &(10..20)).is_err());
+    }
+
+    #[test]
+    fn what_a_guest_says_of_an_error_is_one_short_line() {
+        let why = Refused::new(ErrorKind::Failed, "x\nERROR the host is down\u{1b}[2J".repeat(500));
+        let text = lost("scsi-0 of L1/L2", &why).to_string();
+        assert!(!text.contains(char::is_control) && text.len() < 1500, "{text}");
     }
 
     #[test]
