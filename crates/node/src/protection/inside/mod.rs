@@ -24,7 +24,7 @@ use uuid::{Builder, Variant, Version};
 
 pub use self::{
     borrow::Borrowed,
-    candidates::Candidates,
+    candidates::{Candidates, MACHINES_INSIDE_MAX},
     disk::InsideDisk,
     patience::{Moves, Patience},
     port::{MachineInside, NodesInside, Refused, Way},
