@@ -59,6 +59,8 @@ use crate::{
 /// A loan that nobody asks for so long is given up; how one ended is told as long.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOANS_MAX: usize = 64;
+/// Loans that have ended and are still told of.
+const ENDED_MAX: usize = 512;
 /// No more points are looked at than are looked at for backups of one's own, or little more.
 const POINTS_MAX: usize = 16;
 
@@ -120,8 +122,17 @@ impl Loans {
 
     fn add(&self, loan: &Arc<Loan>) -> Result<()> {
         let mut all = lock(&self.0);
-        if all.len() >= LOANS_MAX {
+        let is_lent = |loan: &&Arc<Loan>| !loan.has_ended();
+        let lent = all.values().filter(is_lent).count();
+        if lent >= LOANS_MAX {
             return Err(NodeError::invalid("too many machines are lent to the host above at this moment"));
+        }
+        // Of those that have ended, who was not asked for longest is forgotten.
+        if all.len() - lent >= ENDED_MAX {
+            let ended = all.values().filter(|loan| loan.has_ended());
+            if let Some(id) = ended.min_by_key(|loan| *lock(&loan.touched)).map(|loan| loan.id) {
+                all.remove(&id);
+            }
         }
         all.insert(loan.id, Arc::clone(loan));
         Ok(())
@@ -135,6 +146,10 @@ impl Loans {
 impl Loan {
     fn touch(&self) {
         *lock(&self.touched) = Instant::now();
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Ended(_))
     }
 
     fn view(&self) -> LoanView {
