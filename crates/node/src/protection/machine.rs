@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    capturing::{Capturing, is_overtaken, proof, unless_over},
+    capturing::{Capturing, has_ended, is_overtaken, proof, unless_over},
     conduct::{Way, excluded_of},
     description::{DescribedDisk, Description, SwitchThen, place_of},
     earlier::{Earlier, earlier},
@@ -178,10 +178,7 @@ impl<'a> Backup<'a> {
             if self.is_over() {
                 return Err(NodeError::Cancelled);
             }
-            // An engine that ends breaks off in many ways before it is known to have ended.
-            let has_ended = engine
-                .is_some_and(|engine| engine.machine.is_silent() || engine.machine.exit_now().is_some());
-            if attempt == ATTEMPTS || !(has_ended || is_overtaken(&error)) {
+            if attempt == ATTEMPTS || !(has_ended(engine.as_deref()) || is_overtaken(&error)) {
                 return Err(error);
             }
             let message = format!("begins again with the machine as it is: {}", error.message());
