@@ -262,11 +262,10 @@ impl Lending<'_> {
                     let _ = reply.send(told);
                     whole = Some(proven?);
                 }
-                (Order::End(Some(point)), Some(proven)) => return Ok((point, proven)),
-                (Order::End(Some(_)), None) => {
+                (Order::End(point), Some(proven)) => return Ok((point, proven)),
+                (Order::End(_), None) => {
                     return Err(NodeError::invalid("a point was made before what it is of was confirmed"));
                 }
-                (Order::End(None), _) => return Err(NodeError::Cancelled),
             }
         }
     }

@@ -67,8 +67,8 @@ const POINTS_MAX: usize = 16;
 /// What the host above wants of a loan.
 enum Order {
     Confirm(oneshot::Sender<Result<()>>),
-    /// With the point that is durable, if there is one.
-    End(Option<PointId>),
+    /// With the point that is durable.
+    End(PointId),
 }
 
 /// An instant that is there.
@@ -316,11 +316,13 @@ impl Node {
     /// Gives a loan back, with the point that is durable or without one. What is to be done then goes on by itself.
     pub async fn return_loan(&self, who: &Identity, loan: &str, point: Option<PointId>) -> Result<LoanView> {
         let loan = self.asked_for(who, loan)?;
-        if point.is_none() {
+        let Some(point) = point else {
             // It may be in the middle of its preparations.
             loan.returned.store(true, Relaxed);
             loan.entry.cancel.cancel();
-        } else if loan.orders.send(Order::End(point)).await.is_ok() {
+            return Ok(loan.view());
+        };
+        if loan.orders.send(Order::End(point)).await.is_ok() {
             // Seen by who asks next, too.
             let mut stage = loan.stage.subscribe();
             let is_taken = stage.wait_for(|stage| !matches!(stage, Stage::Ready(_)));
