@@ -100,7 +100,7 @@ pub async fn conduct(
 }
 
 /// What the host above hears. It begins again where a backup of this node's own would, and when this node is stopped.
-fn ended(loan: &Loan, done: &Result<Done>, has_engine_ended: bool) -> Ended {
+pub(super) fn ended(loan: &Loan, done: &Result<Done>, has_engine_ended: bool) -> Ended {
     match done {
         // It has heard those of the instant.
         Ok(done) => Ended { warnings: done.warnings.clone(), ..Ended::default() },
