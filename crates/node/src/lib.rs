@@ -51,10 +51,10 @@ pub use node::{Node, Settings};
 pub use proof::{ProofProgress, ProofView, ProofWish};
 pub use protection::{
     BackupWish, JobAfter, JobCopy, JobError, JobPlan, JobRun, JobSettings, JobView, LOAN_READ_BYTES_MAX,
-    LOAN_STRETCHES_MAX, LentDisk, LentInstant, LoanPoint, LoanState, LoanView, LoanWish, MachineInside,
-    Missed, NewMailServer, NewRepository, NodesInside, POINTS_MAX, PlannedDisk, PlannedMachine, PointChange,
-    PointView, PointsView, PointsWish, Refused, RepositoryAdded, RepositoryChange, RepositoryContents,
-    RepositoryView, RunProgress, RunView, Secrets, Stretches, Way,
+    LOAN_STRETCHES_MAX, LentDisk, LentInstant, LoanPoint, LoanState, LoanView, LoanWish, MACHINES_INSIDE_MAX,
+    MachineInside, Missed, NewMailServer, NewRepository, NodesInside, POINTS_MAX, PlannedDisk,
+    PlannedMachine, PointChange, PointView, PointsView, PointsWish, Refused, RepositoryAdded,
+    RepositoryChange, RepositoryContents, RepositoryView, RunProgress, RunView, Secrets, Stretches, Way,
 };
 pub use recovery::{
     Change, ChangedFile, Comparison, FileBytes, FileView, FilesAt, FilesView, FoundFiles, InstantDisk,

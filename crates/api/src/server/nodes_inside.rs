@@ -13,7 +13,8 @@ use http::{Method, Request, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use nestling_model::protection::PointId;
 use nestling_node::{
-    ErrorKind, LOAN_READ_BYTES_MAX, LoanView, LoanWish, MachineInside, NodesInside, Refused, Stretches, Way,
+    ErrorKind, LOAN_READ_BYTES_MAX, LoanView, LoanWish, MACHINES_INSIDE_MAX, MachineInside, NodesInside,
+    Refused, Stretches, Way,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -28,9 +29,6 @@ use crate::{
     limits::{self, BODY_BYTES_MAX, LINE_BYTES_MAX},
     v1::{self, ErrorBody},
 };
-
-/// Of each node inside.
-const MACHINES_MAX: usize = 2000;
 
 type Answer<T> = BoxFuture<'static, Result<T, Refused>>;
 
@@ -128,7 +126,7 @@ impl NodesInside for OverChannels {
         async move {
             let vms: Vec<v1::Vm> = call.json().await?;
             // One that no machine can be is passed over.
-            Ok(vms.into_iter().take(MACHINES_MAX).filter_map(|vm| vm.try_into().ok()).collect())
+            Ok(vms.into_iter().take(MACHINES_INSIDE_MAX + 1).filter_map(|vm| vm.try_into().ok()).collect())
         }
         .boxed()
     }

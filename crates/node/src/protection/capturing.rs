@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     node::Shared,
     vm::{
-        Handle,
+        Handle, Running,
         capture::{Held, Seen},
     },
 };
@@ -71,6 +71,11 @@ pub fn is_overtaken(error: &NodeError) -> bool {
                 ..
             }
     )
+}
+
+/// Whether an engine has ended. One that ends breaks off in many ways before it is known to have ended.
+pub fn has_ended(engine: Option<&Running>) -> bool {
+    engine.is_some_and(|engine| engine.machine.is_silent() || engine.machine.exit_now().is_some())
 }
 
 impl Capturing<'_> {

@@ -26,12 +26,12 @@ use tokio::{
 };
 
 use super::{
-    capturing::{Capturing, is_overtaken, proof, unless_over},
+    capturing::{Capturing, has_ended, is_overtaken, proof, unless_over},
     conduct::{Way, excluded_of},
     description::{DescribedDisk, Description, SwitchThen, place_of},
     earlier::{Earlier, earlier},
     guest::owed::Owed,
-    inside::{Borrowed, Inside},
+    inside::{Borrowed, Inside, Moves, Patience},
     marks,
     repositories::{Known, answered},
     runs::Entry,
@@ -162,13 +162,13 @@ impl<'a> Backup<'a> {
     }
 
     pub async fn run(&self) -> Result<Done> {
-        let mut attempt = 1;
+        let (mut attempt, mut patience) = (1, Patience::new(Instant::now()));
         loop {
             let engine = match self.machine {
                 Machine::Own(handle) => handle.now().running,
                 Machine::Inside(_) => None,
             };
-            let error = match self.attempt().await {
+            let error = match self.attempt(&mut patience).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
@@ -178,10 +178,7 @@ impl<'a> Backup<'a> {
             if self.is_over() {
                 return Err(NodeError::Cancelled);
             }
-            // An engine that ends breaks off in many ways before it is known to have ended.
-            let has_ended = engine
-                .is_some_and(|engine| engine.machine.is_silent() || engine.machine.exit_now().is_some());
-            if attempt == ATTEMPTS || !(has_ended || is_overtaken(&error)) {
+            if attempt == ATTEMPTS || !(has_ended(engine.as_deref()) || is_overtaken(&error)) {
                 return Err(error);
             }
             let message = format!("begins again with the machine as it is: {}", error.message());
@@ -201,19 +198,20 @@ impl<'a> Backup<'a> {
         }
     }
 
-    async fn attempt(&self) -> Result<Done> {
+    async fn attempt(&self, patience: &mut Patience) -> Result<Done> {
         self.entry.does(self.number, self.path, "opening the repository");
         let vault = self.unless_over(self.node.protection.repositories.open(self.known)).await?;
         self.entry.does(self.number, self.path, "looking at earlier points");
         let points = self.unless_over(self.points(&vault)).await?;
         let taken = match self.machine {
             Machine::Own(handle) => self.take(handle, &points).await?,
-            Machine::Inside(inside) => self.borrow(inside, &points).await?,
+            Machine::Inside(inside) => self.borrow(inside, &points, patience).await?,
         };
         self.node.steps.reached("instant made");
         let parent = taken.point.and_then(|number| points.points.get(number)).cloned();
         let begun = Instant::now();
-        match self.save(&vault, &taken, parent.clone()).await {
+        let moves = Moves::new(patience, begun);
+        match self.save(&vault, &taken, parent.clone(), moves).await {
             Ok(saved) => self.done(&vault, taken, parent, saved, begun.elapsed()).await,
             Err(error) => Err(self.gave_up(taken, error).await),
         }
@@ -261,7 +259,13 @@ impl<'a> Backup<'a> {
     }
 
     /// Reads the instant into the vault.
-    async fn save(&self, vault: &Arc<Repository>, taken: &Taken, parent: Option<Point>) -> Result<Saved> {
+    async fn save(
+        &self,
+        vault: &Arc<Repository>,
+        taken: &Taken,
+        parent: Option<Point>,
+        moves: Moves,
+    ) -> Result<Saved> {
         if parent.is_none() && taken.disks.iter().any(|disk| disk.since.is_ok()) {
             return Err(NodeError::Internal("changes are counted from no point".to_owned()));
         }
@@ -296,7 +300,7 @@ impl<'a> Backup<'a> {
             let job = Arc::clone(&job);
             tokio::task::spawn_blocking(move || save(&saving, &job))
         };
-        let (report, whole) = self.watch(&job, taken, asked, work).await?;
+        let (report, whole) = self.watch(&job, taken, asked, moves, work).await?;
         let read = |(disk, source): (DiskRun, &SourceDisk)| DiskRun {
             read_bytes: source.read.load(Relaxed),
             ..disk
@@ -311,6 +315,7 @@ impl<'a> Backup<'a> {
         job: &Job,
         taken: &Taken,
         mut asked: mpsc::Receiver<Question>,
+        mut moves: Moves,
         mut work: JoinHandle<std::result::Result<SaveReport, VaultError>>,
     ) -> Result<(SaveReport, Option<Whole>)> {
         let mut tick = interval(TELL_INTERVAL);
@@ -330,7 +335,15 @@ impl<'a> Backup<'a> {
                 }
                 () = self.entry.cancel.cancelled() => break self.cancelled(job, asked, work).await?,
                 () = self.node.stopping.cancelled() => break self.cancelled(job, asked, work).await?,
-                _ = tick.tick() => self.tell_progress(job),
+                _ = tick.tick() => {
+                    self.tell_progress(job);
+                    if let Holder::Inside(borrowed) = &taken.holder
+                        && let Err(why) = moves.look(job.progress(), Instant::now())
+                    {
+                        let late = borrowed.is_late(why);
+                        break Ok(self.cancelled(job, asked, work).await?.map_err(|_| late)?);
+                    }
+                }
             }
         };
         // Why there is no proof says more than that the save ended for it.

@@ -75,7 +75,7 @@ use nestling_model::{
 };
 use nestling_store::Store;
 
-pub use inside::{MachineInside, NodesInside, Refused, Way};
+pub use inside::{MACHINES_INSIDE_MAX, MachineInside, NodesInside, Refused, Way};
 pub use job_error::JobError;
 pub use job_values::{JobAfter, JobCopy, JobPlan, JobRun, JobSettings, JobView, PlannedDisk, PlannedMachine};
 pub use loan::{

@@ -148,7 +148,7 @@ fn common_holes(start: u64, first: &[Extent], second: &[Extent]) -> Vec<Extent> 
 
 impl Served {
     /// With what changed since the parent, if that is known.
-    fn open(&self) -> Result<(Box<dyn BlockSource>, Option<ExtentSet>), BlockError> {
+    fn open(&self) -> Result<(Box<dyn BlockSource>, Option<Arc<ExtentSet>>), BlockError> {
         let (socket, export, context) = match self {
             Self::Nbd { socket, export, context } => (socket, export, context),
             Self::Inside(disk) => return Ok((Box::new(Arc::clone(disk)), disk.changed()?)),
@@ -163,7 +163,7 @@ impl Served {
         };
         let disk = NbdClient::connect(&uri, &options)?;
         let changed = match context {
-            Some(_) => Some(disk.dirty(0..disk.size_bytes())?),
+            Some(_) => Some(Arc::new(disk.dirty(0..disk.size_bytes())?)),
             None => None,
         };
         Ok((Box::new(InstantDisk(disk)), changed))
@@ -172,7 +172,7 @@ impl Served {
 
 impl SourceDisk {
     /// With what changed since the parent, if that is known. Blocks.
-    pub fn open(&self) -> Result<(Counted, Option<ExtentSet>), BlockError> {
+    pub fn open(&self) -> Result<(Counted, Option<Arc<ExtentSet>>), BlockError> {
         let (disk, changed) = self.served.open()?;
         Ok((Counted { disk, read: Arc::clone(&self.read), pace: self.pace.clone() }, changed))
     }
@@ -185,7 +185,7 @@ pub fn save(saving: &Saving, job: &Job) -> Result<SaveReport, VaultError> {
         .disks
         .iter()
         .zip(&opened)
-        .map(|(disk, (source, changed))| DiskInput { name: &disk.name, source, changed: changed.as_ref() })
+        .map(|(disk, (source, changed))| DiskInput { name: &disk.name, source, changed: changed.as_deref() })
         .collect();
     let request = SaveRequest {
         name: &saving.name,

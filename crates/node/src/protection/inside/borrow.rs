@@ -7,10 +7,10 @@ use std::{
 
 use nestling_model::protection::PointId;
 use tokio::{
-    sync::Semaphore,
     task::JoinHandle,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -20,9 +20,9 @@ use super::{
         machine::{Backup, Holder, Taken, TakenDisk},
         saving::Served,
     },
-    Inside, Refused,
+    Inside, Patience, Refused,
     check::{self, Checked, CheckedDisk, Expected},
-    disk::{InsideDisk, QUESTIONS_MAX},
+    disk::{InsideDisk, Shares},
     refused,
     session::{Session, in_time},
 };
@@ -32,8 +32,6 @@ use crate::{ErrorKind, NodeError, error::Result};
 const LOOK_WAIT: Duration = Duration::from_secs(10);
 /// A node that answers sooner is not asked sooner again.
 const LOOK_DELAY: Duration = Duration::from_millis(200);
-/// For a guest to be made ready and for the instant to be made, other backups of the machine included.
-const READY_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// For the node inside to end a loan whose point is durable: logs may be cut.
 const END_TIMEOUT: Duration = Duration::from_secs(3600);
 /// For it to take back a loan of which there is no point. Nobody who does not ask has a loan for long, so little is lost.
@@ -49,6 +47,7 @@ pub struct Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
+        self.session.left.cancel();
         self.touching.abort();
     }
 }
@@ -64,6 +63,13 @@ impl Borrowed {
             }
         });
         Self { session, touching }
+    }
+
+    /// It takes too long: nothing is read any more.
+    pub fn is_late(&self, why: &str) -> NodeError {
+        self.session.left.cancel();
+        let (vm, why) = (self.session.path.to_string(), format!("the node inside is too slow: {why}"));
+        NodeError::Inside { vm, why, kind: ErrorKind::Timeout, again: false }
     }
 
     pub async fn confirm(&self) -> Result<()> {
@@ -89,11 +95,11 @@ impl Borrowed {
 }
 
 fn taken(borrowed: Borrowed, inside: &Inside, checked: Checked) -> Taken {
-    let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let shares = Arc::new(Shares::new());
     let disk = |(number, disk): (usize, CheckedDisk)| {
-        let (session, questions) = (Arc::clone(&borrowed.session), Arc::clone(&questions));
+        let (session, shares) = (Arc::clone(&borrowed.session), Arc::clone(&shares));
         let (name, tracked) = (disk.name.as_str(), disk.since.is_ok());
-        let served = InsideDisk::new(session, number, name, disk.bytes, tracked, questions);
+        let served = InsideDisk::new(session, number, name, disk.bytes, tracked, shares);
         let served = Served::Inside(Arc::new(served));
         TakenDisk { served, name: disk.name, bytes: disk.bytes, since: disk.since }
     };
@@ -113,7 +119,7 @@ fn taken(borrowed: Borrowed, inside: &Inside, checked: Checked) -> Taken {
 
 impl Backup<'_> {
     /// One instant of a machine inside another one.
-    pub async fn borrow(&self, inside: &Inside, points: &Earlier) -> Result<Taken> {
+    pub async fn borrow(&self, inside: &Inside, points: &Earlier, patience: &mut Patience) -> Result<Taken> {
         self.entry.does(self.number, self.path, "asking the node inside");
         let (found, way, inner) = self.unless_over(self.node.find_inside(&inside.path)).await?;
         if found.id != inside.id {
@@ -133,24 +139,25 @@ impl Backup<'_> {
         let begun = async { begun.await.map_err(|why| refused(self.path, &why)) };
         let view = self.unless_over(begun).await?;
         let over = [self.entry.cancel.clone(), self.node.stopping.clone()];
-        let session = Session { port, way, loan: view.id, path: self.path.clone(), over };
+        let (loan, path, left) = (view.id, self.path.clone(), CancellationToken::new());
+        let session = Session { port, way, loan, path, over, left };
         let borrowed = Borrowed::new(Arc::new(session));
-        match self.checked(&borrowed.session, inside, view, points, asked_at).await {
+        let view = self.ready(&borrowed.session, view, asked_at, patience.ready_left).await;
+        patience.waited(asked_at.elapsed());
+        match view.and_then(|view| self.checked(inside, view, points, asked_at)) {
             Ok(checked) => Ok(taken(borrowed, inside, checked)),
             Err(error) => Err(borrowed.gave_up(error, false).await),
         }
     }
 
-    /// Waits until the instant is there, and looks at what is said of it.
-    async fn checked(
+    /// Looks at what is said of the instant.
+    fn checked(
         &self,
-        session: &Session,
         inside: &Inside,
         view: LoanView,
         points: &Earlier,
         asked_at: Instant,
     ) -> Result<Checked> {
-        let view = self.unless_over(self.ready(session, view, asked_at)).await?;
         let lent = view.instant.ok_or_else(|| self.is_strange("it is ready, and nothing is there"))?;
         let then = points.then();
         let expected = Expected {
@@ -164,16 +171,27 @@ impl Backup<'_> {
         check::check(&lent, &expected).map_err(|why| self.is_strange(why))
     }
 
-    async fn ready(&self, session: &Session, mut view: LoanView, asked_at: Instant) -> Result<LoanView> {
+    /// Waits until the instant is there.
+    async fn ready(
+        &self,
+        session: &Session,
+        view: LoanView,
+        asked_at: Instant,
+        patience: Duration,
+    ) -> Result<LoanView> {
+        let left = patience.saturating_sub(asked_at.elapsed());
+        let late = |_| Err(self.is_strange("the instant is not ready after hours"));
+        let ready = timeout(left, self.prepared(session, view));
+        self.unless_over(async { ready.await.unwrap_or_else(late) }).await
+    }
+
+    async fn prepared(&self, session: &Session, mut view: LoanView) -> Result<LoanView> {
         self.entry.does(self.number, self.path, "the node inside makes the instant");
         loop {
             match view.state {
                 LoanState::Ready => return Ok(view),
                 LoanState::Ending | LoanState::Ended => return Err(session.ended(&view)),
                 LoanState::Preparing => {}
-            }
-            if asked_at.elapsed() > READY_TIMEOUT {
-                return Err(self.is_strange("the instant is not ready after hours"));
             }
             sleep(LOOK_DELAY).await;
             view = session.asked(session.look(LOOK_WAIT)).await?;

@@ -19,6 +19,9 @@ use crate::clock::whole_ms;
 /// A machine is connected to no more switches than it has adapters.
 const SWITCHES_MAX: usize = ADAPTERS_MAX;
 const WARNINGS_MAX: usize = 32;
+/// Of all disks of a machine together. What is only claimed costs this host memory, too: a save has something to remember of
+/// each 32 MiB. No machine has more disks of the largest size than one.
+const LENT_BYTES_MAX: u64 = DISK_BYTES_MAX;
 
 /// What is known here of a machine inside, whatever the node inside says.
 pub struct Expected<'a> {
@@ -98,12 +101,21 @@ pub fn check(lent: &LentInstant, expected: &Expected<'_>) -> Result<Checked, &'s
         let since = disk.since.and_then(|()| counts_from(then, point));
         disks.push(CheckedDisk { name, bytes: disk.bytes, since });
     }
+    // Each is of a size that a disk has, so the sum is one, too.
+    if disks.iter().map(|disk| disk.bytes).sum::<u64>() > LENT_BYTES_MAX {
+        return Err("its disks together are larger than what is saved of a machine inside");
+    }
     let age = lent.age.min(expected.asked_for);
     let taken_at_ms = expected.now_ms.saturating_sub(whole_ms(age));
     own(&mut described, expected, taken_at_ms);
     let consistency = described.consistency;
+    let description = described.to_json().map_err(|_| "what it says of the machine cannot be kept")?;
+    // It is written with more white space than it may have come with, and could not be read again.
+    if description.len() > DESCRIPTION_BYTES_MAX {
+        return Err("what it says of the machine is too long");
+    }
     Ok(Checked {
-        description: described.to_json().map_err(|_| "what it says of the machine cannot be kept")?,
+        description,
         taken_at_ms,
         consistency,
         point: lent.point,
@@ -223,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let twists: [(&str, Twist); 11] = [
+        let twists: [(&str, Twist); 12] = [
             ("no disk", |_, lent| lent.disks.clear()),
             ("another disk", |_, lent| lent.disks[0].name = "scsi-1".into()),
             ("a name that leads elsewhere", |_, lent| lent.disks[0].name = "../x".into()),
@@ -248,6 +260,22 @@ mod tests {
                 described.disks[0].size_bytes = u64::MAX;
                 lent.disks[0].bytes = u64::MAX;
             }),
+            ("many disks of the largest size", |described, lent| {
+                described
+                    .vm
+                    .disks
+                    .push(nestling_model::Disk { location: 1, ..described.vm.disks[0].clone() });
+                described.disks =
+                    described.vm.disks.iter().map(|d| DescribedDisk::new(d, DISK_BYTES_MAX, None)).collect();
+                let names = ["scsi-0", "scsi-1"].into_iter();
+                lent.disks = names
+                    .map(|name| LentDisk {
+                        name: name.into(),
+                        bytes: DISK_BYTES_MAX,
+                        since: Err(NotTracked::FirstPoint),
+                    })
+                    .collect();
+            }),
             ("another name in the description", |described, _| described.disks[0].name = "ide-0".into()),
         ];
         for (what, twist) in twists {
@@ -261,6 +289,17 @@ mod tests {
             let told = LentInstant { description: text, ..lent(&described()) };
             assert!(checked(&told, &points(GIB, Some(1))).is_err());
         }
+    }
+
+    #[test]
+    fn a_description_is_as_short_as_one_that_can_be_read_again() {
+        let mut described = described();
+        let compact = |described: &Description| serde_json::to_string(described).unwrap();
+        described.vm.notes = String::new();
+        described.vm.notes = "x".repeat(DESCRIPTION_BYTES_MAX - compact(&described).len());
+        let told = LentInstant { description: compact(&described), ..lent(&self::described()) };
+        assert!(Description::read(told.description.as_bytes()).is_some());
+        assert!(checked(&told, &points(GIB, Some(1))).is_err());
     }
 
     #[test]

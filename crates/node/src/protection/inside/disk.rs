@@ -6,7 +6,10 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -15,6 +18,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use nestling_block::{BlockError, BlockSource, Extent, ExtentKind, ExtentList, ExtentSet, check_range};
+use nestling_model::protection::Message;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
@@ -31,16 +35,36 @@ const AHEAD: usize = 2;
 /// Blocks that are kept or under way; readers that are more at once than this allows for wait for their own.
 const BLOCKS_MAX: usize = 64;
 /// Questions under way for all disks of a machine. More do not make the channel faster.
-pub const QUESTIONS_MAX: usize = 8;
+const QUESTIONS_MAX: usize = 8;
 /// In which steps changes are looked at when it is foreseen what will be read.
 const STEP_BYTES: u64 = 128 << 10;
 /// A list that ends early is at least so long: else an answer could move on by a byte at a time.
 const EARLY_MIN: usize = 1 << 10;
-/// As many changed parts as a disk may have.
+/// No part of a disk that is told of is taken to be smaller: crumbs would cost more to remember than to read.
+const GRAIN_BYTES: u64 = 4 << 10;
+/// As many changed parts as all disks of a machine may have together: some 64 MiB to remember.
 const CHANGED_MAX: usize = 1 << 22;
 /// Answers about where data lie that are remembered, to know what will be read; those that are long are not.
 const MAPS_MAX: usize = 32;
 const MAP_RANGES_MAX: usize = 4096;
+
+/// What all disks of a machine share.
+pub struct Shares {
+    questions: Arc<Semaphore>,
+    /// Changed parts that are remembered.
+    changed: AtomicUsize,
+}
+
+impl Shares {
+    pub fn new() -> Self {
+        Self { questions: Arc::new(Semaphore::new(QUESTIONS_MAX)), changed: AtomicUsize::new(0) }
+    }
+
+    /// Whether so many more may be remembered.
+    fn has_room(&self, more: usize) -> bool {
+        self.changed.fetch_add(more, Relaxed).saturating_add(more) <= CHANGED_MAX
+    }
+}
 
 type Fetch = Shared<BoxFuture<'static, Result<Bytes, Refused>>>;
 
@@ -58,10 +82,10 @@ pub struct InsideDisk {
     size_bytes: u64,
     /// Whether only what changed is read.
     tracked: bool,
-    questions: Arc<Semaphore>,
+    shares: Arc<Shares>,
     runtime: Handle,
     known: Mutex<Known>,
-    changed: OnceLock<ExtentSet>,
+    changed: OnceLock<Arc<ExtentSet>>,
 }
 
 impl InsideDisk {
@@ -72,7 +96,7 @@ impl InsideDisk {
         name: &str,
         size_bytes: u64,
         tracked: bool,
-        questions: Arc<Semaphore>,
+        shares: Arc<Shares>,
     ) -> Self {
         Self {
             name: format!("{} of {}", name, session.path),
@@ -80,7 +104,7 @@ impl InsideDisk {
             number,
             size_bytes,
             tracked,
-            questions,
+            shares,
             runtime: Handle::current(),
             known: Mutex::default(),
             changed: OnceLock::new(),
@@ -88,8 +112,7 @@ impl InsideDisk {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Refused>>) -> Result<T, BlockError> {
-        let lost = |why: Refused| BlockError::unsupported(&self.name, why.message);
-        self.runtime.block_on(self.session.unless_over(work)).map_err(lost)
+        self.runtime.block_on(self.session.unless_over(work)).map_err(|why| lost(&self.name, &why))
     }
 
     fn strange(&self, what: &str) -> BlockError {
@@ -98,24 +121,27 @@ impl InsideDisk {
     }
 
     /// What changed since the point that it counts from; `None`: that is not known, and all is read.
-    pub fn changed(&self) -> Result<Option<ExtentSet>, BlockError> {
+    pub fn changed(&self) -> Result<Option<Arc<ExtentSet>>, BlockError> {
         if !self.tracked {
             return Ok(None);
         }
         if let Some(known) = self.changed.get() {
-            return Ok(Some(known.clone()));
+            return Ok(Some(Arc::clone(known)));
         }
         let (mut changed, mut from) = (ExtentSet::new(), 0);
         while from < self.size_bytes {
             let told = self.wait(self.session.changed(self.number, from))?;
             self.check(&told, &(from..self.size_bytes))?;
-            told.ranges.into_iter().for_each(|range| changed.insert(range));
-            if changed.ranges().len() > CHANGED_MAX {
-                return Err(self.strange("it changed in more places than a disk has"));
+            let before = changed.ranges().len();
+            for range in coarse(told.ranges, self.size_bytes).ranges() {
+                changed.insert(range.clone());
+            }
+            if !self.shares.has_room(changed.ranges().len().saturating_sub(before)) {
+                return Err(self.strange("its disks changed in more places than any have"));
             }
             from = told.until;
         }
-        Ok(Some(self.changed.get_or_init(|| changed).clone()))
+        Ok(Some(Arc::clone(self.changed.get_or_init(|| Arc::new(changed)))))
     }
 
     fn check(&self, told: &Stretches, asked: &Range<u64>) -> Result<(), BlockError> {
@@ -144,7 +170,7 @@ impl InsideDisk {
 
     fn fetch(&self, range: Range<u64>) -> Fetch {
         let (session, number) = (Arc::clone(&self.session), self.number);
-        let questions = Arc::clone(&self.questions);
+        let questions = Arc::clone(&self.shares.questions);
         let ended = |_| Refused::new(ErrorKind::Failed, "it is to end");
         let work = self.runtime.spawn(async move {
             let _turn = questions.acquire_owned().await.map_err(ended)?;
@@ -185,6 +211,11 @@ impl InsideDisk {
     }
 }
 
+/// The words may be a guest's, and reach this host's log.
+fn lost(name: &str, why: &Refused) -> BlockError {
+    BlockError::unsupported(name, Message::from(why.message.as_str()).to_string())
+}
+
 /// Whether an answer is one to a question about `asked`.
 fn check(told: &Stretches, asked: &Range<u64>) -> Result<(), &'static str> {
     if told.ranges.len() > LOAN_STRETCHES_MAX {
@@ -202,6 +233,11 @@ fn check(told: &Stretches, asked: &Range<u64>) -> Result<(), &'static str> {
         at = range.end;
     }
     Ok(())
+}
+
+/// A little more than was told, which is always right.
+fn coarse(ranges: Vec<Range<u64>>, size_bytes: u64) -> ExtentSet {
+    ranges.into_iter().collect::<ExtentSet>().align(GRAIN_BYTES, size_bytes)
 }
 
 fn keep<T>(all: &mut VecDeque<T>, new: T, count_max: usize) {
@@ -245,8 +281,10 @@ impl BlockSource for InsideDisk {
         }
         let told = self.wait(self.session.data(self.number, range.clone()))?;
         self.check(&told, &range)?;
-        let mut list = ExtentList::new(range.start..told.until);
-        for data in &told.ranges {
+        let told_of = range.start..told.until;
+        let all: ExtentSet = coarse(told.ranges, self.size_bytes).within(told_of.clone()).collect();
+        let mut list = ExtentList::new(told_of.clone());
+        for data in all.ranges() {
             if !list.push(data.start - list.position(), ExtentKind::Zero)
                 || !list.push(data.end - data.start, ExtentKind::Data)
             {
@@ -256,9 +294,8 @@ impl BlockSource for InsideDisk {
         if !list.is_done() {
             list.push(told.until - list.position(), ExtentKind::Zero);
         }
-        if told.ranges.len() <= MAP_RANGES_MAX {
-            let map = (range.start..told.until, told.ranges.into_iter().collect());
-            keep(&mut lock(&self.known).maps, map, MAPS_MAX);
+        if all.ranges().len() <= MAP_RANGES_MAX {
+            keep(&mut lock(&self.known).maps, (told_of, all), MAPS_MAX);
         }
         Ok(list.finish())
     }
@@ -301,6 +338,25 @@ mod tests {
         }
         let endless = vec![10..11; LOAN_STRETCHES_MAX + 1];
         assert!(check(&told(&endless, 20), &(10..20)).is_err());
+    }
+
+    #[test]
+    fn what_a_guest_says_of_an_error_is_one_short_line() {
+        let why = Refused::new(ErrorKind::Failed, "x\nERROR the host is down\u{1b}[2J".repeat(500));
+        let text = lost("scsi-0 of L1/L2", &why).to_string();
+        assert!(!text.contains(char::is_control) && text.len() < 1500, "{text}");
+    }
+
+    #[test]
+    fn crumbs_are_made_whole_and_what_is_remembered_of_all_disks_is_bounded() {
+        let crumbs = |step: u64| (0..1000).map(|n| n * step..n * step + 1).collect();
+        let end = 8 * GRAIN_BYTES + 5;
+        assert_eq!(coarse(crumbs(2), end).ranges(), [0..GRAIN_BYTES]);
+        assert_eq!(coarse(vec![end - 1..end], end).ranges(), [8 * GRAIN_BYTES..end], "not behind its end");
+        assert_eq!(coarse(crumbs(2 * GRAIN_BYTES), 1 << 30).bytes(), 1000 * GRAIN_BYTES);
+        let shares = Shares::new();
+        assert!(shares.has_room(CHANGED_MAX - 1) && shares.has_room(1));
+        assert!(!shares.has_room(1), "whichever of its disks asks");
     }
 
     proptest! {

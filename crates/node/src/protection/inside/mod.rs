@@ -10,6 +10,7 @@ mod borrow;
 mod candidates;
 mod check;
 mod disk;
+mod patience;
 mod port;
 mod session;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use uuid::{Builder, Variant, Version};
 
 pub use self::{
     borrow::Borrowed,
-    candidates::Candidates,
+    candidates::{Candidates, MACHINES_INSIDE_MAX},
     disk::InsideDisk,
+    patience::{Moves, Patience},
     port::{MachineInside, NodesInside, Refused, Way},
 };
 use crate::{

@@ -58,6 +58,7 @@ pub struct MachineInside {
 pub type Answer<T> = BoxFuture<'static, Result<T, Refused>>;
 
 pub trait NodesInside: Send + Sync {
+    /// One more than `MACHINES_INSIDE_MAX` of them at most, by which it is known that there are more.
     fn machines(&self, way: &Way) -> Answer<Vec<MachineInside>>;
 
     /// Begins a loan, which then prepares itself.

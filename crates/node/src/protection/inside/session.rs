@@ -39,6 +39,8 @@ pub struct Session {
     pub path: VmPath,
     /// Whichever comes first ends all waiting.
     pub over: [CancellationToken; 2],
+    /// Nobody reads any more. A save that is left behind would else go on asking.
+    pub left: CancellationToken,
 }
 
 impl Session {
@@ -52,6 +54,7 @@ impl Session {
             done = work => done,
             () = self.over[0].cancelled() => Err(over()),
             () = self.over[1].cancelled() => Err(over()),
+            () = self.left.cancelled() => Err(over()),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::{
     locked::lock,
     node::Shared,
     protection::{
-        capturing::{Capturing, is_overtaken, proof},
+        capturing::{Capturing, has_ended, is_overtaken, proof},
         conduct::{end, note, take, tell_machine},
         finish::tracking_left,
         loan::{LentDisk, LentInstant, LoanWish},
@@ -61,6 +61,7 @@ pub async fn conduct(
         () = entry.cancel.cancelled() => None,
         () = node.stopping.cancelled() => None,
     };
+    let engine = handle.now().running;
     let done = if turn.is_some() {
         let now_ms = node.now_ms();
         entry.change(&node.keeper, |run| take(run.machines[0].step(RunStep::Begin, now_ms))).await;
@@ -78,7 +79,7 @@ pub async fn conduct(
         Err(NodeError::Cancelled)
     };
     watching.abort();
-    let ended = ended(&loan, &done);
+    let ended = ended(&loan, &done, has_ended(engine.as_deref()));
     let (is_stopping, now_ms) = (node.stopping.is_cancelled(), node.now_ms());
     let why = entry.why_ended().filter(|_| done.is_err());
     let step = |run: &mut Run| {
@@ -98,8 +99,8 @@ pub async fn conduct(
     node.protection.loans.remove(loan.id);
 }
 
-/// What the host above hears.
-fn ended(loan: &Loan, done: &Result<Done>) -> Ended {
+/// What the host above hears. It begins again where a backup of this node's own would, and when this node is stopped.
+pub(super) fn ended(loan: &Loan, done: &Result<Done>, has_engine_ended: bool) -> Ended {
     match done {
         // It has heard those of the instant.
         Ok(done) => Ended { warnings: done.warnings.clone(), ..Ended::default() },
@@ -109,7 +110,10 @@ fn ended(loan: &Loan, done: &Result<Done>) -> Ended {
             let why = loan.entry.why_ended().unwrap_or("it was cancelled there");
             Ended { reason: Some(why.to_owned()), ..Ended::default() }
         }
-        Err(error) => Ended { reason: Some(error.message()), again: is_overtaken(error), ..Ended::default() },
+        Err(error) => {
+            let again = has_engine_ended || is_overtaken(error) || matches!(error, NodeError::Stopping);
+            Ended { reason: Some(error.message()), again, ..Ended::default() }
+        }
     }
 }
 
@@ -258,11 +262,10 @@ impl Lending<'_> {
                     let _ = reply.send(told);
                     whole = Some(proven?);
                 }
-                (Order::End(Some(point)), Some(proven)) => return Ok((point, proven)),
-                (Order::End(Some(_)), None) => {
+                (Order::End(point), Some(proven)) => return Ok((point, proven)),
+                (Order::End(_), None) => {
                     return Err(NodeError::invalid("a point was made before what it is of was confirmed"));
                 }
-                (Order::End(None), _) => return Err(NodeError::Cancelled),
             }
         }
     }

@@ -59,21 +59,23 @@ use crate::{
 /// A loan that nobody asks for so long is given up; how one ended is told as long.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOANS_MAX: usize = 64;
+/// Loans that have ended and are still told of.
+const ENDED_MAX: usize = 512;
 /// No more points are looked at than are looked at for backups of one's own, or little more.
 const POINTS_MAX: usize = 16;
 
 /// What the host above wants of a loan.
 enum Order {
     Confirm(oneshot::Sender<Result<()>>),
-    /// With the point that is durable, if there is one.
-    End(Option<PointId>),
+    /// With the point that is durable.
+    End(PointId),
 }
 
 /// An instant that is there.
 struct Ready {
     told: LentInstant,
     at: Instant,
-    disks: Vec<(Arc<Counted>, Option<ExtentSet>)>,
+    disks: Vec<(Arc<Counted>, Option<Arc<ExtentSet>>)>,
 }
 
 #[derive(Clone)]
@@ -120,8 +122,17 @@ impl Loans {
 
     fn add(&self, loan: &Arc<Loan>) -> Result<()> {
         let mut all = lock(&self.0);
-        if all.len() >= LOANS_MAX {
+        let is_lent = |loan: &&Arc<Loan>| !loan.has_ended();
+        let lent = all.values().filter(is_lent).count();
+        if lent >= LOANS_MAX {
             return Err(NodeError::invalid("too many machines are lent to the host above at this moment"));
+        }
+        // Of those that have ended, who was not asked for longest is forgotten.
+        if all.len() - lent >= ENDED_MAX {
+            let ended = all.values().filter(|loan| loan.has_ended());
+            if let Some(id) = ended.min_by_key(|loan| *lock(&loan.touched)).map(|loan| loan.id) {
+                all.remove(&id);
+            }
         }
         all.insert(loan.id, Arc::clone(loan));
         Ok(())
@@ -135,6 +146,10 @@ impl Loans {
 impl Loan {
     fn touch(&self) {
         *lock(&self.touched) = Instant::now();
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Ended(_))
     }
 
     fn view(&self) -> LoanView {
@@ -179,7 +194,7 @@ impl Loan {
         NodeError::BackupEnded { vm: self.vm.clone(), why }
     }
 
-    fn disk(&self, disk: &str) -> Result<(Arc<Counted>, Option<ExtentSet>)> {
+    fn disk(&self, disk: &str) -> Result<(Arc<Counted>, Option<Arc<ExtentSet>>)> {
         let missing = || NodeError::NotFound { object: Object::Drive, name: disk.chars().take(20).collect() };
         let number: usize = disk.parse().map_err(|_| missing())?;
         self.ready()?.disks.get(number).cloned().ok_or_else(missing)
@@ -301,11 +316,13 @@ impl Node {
     /// Gives a loan back, with the point that is durable or without one. What is to be done then goes on by itself.
     pub async fn return_loan(&self, who: &Identity, loan: &str, point: Option<PointId>) -> Result<LoanView> {
         let loan = self.asked_for(who, loan)?;
-        if point.is_none() {
+        let Some(point) = point else {
             // It may be in the middle of its preparations.
             loan.returned.store(true, Relaxed);
             loan.entry.cancel.cancel();
-        } else if loan.orders.send(Order::End(point)).await.is_ok() {
+            return Ok(loan.view());
+        };
+        if loan.orders.send(Order::End(point)).await.is_ok() {
             // Seen by who asks next, too.
             let mut stage = loan.stage.subscribe();
             let is_taken = stage.wait_for(|stage| !matches!(stage, Stage::Ready(_)));

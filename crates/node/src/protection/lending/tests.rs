@@ -89,6 +89,59 @@ fn an_instant_is_read_confirmed_and_given_back() {
     });
 }
 
+/// Of which nothing was captured.
+fn made_up(entry: &Arc<Entry>, stage: Stage) -> Loan {
+    Loan {
+        id: Uuid::new_v4(),
+        vm: "vm".parse().unwrap(),
+        entry: Arc::clone(entry),
+        stage: watch::Sender::new(stage),
+        orders: mpsc::channel(1).0,
+        touched: Mutex::new(Instant::now()),
+        failed: AtomicBool::new(false),
+        returned: AtomicBool::new(false),
+    }
+}
+
+#[test]
+fn the_host_above_begins_again_where_this_node_would() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    home.life(async |node| {
+        prepare(&node, vaults.path()).await;
+        let id = ready(&node, loan_wish("vm")).await.id.to_string();
+        let loan = made_up(&node.protection.loans.find(&id).unwrap().entry, Stage::Ending);
+        let again = |error: NodeError, engine| conduct::ended(&loan, &Err(error), engine).again;
+        assert!(again(NodeError::Stopping, false));
+        assert!(again(NodeError::invalid("it broke off"), true), "its engine has ended");
+        assert!(!again(NodeError::invalid("it broke off"), false));
+        assert!(!again(NodeError::Cancelled, true), "somebody wanted it");
+    });
+}
+
+#[test]
+fn loans_that_have_ended_keep_nobody_from_lending_and_are_forgotten_when_they_are_many() {
+    let (home, vaults) = (TestHome::new(), tempfile::tempdir().unwrap());
+    home.life(async |node| {
+        prepare(&node, vaults.path()).await;
+        let id = ready(&node, loan_wish("vm")).await.id.to_string();
+        let entry = Arc::clone(&node.protection.loans.find(&id).unwrap().entry);
+        let loans = Loans::default();
+        let add = |stage: Stage| {
+            let loan = Arc::new(made_up(&entry, stage));
+            loans.add(&loan).map(|()| loan.id.to_string())
+        };
+        let first = add(Stage::Ended(Ended::default())).unwrap();
+        for _ in 0..ENDED_MAX + 9 {
+            add(Stage::Ended(Ended::default())).unwrap();
+        }
+        assert_eq!(lock(&loans.0).len(), ENDED_MAX);
+        assert!(loans.find(&first).is_err());
+        let lent: Vec<String> = (0..LOANS_MAX).map(|_| add(Stage::Preparing).unwrap()).collect();
+        assert!(add(Stage::Preparing).is_err());
+        assert!(lent.iter().all(|id| loans.find(id).is_ok()));
+    });
+}
+
 fn loan_of(id: &str) -> LoanView {
     LoanView {
         id: id.parse().unwrap(),
