@@ -146,9 +146,11 @@ fn common_holes(start: u64, first: &[Extent], second: &[Extent]) -> Vec<Extent> 
     list.finish()
 }
 
+/// A disk, with what changed since the parent, if that is known.
+type WithChanges<D> = Result<(D, Option<Arc<ExtentSet>>), BlockError>;
+
 impl Served {
-    /// With what changed since the parent, if that is known.
-    fn open(&self) -> Result<(Box<dyn BlockSource>, Option<Arc<ExtentSet>>), BlockError> {
+    fn open(&self) -> WithChanges<Box<dyn BlockSource>> {
         let (socket, export, context) = match self {
             Self::Nbd { socket, export, context } => (socket, export, context),
             Self::Inside(disk) => return Ok((Box::new(Arc::clone(disk)), disk.changed()?)),
@@ -171,8 +173,8 @@ impl Served {
 }
 
 impl SourceDisk {
-    /// With what changed since the parent, if that is known. Blocks.
-    pub fn open(&self) -> Result<(Counted, Option<Arc<ExtentSet>>), BlockError> {
+    /// Blocks.
+    pub fn open(&self) -> WithChanges<Counted> {
         let (disk, changed) = self.served.open()?;
         Ok((Counted { disk, read: Arc::clone(&self.read), pace: self.pace.clone() }, changed))
     }
