@@ -159,6 +159,10 @@ pub struct Probed {
     pub tar: Option<Tar>,
     pub has_gzip: bool,
     pub free_bytes: Option<u64>,
+    /// A link on the way that belongs to somebody else.
+    pub led: Option<String>,
+    /// The innermost folder that is there, without links.
+    pub base: Option<Folder>,
     /// The innermost folder from which files can be renamed to there, and on the way to which nobody but root can change a name.
     pub safe: Option<Folder>,
 }
@@ -174,6 +178,8 @@ impl Probed {
                 "writable" => probed.is_writable = true,
                 "tar" => probed.tar = Some(if value == "gnu" { Tar::Gnu } else { Tar::Plain }),
                 "gzip" => probed.has_gzip = true,
+                "led" => probed.led = Some(value.to_owned()),
+                "base" => probed.base = Folder::parse(value).ok(),
                 "safe" => probed.safe = Folder::parse(value).ok(),
                 "df" => probed.free_bytes = free_bytes(value),
                 _ => {}

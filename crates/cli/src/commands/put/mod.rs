@@ -219,11 +219,19 @@ impl<G: Inside> Putting<G> {
         };
         let target_shown = text::clean(&format!("{}:{target}", self.vm));
         let probed = probe(&self.guest, &folder, &name).await?;
+        if let Some(link) = &probed.led {
+            let said =
+                format!("{link} in the guest is a link of somebody else, who can have it lead anywhere");
+            return Err(Failure::new(ErrorCode::Denied, said)
+                .hint("--to puts the files into the folder that it is meant to lead to"));
+        }
         if probed.is_blocked {
             let said = format!("{} in the guest is no folder, and none can be made", folder.path());
             return Err(Failure::new(ErrorCode::Exists, said).hint("--to puts the files into another one"));
         }
         let (base, missing) = folder.split(probed.missing);
+        // As it is without links: that is looked at again before anything is moved there.
+        let base = probed.base.clone().unwrap_or(base);
         if !probed.is_writable {
             return Err(Failure::new(
                 ErrorCode::Denied,
@@ -324,7 +332,13 @@ impl<G: Inside> Putting<G> {
     async fn transfer(&mut self, number: usize, meter: &mut Meter) -> Result {
         let going = &mut self.goings[number];
         let random = RandomState::new().hash_one(number);
-        let beside = going.probed.safe.as_ref().unwrap_or(&going.base);
+        let beside = going.probed.safe.as_ref().unwrap_or_else(|| {
+            let base = going.base.path();
+            self.printer.warning(&format!(
+                "who owns the file system of {base} in the guest could lead elsewhere what is done there as root"
+            ));
+            &going.base
+        });
         going.work = beside.child(&format!(".nestling-put-{random:016x}"));
         self.works.push(going.work.clone());
         begin(&self.guest, beside, &going.work, &going.probed).await?;

@@ -7,7 +7,7 @@ is_there() { [ -e "$1" ] || [ -L "$1" ]; }
 is_folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
 told() {
     count=$((count + 1))
-    [ "$count" -gt 20 ] || printf '%s%s\n' "$1" "${2#"${base%/}"/}"
+    [ "$count" -gt 20 ] || printf '%s%s\n' "$1" "${2#./}"
 }
 # What of $1 is in the way in $2.
 look() {
@@ -41,7 +41,7 @@ move() (
         is_there "$from" || continue
         to=${from##*/}
         if is_folder "$from" && is_folder "./$to"; then
-            move "$from" "$to" || exit
+            move "$from" "$to" || exit 8
         else
             # Else it would be moved to where the link leads.
             [ ! -L "./$to" ] || rm -f "./$to"
@@ -51,7 +51,12 @@ move() (
     [ ! -e "$work/time.$depth" ] || touch -r "$work/time.$depth" .
     rm -f "$work/time.$depth"
 )
-look "$work/stage/tree" "$base"
+# Nothing is looked at or moved but in the folder that was found at first.
+if ! cd -P "$base" || [ "$PWD" != "$base" ]; then
+    echo "$base is not where it was" >&2
+    exit 9
+fi
+look "$work/stage/tree" .
 echo "count=$count"
 [ "$count" = 0 ] || exit 7
 # On the disk before it has its name.
@@ -60,8 +65,7 @@ sync
 # So that no link is followed that just came to be there.
 as_file=
 ! mv --help 2>&1 | grep -q -e '-T' || as_file=-T
-cd -P "$base" || exit 8
-move "$work/stage/tree" . || exit
+move "$work/stage/tree" . || exit 8
 sync
 rm -rf "$work"
 # All is in its place, whatever is left beside it.

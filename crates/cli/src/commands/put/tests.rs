@@ -95,6 +95,7 @@ async fn worlds() -> Vec<World> {
         let base = Folder::parse(dir.path().join("base").to_str().expect("text")).expect("a folder");
         fs::create_dir(base.path()).expect("a directory");
         let probed = probe(&guest, &base, "conf").await.expect("probed");
+        let base = probed.base.clone().expect("it is there");
         let works = vec![base.child(".nestling-put-0123")];
         worlds.push(World { dir, guest, base, probed, works });
     }
@@ -379,10 +380,23 @@ async fn what_is_cancelled_or_fails_leaves_nothing() {
 async fn what_others_own_leads_nowhere_else() {
     // Busybox's shell has a `mv` of its own.
     for mut world in worlds().await.into_iter().filter(|world| world.guest.programs.is_none()) {
-        // Everybody may change names in the temporary directory, which this is in.
-        let own = world.dir.path().to_str().expect("text").to_owned();
-        let safe = world.probed.safe.clone();
-        assert!(safe.is_none_or(|safe| !safe.path().starts_with(&own)));
+        // Where somebody else may change names, nothing is unpacked.
+        assert_eq!(world.probed.safe.as_ref(), Some(&world.base));
+        fs::set_permissions(world.base.path(), PermissionsExt::from_mode(0o777)).expect("a mode");
+        let open = probe(&world.guest, &world.base, "conf").await.expect("probed");
+        let above = Folder(world.base.0[..world.base.0.len() - 1].to_vec());
+        assert_eq!(open.safe, Some(above));
+        // A link of somebody else on the way is not followed; one's own is.
+        let link = world.dir.path().join("link");
+        std::os::unix::fs::symlink(world.base.path(), &link).expect("linked");
+        let through = Folder::parse(link.join("new").to_str().expect("text")).expect("a folder");
+        let found = probe(&world.guest, &through, "conf").await.expect("probed");
+        assert_eq!((found.led, found.base.as_ref(), found.missing), (None, Some(&world.base), 1));
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(&link, Some(1234), None).expect("owned");
+            let found = probe(&world.guest, &through, "conf").await.expect("probed");
+            assert_eq!(found.led.as_deref(), link.to_str());
+        }
         // Whoever owns the folder waits until the first file comes, and then makes its name lead elsewhere.
         let (conf, ahead) = (world.path("conf"), world.dir.path().join("ahead"));
         let elsewhere = world.dir.path().join("elsewhere");
@@ -410,5 +424,17 @@ async fn what_others_own_leads_nowhere_else() {
         assert!(fs::symlink_metadata(&conf).expect("it leads elsewhere").is_symlink());
         assert_eq!(fs::read_dir(&elsewhere).expect("a list").count(), 0);
         assert_eq!((world.read("aside/a"), world.read("aside/b")), (b"1".to_vec(), b"2".to_vec()));
+        // Nor is anything moved when the folder itself is another one by then.
+        world.begin().await;
+        let mut meter = World::meter();
+        let mut outgoing = Outgoing::open(guest, &mut meter, works, probed, &[]).await.expect("begun");
+        file(&mut outgoing, &named("c"), b"3").await;
+        outgoing.close(&[]).await.expect("finished");
+        let moved = world.dir.path().join("moved");
+        fs::rename(base.path(), &moved).expect("moved");
+        std::os::unix::fs::symlink(&moved, base.path()).expect("linked");
+        assert!(place(guest, &works[0], base, false).await.is_err());
+        assert!(!moved.join("c").exists());
+        stop(guest, works.clone()).await.expect("stopped");
     }
 }
