@@ -126,7 +126,7 @@ impl NodesInside for OverChannels {
         async move {
             let vms: Vec<v1::Vm> = call.json().await?;
             // One that no machine can be is passed over.
-            Ok(vms.into_iter().take(MACHINES_INSIDE_MAX + 1).filter_map(|vm| vm.try_into().ok()).collect())
+            Ok(vms.into_iter().filter_map(|vm| vm.try_into().ok()).take(MACHINES_INSIDE_MAX + 1).collect())
         }
         .boxed()
     }

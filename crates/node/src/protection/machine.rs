@@ -338,10 +338,13 @@ impl<'a> Backup<'a> {
                 _ = tick.tick() => {
                     self.tell_progress(job);
                     if let Holder::Inside(borrowed) = &taken.holder
-                        && let Err(why) = moves.look(job.progress(), Instant::now())
+                        && let Err(why) = moves.look(job.progress(), borrowed.is_waited_for(), Instant::now())
                     {
                         let late = borrowed.is_late(why);
-                        break Ok(self.cancelled(job, asked, work).await?.map_err(|_| late)?);
+                        match self.cancelled(job, asked, work).await {
+                            Ok(Ok(done)) => break Ok(done),
+                            _ => return Err(late),
+                        }
                     }
                 }
             }

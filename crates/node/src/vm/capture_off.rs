@@ -227,7 +227,7 @@ impl Owner {
 
     fn tell_touched(&self, path: &Path) {
         let message = format!(
-            "{} is not known to be as its engine left it; its change tracking is dropped, and the next backup compares all of it",
+            "{} is not known to be as its engine left it, in the place that it had; its change tracking is dropped, and the next backup compares all of it",
             path.display()
         );
         self.node.events.tell(EventKind::Warning, self.vm.name.as_str(), message);

@@ -1,7 +1,10 @@
 //! A machine inside another one in a run: its instant is asked for, checked, and given back.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,6 +66,11 @@ impl Borrowed {
             }
         });
         Self { session, touching }
+    }
+
+    /// Whether somebody waits for an answer about its disks now.
+    pub fn is_waited_for(&self) -> bool {
+        self.session.waiting.load(Relaxed) > 0
     }
 
     /// It takes too long: nothing is read any more.
@@ -140,7 +148,7 @@ impl Backup<'_> {
         let view = self.unless_over(begun).await?;
         let over = [self.entry.cancel.clone(), self.node.stopping.clone()];
         let (loan, path, left) = (view.id, self.path.clone(), CancellationToken::new());
-        let session = Session { port, way, loan, path, over, left };
+        let session = Session { port, way, loan, path, over, left, waiting: AtomicUsize::new(0) };
         let borrowed = Borrowed::new(Arc::new(session));
         let view = self.ready(&borrowed.session, view, asked_at, patience.ready_left).await;
         patience.waited(asked_at.elapsed());

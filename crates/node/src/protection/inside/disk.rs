@@ -112,7 +112,10 @@ impl InsideDisk {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Refused>>) -> Result<T, BlockError> {
-        self.runtime.block_on(self.session.unless_over(work)).map_err(|why| lost(&self.name, &why))
+        self.session.waiting.fetch_add(1, Relaxed);
+        let done = self.runtime.block_on(self.session.unless_over(work));
+        self.session.waiting.fetch_sub(1, Relaxed);
+        done.map_err(|why| lost(&self.name, &why))
     }
 
     fn strange(&self, what: &str) -> BlockError {

@@ -9,8 +9,8 @@ use nestling_vault::JobProgress;
 /// For a guest to be made ready and for the instant to be made, other backups of the machine included. For all attempts together:
 /// that there is to be another one is the word of the node inside.
 const READY_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
-/// Of the disks, at least so much is to come in each half hour. The slowest pace that a job may have, shared by two dozen
-/// machines, is faster than this, and so is any channel.
+/// Of the disks, at least so much is to come in each half hour in which its answers are waited for. The slowest pace that a job may
+/// have, shared by two dozen machines, is faster than this, and so is any channel.
 const MOVED_BYTES_MIN: u64 = 1 << 20;
 const STILL_TIMEOUT: Duration = Duration::from_secs(1800);
 /// For all attempts, from the first question to the point. A node that does just enough in each half hour ends here; 64 TiB, at
@@ -39,16 +39,23 @@ pub struct Moves {
     begun: Instant,
     /// Where it was when it had last moved on by enough.
     mark: Option<JobProgress>,
+    /// When that was, later by all the time since in which the repository was waited for.
     at: Instant,
+    looked: Instant,
 }
 
 impl Moves {
     pub fn new(patience: &Patience, now: Instant) -> Self {
-        Self { begun: patience.begun, mark: None, at: now }
+        Self { begun: patience.begun, mark: None, at: now, looked: now }
     }
 
-    /// Looks at a save. Why it is not waited for any more is told in words.
-    pub fn look(&mut self, progress: JobProgress, now: Instant) -> Result<(), &'static str> {
+    /// Looks at a save, and whether it waits for the node inside now. Why it is not waited for any more is told in words.
+    pub fn look(&mut self, progress: JobProgress, waits: bool, now: Instant) -> Result<(), &'static str> {
+        let since = now.duration_since(self.looked);
+        self.looked = now;
+        if !waits {
+            self.at += since;
+        }
         // Before the save has a stage, lists of changes are asked for. What else is not counted in bytes is the repository's
         // matter, and so is what is left to do when all was read.
         let is_reading = progress.in_bytes && progress.done < progress.total;
@@ -85,10 +92,14 @@ mod tests {
 
     /// After how many minutes a save ends that is so in each of them; at most a month is looked at.
     fn ends_after(at: impl Fn(u64) -> JobProgress) -> Option<u64> {
+        ends_if_waited_for(at, |_| true)
+    }
+
+    fn ends_if_waited_for(at: impl Fn(u64) -> JobProgress, waits: impl Fn(u64) -> bool) -> Option<u64> {
         let begun = Instant::now();
         let mut moves = Moves::new(&Patience::new(begun), begun);
         let minutes = 0..30 * 24 * 60_u64;
-        minutes.into_iter().find(|n| moves.look(at(*n), begun + MINUTE * (*n as u32)).is_err())
+        minutes.into_iter().find(|n| moves.look(at(*n), waits(*n), begun + MINUTE * (*n as u32)).is_err())
     }
 
     #[test]
@@ -104,6 +115,9 @@ mod tests {
     fn what_the_repository_takes_is_not_the_node_s() {
         assert_eq!(ends_after(|_| progress("opening the repository", 0)), None);
         assert_eq!(ends_after(|_| JobProgress { total: 7, ..progress("saving", 7) }), None, "all was read");
+        let stands = |_| progress("saving", 5);
+        assert_eq!(ends_if_waited_for(stands, |n| n % 2 == 0), Some(62), "every other minute is the node's");
+        assert_eq!(ends_if_waited_for(stands, |_| false), Some(7 * 24 * 60 + 1), "uploads are slow");
         let late = |n| progress(if n < 100 { "looking at the point before" } else { "saving" }, 0);
         assert_eq!(ends_after(late), Some(100 + 31));
     }

@@ -1,7 +1,11 @@
 //! One loan of a node inside a machine: its questions, each with a deadline, and asked again while the way is broken for a
 //! moment.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use nestling_model::{
@@ -41,6 +45,8 @@ pub struct Session {
     pub over: [CancellationToken; 2],
     /// Nobody reads any more. A save that is left behind would else go on asking.
     pub left: CancellationToken,
+    /// So many readers wait for an answer about the disks.
+    pub waiting: AtomicUsize,
 }
 
 impl Session {

@@ -76,7 +76,7 @@ pub async fn conduct(
         done
     } else {
         drop(orders);
-        Err(NodeError::Cancelled)
+        Err(over(&node))
     };
     watching.abort();
     let ended = ended(&loan, &done, has_ended(engine.as_deref()));
@@ -117,6 +117,11 @@ pub(super) fn ended(loan: &Loan, done: &Result<Done>, has_engine_ended: bool) ->
     }
 }
 
+/// Why it is over before there was an instant. A node that stops is asked once more when it is there again.
+fn over(node: &Shared) -> NodeError {
+    if node.stopping.is_cancelled() { NodeError::Stopping } else { NodeError::Cancelled }
+}
+
 /// Ends a loan that nobody asks for.
 async fn watch(node: Arc<Shared>, loan: Arc<Loan>) {
     let patience = node.settings.loan_patience.unwrap_or(PATIENCE);
@@ -152,7 +157,7 @@ impl Lending<'_> {
             Ok(lent) => lent,
             Err(error) => {
                 capturing.take_back().await;
-                return Err(if capturing.is_over() { NodeError::Cancelled } else { error });
+                return Err(if capturing.is_over() { over(self.capturing.node) } else { error });
             }
         };
         let served = self.serve(wish, &seen, &mut orders).await;
